@@ -1,0 +1,202 @@
+"""The run directory: the only thing that training and analysis share. Alone in knowing its file names."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict
+
+import pandas as pd
+
+from deltaw.adapter import CONFIG, Adapter, Origin, load_adapter
+from deltaw.cli import UserError
+
+RECORD = "run.json"
+METRICS = "metrics.csv"
+SNAPSHOTS = "snapshots"
+ANALYSIS = "analysis"
+
+# In an analysis, besides the pictures of its exhibits.
+PHI = "phi.parquet"
+SITES = "sites.parquet"
+TABLES = "tables.json"
+SUMMARY_WORDS = "summary.md"
+SUMMARY_NUMBERS = "summary.json"
+
+
+class BaseRecord(TypedDict):
+    """The frozen base of a run, as `run.json` tells it."""
+
+    name: str
+    sha256: str
+
+
+class ArmRecord(TypedDict):
+    """One arm of a run, as `run.json` tells it."""
+
+    name: str
+    rank: int
+    seed: int
+    lr: float
+    control: str | None
+
+
+class Record(TypedDict):
+    """What analysis reads of `run.json`."""
+
+    base: BaseRecord
+    arms: list[ArmRecord]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run: its record, its metrics, and the snapshots of its arms."""
+
+    path: Path
+
+    @classmethod
+    def newest(cls, runs: Path) -> "RunDirectory | None":
+        """The run under `runs` with the newest record; None where there is none."""
+        records = sorted(runs.glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime)
+        return cls(records[-1].parent) if records else None
+
+    @cached_property
+    def record(self) -> Record:
+        path = self.path / RECORD
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: give a run directory that train.py wrote") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): train the run again") from None
+        if not isinstance(record, dict) or not {"base", "arms"} <= record.keys():
+            raise UserError(f"{path} does not tell the run's base and arms: train the run again")
+        return record  # type: ignore[return-value]
+
+    @property
+    def arms(self) -> dict[str, ArmRecord]:
+        """The arms by name, in the order in which they were asked for."""
+        return {arm["name"]: arm for arm in self.record["arms"]}
+
+    def metrics(self) -> pd.DataFrame:
+        """Columns step, arm, name, value; no rows where nothing was recorded."""
+        path = self.path / METRICS
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step", "arm", "name", "value"])
+
+    def steps(self, arm: str) -> list[int]:
+        """The steps after which `arm` has a snapshot, in ascending order."""
+        names = (path.name for path in (self.path / SNAPSHOTS / arm).glob("step-*"))
+        return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{8,}", name))
+
+    def snapshot(self, arm: str, step: int) -> Path:
+        """The folder of one snapshot, in PEFT's format, whether or not it has been written."""
+        return self.path / SNAPSHOTS / arm / f"step-{step:08d}"
+
+    def adapter(self, arm: str, step: int | None = None) -> Adapter:
+        """The factors of `arm` after `step`; after the last one that has a snapshot where `step` is None.
+
+        Raises:
+            UserError: there is no such snapshot, or it cannot be read.
+        """
+        steps = self.steps(arm)
+        if not steps:
+            raise UserError(f"{self.path} has no snapshot of {arm} yet: wait for the run, or train it again")
+        if step not in (None, *steps):
+            raise UserError(f"{self.path} has snapshots of {arm} after the steps {steps}: step={step} is not there")
+        step = steps[-1] if step is None else step
+        folder = self.snapshot(arm, step)
+        origin = Origin(self.path, step, self.record["base"]["sha256"])
+        return replace(load_adapter(folder), name=arm, origin=origin)
+
+
+def find_adapter(name: str, run: RunDirectory | None, step: int | None) -> Adapter:
+    """The adapter called `name`: an arm of `run`, a run directory with one arm, or a folder in PEFT's format.
+
+    Args:
+        name: an arm's name or a path.
+        run: the run whose arms may be meant.
+        step: which snapshot of an arm, None for the last; a folder is one adapter and has no steps.
+
+    Raises:
+        UserError: `name` is none of these, or several.
+    """
+    path = Path(name)
+    meanings = {
+        "an arm": run is not None and name in run.arms,
+        "a run directory": (path / RECORD).is_file(),
+        "an adapter folder": (path / CONFIG).is_file(),
+    }
+    match [meaning for meaning, holds in meanings.items() if holds]:
+        case ["an arm"] if run is not None:
+            return run.adapter(name, step)
+        case ["a run directory"]:
+            return _only_arm(RunDirectory(path), step)
+        case ["an adapter folder"]:
+            return load_adapter(path)
+        case []:
+            arms = f"an arm of {run.path} (it has {list(run.arms)})" if run else "an arm, since no run is given"
+            raise UserError(f"{name} is not {arms}, nor a run directory, nor a folder with {CONFIG}: give one of them")
+        case several:
+            raise UserError(f"{name} is {' and '.join(several)}: give the folder as {path.resolve()}, or rename it")
+
+
+def _only_arm(run: RunDirectory, step: int | None) -> Adapter:
+    if len(run.arms) != 1:
+        raise UserError(f"{run.path} has the arms {list(run.arms)}: give run={run.path} and one of them by name")
+    return run.adapter(next(iter(run.arms)), step)
+
+
+def default_pair(run: RunDirectory | None, left: str | None, right: str | None) -> tuple[str, str]:
+    """The names given; for None the arm of `run` with the smallest rank as left, with the largest as right.
+
+    Controls are not taken by default, nor is one arm taken twice.
+
+    Raises:
+        UserError: a name is to be found, and there is no run, or the run has no such arm.
+    """
+    if left and right:
+        return left, right
+    if run is None:
+        raise UserError("there is no run under runs/: train one with train.py, or give left= and right=")
+    left = left or _arm_by_rank(run, min, other_than=right)
+    return left, right or _arm_by_rank(run, max, other_than=left)
+
+
+def _arm_by_rank(run: RunDirectory, extreme: Callable[..., ArmRecord], other_than: str | None) -> str:
+    arms = [arm for arm in run.record["arms"] if arm["control"] is None and arm["name"] != other_than]
+    if not arms:
+        raise UserError(f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=")
+    return extreme(arms, key=lambda arm: arm["rank"])["name"]
+
+
+@contextmanager
+def rewritten(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which replaces `folder` at once when the block ends; an error leaves the old one.
+
+    Raises:
+        UserError: `folder` holds something else than an analysis, or cannot be written.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output={folder} is a file: give a folder")
+    if folder.exists() and any(folder.iterdir()) and not (folder / TABLES).is_file():
+        raise UserError(f"output={folder} has files and no {TABLES}, so it is no analysis to replace: give another")
+    new, old = (folder.with_name(f".{folder.name}.{state}-{os.getpid()}") for state in ("new", "old"))
+    try:
+        new.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be written ({error.strerror}): give another") from None
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

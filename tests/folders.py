@@ -1,0 +1,41 @@
+"""Adapter folders and run directories made by hand, in the formats that PEFT and training write."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+WIDTH = 16
+
+
+def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, **config: object) -> Path:
+    """Random factors of q and v in every layer; `config` has the last word in `adapter_config.json`."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module in [f"base_model.model.layers.{n}.{p}_proj" for n in range(layers) for p in "qv"]:
+        tensors[f"{module}.lora_A.weight"] = torch.randn(rank, WIDTH, generator=generator)
+        tensors[f"{module}.lora_B.weight"] = torch.randn(WIDTH, rank, generator=generator)
+    defaults = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "base_model_name_or_path": "tiny"}
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(defaults | config))
+    return folder
+
+
+def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
+    """A run with arms of these names (as r4-s0, r8-s0-shuffled), snapshots after steps 0 and 10, and losses.
+
+    The first arm's validation loss falls from 4 by 0.5, the second's by 0.25, the third's by a sixth and so on.
+    """
+    arms, rows = [], ["step,arm,name,value"]
+    for number, name in enumerate(names, start=1):
+        size, _, *control = name.split("-")
+        rank = int(size.removeprefix("r"))
+        arms.append({"name": name, "rank": rank, "seed": 0, "lr": 0.002, "control": control[0] if control else None})
+        for step in (0, 10):
+            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=1000 * rank + step)
+            rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / number}"]
+    (path / "run.json").write_text(json.dumps({"base": {"name": "tiny", "sha256": base}, "arms": arms}))
+    (path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    return path
