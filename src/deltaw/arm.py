@@ -1,0 +1,174 @@
+"""Arms: several LoRAs trained side by side on one frozen base (rows side by side along the batch dimension).
+
+The one module that imports PEFT: it says what a snapshot's `adapter_config.json` holds.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from deltaw.cli import UserError
+
+SCALINGS = ("constant", "alpha/r", "rslora")
+CONTROLS = ("shuffled",)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One LoRA on the base.
+
+    Attributes:
+        name: unique in a run, and holds everything that tells the run's arms apart; the first A is drawn from it.
+        rank: r, rows of A and columns of B.
+        seed: of the order of the training examples; part of the name, so of the first A too.
+        alpha: numerator of the scale.
+        scaling: how the scale follows from alpha and rank: "constant" (alpha), "alpha/r" or "rslora" (alpha/√r).
+        lr: peak learning rate.
+        control: None, or "shuffled": trained on completions that were dealt to other prompts.
+    """
+
+    name: str
+    rank: int
+    seed: int
+    alpha: float
+    scaling: str
+    lr: float
+    control: str | None = None
+
+    @property
+    def scale(self) -> float:
+        """The factor in ΔW = scale · B A."""
+        divisor = {"constant": 1.0, "alpha/r": self.rank, "rslora": math.sqrt(self.rank)}
+        return self.alpha / divisor[self.scaling]
+
+
+def arms_from(
+    ranks: Iterable[int],
+    seeds: Iterable[int],
+    lrs: Iterable[float] | None,
+    controls: Iterable[str],
+    alpha: float,
+    scaling: str,
+    default_lr: float,
+) -> list[Arm]:
+    """Every combination of rank, seed and learning rate, as the task's own arm and as each control.
+
+    No `lrs` means `default_lr`; a learning rate other than that is part of the name.
+
+    Raises:
+        UserError: a rank below 1, an unknown scaling or control, a learning rate of 0 or below, or none or two
+            equal arms.
+    """
+    if scaling not in SCALINGS:
+        raise UserError(f"arms.scaling={scaling} is not one of {', '.join(SCALINGS)}")
+    arms = []
+    for control, seed, rank, lr in product([None, *controls], seeds, ranks, lrs or [default_lr]):
+        if rank < 1:
+            raise UserError(f"arms.ranks has {rank}: a rank is at least 1")
+        if not lr > 0:
+            raise UserError(f"a learning rate of {lr} trains nothing: optim.lr and arms.lrs must be above 0")
+        if control not in (None, *CONTROLS):
+            raise UserError(f"arms.controls has {control!r}: choose from {', '.join(CONTROLS)}")
+        parts = [f"r{rank}", f"s{seed}", f"lr{lr:g}" if lr != default_lr else "", control or ""]
+        arms.append(Arm("-".join(filter(None, parts)), rank, seed, alpha, scaling, lr, control))
+    names = [arm.name for arm in arms]
+    if not arms or len(set(names)) < len(names):
+        raise UserError(
+            f"the arms {names} are none or not all different: give arms.ranks, arms.seeds and arms.lrs at least "
+            "one value each, every value once"
+        )
+    return arms
+
+
+class ArmsLinear(nn.Module):
+    """A frozen linear layer with the factors of K arms: block k of the batch sees arm k alone.
+
+        y_k = base(x_k) + scale_k · B_k A_k x_k
+
+    The base's product runs once over all rows. A starts as PEFT's default, uniform within ±1/√d_in (Kaiming with
+    a = √5), from a seed made of the arm's and the module's names: no arm's start depends on which others are there.
+    B starts at zero. The factors are float32 whatever the base's precision.
+    """
+
+    def __init__(self, base: nn.Linear, module: str, arms: list[Arm]):
+        super().__init__()
+        self.base = base
+        self.scales = [arm.scale for arm in arms]
+        width, device = base.in_features, base.weight.device
+        self.A = nn.ParameterList([_start(arm, module, width).to(device) for arm in arms])
+        self.B = nn.ParameterList([torch.zeros(base.out_features, arm.rank, device=device) for arm in arms])
+
+    def forward(self, x: Float[Tensor, "rows tokens d_in"]) -> Float[Tensor, "rows tokens d_out"]:
+        y = self.base(x)
+        blocks = zip(x.chunk(len(self.scales)), self.A, self.B, self.scales, strict=True)
+        updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, A, B, scale in blocks]
+        return y + torch.cat(updates).to(y.dtype)
+
+
+def _start(arm: Arm, module: str, width: int) -> Float[Tensor, "r d_in"]:
+    seed = int.from_bytes(hashlib.sha256(f"{arm.name}\0{module}".encode()).digest()[:8], "big", signed=True)
+    draw = torch.rand(arm.rank, width, generator=torch.Generator().manual_seed(seed))
+    return (2 * draw - 1) / math.sqrt(width)
+
+
+def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
+    """Freeze `base` and put every arm onto each of its linear layers named in `modules`, in place.
+
+    Raises:
+        UserError: a rank is above a layer's smaller width, so that it could not be reached.
+    """
+    base.requires_grad_(False)
+    for module in modules:
+        layer = base.get_submodule(module)
+        assert isinstance(layer, nn.Linear)
+        limit = min(layer.in_features, layer.out_features)
+        if above := [arm.rank for arm in arms if arm.rank > limit]:
+            raise UserError(
+                f"rank {max(above)} is above the width {limit} of {module} "
+                f"({layer.out_features} × {layer.in_features}): choose arms.ranks of at most {limit}"
+            )
+        parent, _, name = module.rpartition(".")
+        setattr(base.get_submodule(parent), name, ArmsLinear(layer, module, arms))
+
+
+def parameters_of(base: nn.Module, index: int) -> list[nn.Parameter]:
+    """All factors of the arm at `index`, in the order of the base's modules: A, B, A, B, …"""
+    return [factor for _, layer in _adapted(base) for factor in (layer.A[index], layer.B[index])]
+
+
+def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
+    """The factors of the arm at `index` under the names that PEFT gives them in `adapter_model.safetensors`."""
+    tensors = {}
+    for module, layer in _adapted(base):
+        tensors[f"base_model.model.{module}.lora_A.weight"] = layer.A[index].detach().cpu().contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = layer.B[index].detach().cpu().contiguous()
+    return tensors
+
+
+def adapter_config(arm: Arm, modules: Iterable[str], base_path: str) -> dict[str, object]:
+    """What PEFT's `adapter_config.json` says of an arm; loading it gives the arm's own scale and modules.
+
+    PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r.
+    """
+    config = LoraConfig(
+        r=arm.rank,
+        lora_alpha=arm.alpha * arm.rank if arm.scaling == "constant" else arm.alpha,  # type: ignore[arg-type]
+        use_rslora=arm.scaling == "rslora",
+        target_modules=sorted({module.rpartition(".")[2] for module in modules}),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_path,
+        inference_mode=True,
+    )
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+
+
+def _adapted(base: nn.Module) -> list[tuple[str, ArmsLinear]]:
+    return [(name, layer) for name, layer in base.named_modules() if isinstance(layer, ArmsLinear)]

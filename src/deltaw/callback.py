@@ -1,0 +1,187 @@
+"""What happens at the end of an optimiser step: losses are recorded, snapshots written, and a run told to stop stops.
+
+The order of the callbacks matters: a checkpoint after step t finds everything up to t already recorded.
+"""
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from tqdm import tqdm
+
+from deltaw.arm import adapter_config, adapter_tensors
+from deltaw.cli import UserError
+from deltaw.task import LoraArms
+from deltaw.writer import RunWriter
+
+
+def _ends_step(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this micro-batch was the last of its optimiser step; `global_step` alone is seen once a micro-batch."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+class OpenRun(Callback):
+    """Take the run directory before anything is written to it: process 0 decides, and all agree or all stop.
+
+    Args:
+        writer: the directory.
+        step: the step that this process is about to resume from, None for a start.
+        record: what `run.json` is to hold.
+    """
+
+    def __init__(self, writer: RunWriter, step: int | None, record: dict[str, Any]):
+        self.writer, self.step, self.record = writer, step, record
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        refusal = None
+        if trainer.is_global_zero:
+            try:
+                self.writer.open(self.step, self.record)
+            except UserError as error:
+                refusal = str(error)
+        refusal, step, config = trainer.strategy.broadcast((refusal, self.step, self.writer.config))
+        if refusal is None and (step, config) != (self.step, self.writer.config):
+            refusal = (
+                f"process {trainer.global_rank} starts from step {self.step} with another config or directory than "
+                f"process 0 (step {step}): start all processes with the same command on one file system"
+            )
+        if refusal:
+            raise UserError(refusal)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.writer.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.writer.close()
+
+
+class RecordLosses(Callback):
+    """Training and validation loss of every arm, to `metrics.csv`, the terminal and Lightning's loggers.
+
+    Args:
+        writer: the run directory.
+        validation: batches of pairs that no arm trains on; every arm is measured on all of them.
+        every: optimiser steps between records of the training loss.
+        validate_every: optimiser steps between validations; there is one at the start and one at the end as well.
+    """
+
+    def __init__(self, writer: RunWriter, validation: list[dict[str, Tensor]], every: int, validate_every: int):
+        self.writer, self.validation = writer, validation
+        self.every, self.validate_every = every, validate_every
+        self.tokens, self.since = 0, time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
+        if trainer.global_step == 0:
+            self._validate(trainer, task)
+        self.tokens, self.since = 0, time.perf_counter()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        self.tokens += int(batch["attention_mask"].sum()) * trainer.world_size
+        if not _ends_step(trainer, batch_idx):
+            return
+        if trainer.global_step % self.every == 0:
+            losses = trainer.strategy.reduce(task.step_loss, reduce_op="sum").tolist()
+            seconds = time.perf_counter() - self.since
+            task.log("loss", sum(losses) / len(losses), prog_bar=True, logger=False)
+            self._record(trainer, task, {"train/loss": losses, "train/skipped": task.skipped.double().tolist()})
+            self._write(trainer, [("", "tokens_per_s", self.tokens / seconds)])
+            self.tokens, self.since = 0, time.perf_counter()
+        if trainer.global_step % self.validate_every == 0 or trainer.global_step == trainer.max_steps:
+            started = time.perf_counter()
+            self._validate(trainer, task)
+            self.since += time.perf_counter() - started
+
+    def _validate(self, trainer: Trainer, task: LoraArms) -> None:
+        sums = torch.zeros(len(task.arms), dtype=torch.float64, device=task.device)
+        count = sum(int((batch["labels"] != -100).sum()) for batch in self.validation)
+        task.eval()
+        mine = self.validation[trainer.global_rank :: trainer.world_size]
+        for batch in tqdm(mine, "validation", leave=False, disable=not trainer.is_global_zero):
+            with torch.no_grad(), trainer.precision_plugin.val_step_context():
+                sums += task.validation_sums(trainer.strategy.batch_to_device(batch))
+        task.train()
+        losses = (trainer.strategy.reduce(sums, reduce_op="sum") / count).tolist()
+        self._record(trainer, task, {"val/loss": losses})
+        if trainer.is_global_zero:
+            words = "  ".join(f"{arm.name} {loss:.4f}" for arm, loss in zip(task.arms, losses, strict=True))
+            tqdm.write(f"step {trainer.global_step:>6}  validation loss (nats a token)  {words}")
+
+    def _record(self, trainer: Trainer, task: LoraArms, metrics: dict[str, list[float]]) -> None:
+        rows = [
+            (arm.name, name, value)
+            for name, values in metrics.items()
+            for arm, value in zip(task.arms, values, strict=True)
+        ]
+        self._write(trainer, rows)
+
+    def _write(self, trainer: Trainer, rows: list[tuple[str, str, float]]) -> None:
+        if trainer.is_global_zero:
+            self.writer.append_metrics(trainer.global_step, rows)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{name}/{arm}".rstrip("/"): value for arm, name, value in rows}, trainer.global_step)
+
+
+class Snapshots(Callback):
+    """Write every arm's factors at step 0, every `every` optimiser steps and at the end, and a checkpoint with them.
+
+    On SIGTERM and SIGINT the step in progress is finished, a checkpoint written and training stopped; `stopped_by`
+    then holds the signal's number. The same command goes on from there.
+
+    Args:
+        writer: the run directory.
+        every: optimiser steps between snapshots.
+        base_path: the base as `adapter_config.json` names it.
+    """
+
+    def __init__(self, writer: RunWriter, every: int, base_path: str):
+        self.writer, self.every, self.base_path = writer, every, base_path
+        self.stopped_by: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
+        # From here on, since Lightning installs its own before: they raise in the middle of a step.
+        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        if trainer.global_step == 0:
+            self._snapshot(trainer, task)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped_by = number
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        if not _ends_step(trainer, batch_idx):
+            return
+        due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        stop = trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
+        if due:
+            self._snapshot(trainer, task)
+        if due or stop:
+            self._checkpoint(trainer)
+        if stop:
+            self.stopped_by = self.stopped_by or signal.SIGTERM
+            trainer.should_stop = True
+
+    def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
+        if trainer.is_global_zero:
+            for k, arm in enumerate(task.arms):
+                config = adapter_config(arm, task.modules_adapted, self.base_path)
+                self.writer.write_snapshot(arm.name, trainer.global_step, adapter_tensors(task.base, k), config)
+
+    def _checkpoint(self, trainer: Trainer) -> None:
+        last = self.writer.checkpoint
+        new = last.with_name(f".{last.name}.new")
+        trainer.save_checkpoint(new, weights_only=False)
+        if trainer.is_global_zero:
+            new.replace(last)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}

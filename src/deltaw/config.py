@@ -1,0 +1,101 @@
+"""The types of `conf/train.yaml`: a wrong key or type is an error before anything is loaded.
+
+The YAML explains each key.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+
+@dataclass
+class RunConfig:
+    name: str | None
+    dir: str
+    suffix: str
+
+
+@dataclass
+class ArmsConfig:
+    ranks: list[int]
+    seeds: list[int]
+    lrs: list[float] | None
+    controls: list[str]
+    alpha: float
+    scaling: str
+
+
+@dataclass
+class ProjectionsConfig:
+    q: str | None
+    v: str | None
+
+
+@dataclass
+class ModelConfig:
+    path: str
+    dtype: str
+    gradient_checkpointing: bool
+    projections: ProjectionsConfig
+
+
+@dataclass
+class DataConfig:
+    name: str
+    source: dict[str, Any]
+    validation: int
+    max_length: int
+    batch: int
+    micro_batch: int | None
+    path: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+
+
+@dataclass
+class OptimConfig:
+    lr: float
+    warmup: float
+    weight_decay: float
+    clip: float
+
+
+@dataclass
+class TrainerConfig:
+    max_steps: int
+    accelerator: str
+    devices: Any
+    num_nodes: int
+    precision: str
+
+
+@dataclass
+class SnapshotsConfig:
+    every: int
+
+
+@dataclass
+class MetricsConfig:
+    every: int
+    validate_every: int
+
+
+@dataclass
+class TrainConfig:
+    """All that `train.py` is told."""
+
+    run: RunConfig
+    arms: ArmsConfig
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    snapshots: SnapshotsConfig
+    metrics: MetricsConfig
+    logger: dict[str, Any] | None = None
+
+
+def register() -> None:
+    """Let `conf/train.yaml` find its types."""
+    ConfigStore.instance().store("train_schema", TrainConfig)

@@ -1,0 +1,192 @@
+"""One training job: base, arms and data from the config; then Lightning fits, and the run directory fills."""
+
+import logging
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
+
+from deltaw.arm import Arm, arms_from
+from deltaw.callback import OpenRun, RecordLosses, Snapshots
+from deltaw.cli import UserError
+from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
+from deltaw.model import Base, load_base
+from deltaw.projection import projections
+from deltaw.task import LoraArms
+from deltaw.writer import RunWriter
+
+# A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+
+say = rank_zero_only(print)
+
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+# Batches are a function of their number, so ours go on exactly where they stopped; making one takes no time.
+warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+warnings.filterwarnings("ignore", ".*does not have many workers")
+warnings.filterwarnings("ignore", ".*treespec, LeafSpec.* is deprecated")
+
+
+def train(cfg: DictConfig) -> None:
+    """Train the run that `cfg` describes, from its last checkpoint where there is one."""
+    arms = arms_from(**cfg.arms, default_lr=cfg.optim.lr)
+    check(cfg)
+    cfg.run.name = cfg.run.name or default_name(cfg, arms)
+    writer = RunWriter(Path(cfg.run.dir), cfg)
+    step = writer.resume_from()
+    if step == cfg.trainer.max_steps:
+        say(f"{writer.path} is finished: python analyze.py run={writer.path}")
+        return
+
+    say(f"loading the base {cfg.model.path}")
+    base = load_base(**{key: value for key, value in cfg.model.items() if key != "projections"})
+    modules = projections(base.model, cfg.model.projections)
+    task = LoraArms(base.model, list(modules), arms, cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
+
+    pairs: list[Pair] = instantiate(cfg.data.source, _partial_=True)()  # so that its errors come unwrapped
+    learnt, validation = (
+        Examples(part, base.tokenizer, cfg.data.max_length) for part in held_out(pairs, cfg.data.validation)
+    )
+    snapshots = Snapshots(writer, cfg.snapshots.every, base.path)
+    trainer = lightning_trainer(
+        cfg,
+        [
+            OpenRun(writer, step, run_record(cfg, base, arms, modules, pairs)),
+            RecordLosses(writer, validation.batches(32), **cfg.metrics),
+            snapshots,  # after the losses: a checkpoint finds its step recorded
+            TQDMProgressBar(),
+        ],
+    )
+    rows = micro_batch(cfg.data.batch, cfg.data.micro_batch, trainer.world_size)
+    batches = StepBatches(
+        learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, trainer.global_rank, trainer.world_size
+    )
+    trainer.accumulate_grad_batches = batches.accumulate
+    position = FromStep((step or 0) * batches.accumulate, len(batches))
+
+    say(
+        f"{writer.path}: {len(arms)} arms on {len(modules)} sites of {base.name} "
+        f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), {len(learnt)} pairs to learn, "
+        f"{len(validation)} held out, {learnt.shortened + validation.shortened} shortened to {cfg.data.max_length} "
+        f"tokens; {f'resumed after step {step}' if step else 'from the start'}"
+    )
+    trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
+    trainer.fit(
+        task,
+        DataLoader(batches, batch_size=None, sampler=position),
+        ckpt_path=writer.checkpoint if step else None,
+        weights_only=True,
+    )
+    if snapshots.stopped_by and trainer.global_step < cfg.trainer.max_steps:
+        say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
+        sys.exit(128 + snapshots.stopped_by)
+    say(f"{writer.path} is finished: python analyze.py run={writer.path}")
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that no run can have.
+
+    Raises:
+        UserError: a number is out of its range, or the precision is none that keeps arms apart.
+    """
+    counts = {
+        "trainer.max_steps": cfg.trainer.max_steps,
+        "snapshots.every": cfg.snapshots.every,
+        "metrics.every": cfg.metrics.every,
+        "metrics.validate_every": cfg.metrics.validate_every,
+        "data.batch": cfg.data.batch,
+        "data.validation": cfg.data.validation,
+    }
+    for key, value in counts.items():
+        if value < 1:
+            raise UserError(f"{key}={value}: give 1 or more")
+    if cfg.data.max_length < 2:
+        raise UserError(f"data.max_length={cfg.data.max_length} has no room for a prompt and a completion")
+    if not 0 <= cfg.optim.warmup <= 1:
+        raise UserError(f"optim.warmup={cfg.optim.warmup} is a share of all steps: give 0 to 1")
+    if not cfg.optim.clip > 0 or cfg.optim.weight_decay < 0:
+        raise UserError(f"optim.clip={cfg.optim.clip} must be above 0, weight_decay={cfg.optim.weight_decay} not below")
+    if cfg.trainer.precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision} would train the factors in half precision, or couple the arms "
+            f"by one gradient scaler: choose from {', '.join(PRECISIONS)}; model.dtype=bfloat16 halves the base"
+        )
+
+
+def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
+    """Lightning's Trainer, with what is ours switched off there: sampling, checkpoints and validation.
+
+    Raises:
+        UserError: Lightning knows no such accelerator, devices or precision.
+    """
+    try:
+        return Trainer(
+            **cfg.trainer,
+            callbacks=callbacks,
+            logger=instantiate(cfg.logger) if cfg.logger else False,
+            use_distributed_sampler=False,  # the batches of a step are the same on any number of devices
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,  # ours hold the arms alone
+            enable_model_summary=False,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer={dict(cfg.trainer)} is refused by Lightning: {error}") from error
+
+
+def default_name(cfg: DictConfig, arms: Sequence[Arm]) -> str:
+    """`<model>-<data>-<arms>`, and what a sweep varies besides: what tells a run apart, and no clock time."""
+    data = Path(cfg.data.path).stem if cfg.data.path else cfg.data.name
+    told = "_".join(arm.name for arm in arms)
+    name = f"{Path(cfg.model.path).name}-{data}-{told}{cfg.run.suffix}"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+
+
+def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:
+    """Rows of one arm in a forward pass of one process.
+
+    Raises:
+        UserError: the global batch does not come out even.
+    """
+    rows = micro_batch or max(1, batch // world)
+    if rows < 1 or batch % (rows * world):
+        raise UserError(
+            f"data.batch={batch} is not a multiple of {world} processes × data.micro_batch={rows}: change one of them"
+        )
+    return rows
+
+
+def run_record(
+    cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], pairs: list[Pair]
+) -> dict[str, Any]:
+    """What `run.json` tells of a run beside its config."""
+    return {
+        "name": cfg.run.name,
+        "base": {"name": base.name, "path": base.path, "sha256": base.sha256},
+        "arms": [{**asdict(arm), "scale": arm.scale} for arm in arms],
+        "init": "A uniform within ±1/√d_in from sha256(arm name, module name), B zero",
+        "modules": modules,
+        "data": {"name": cfg.data.name, "pairs": len(pairs), "fingerprint": fingerprint(pairs)},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("deltaw", "torch", "transformers", "peft", "pytorch-lightning")},
+        },
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }

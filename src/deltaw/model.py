@@ -1,0 +1,76 @@
+"""Load a frozen base and its tokenizer: the bundled one, a local folder, or a model of the hub."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from deltaw.base import BUNDLED
+from deltaw.cli import UserError
+
+
+@dataclass
+class Base:
+    """A pretrained model as a run records it.
+
+    Attributes:
+        name: what the run's name calls it.
+        path: the folder or hub name it came from.
+        sha256: of its safetensors files, in the order of their names.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_base(path: str, dtype: str = "float32", gradient_checkpointing: bool = False) -> Base:
+    """Load the causal language model at `path` ("bundled", a local folder or a hub name) from safetensors alone.
+
+    Its own dropout is set to 0: arms in company would otherwise draw other masks than alone.
+
+    Raises:
+        UserError: `path` is no model that transformers can load.
+    """
+    name = Path(path).name
+    path = str(BUNDLED if path == "bundled" else Path(path).resolve() if Path(path).is_dir() else path)
+    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
+    if torch_dtype is None:
+        raise UserError(f"model.dtype={dtype} is not float32 or bfloat16: the base is frozen, its factors are float32")
+    try:
+        config = AutoConfig.from_pretrained(path)
+        for key, value in config.to_dict().items():
+            if "drop" in key and isinstance(value, float):
+                setattr(config, key, 0.0)
+        model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch_dtype, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.path={path} could not be loaded ({str(error).splitlines()[0]}): give a local folder with "
+            "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub"
+        ) from error
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model.config.use_cache = False
+    return Base(name, path, _sha256(path), model.train(), tokenizer)  # `from_pretrained` leaves eval mode
+
+
+def _sha256(path: str) -> str:
+    local = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
+    digest = hashlib.sha256()
+    for file in sorted(local.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""The training of several arms side by side, as a LightningModule."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from deltaw.arm import Arm, attach, parameters_of
+from deltaw.data.pairs import IGNORED
+
+
+class LoraArms(LightningModule):
+    """Causal language modelling with every arm on its own rows; only the frozen base's products are shared.
+
+    An arm's loss is the sum over its completion tokens divided by their number in the whole optimiser step, over all
+    ranks and micro-batches. Losses are summed over arms, gradients are clipped arm by arm, and an arm whose gradient
+    is not finite sits that step out: nothing of one arm reaches another.
+
+    Args:
+        base: the pretrained model, not yet adapted.
+        modules: names of its linear layers that take factors.
+        arms: what to train.
+        warmup: share of all steps over which the learning rate rises, in [0, 1]; then it falls linearly to 0.
+        weight_decay: AdamW's.
+        clip: largest norm of an arm's gradient.
+    """
+
+    base: nn.Module
+    step_loss: Tensor
+    skipped: Tensor
+
+    def __init__(
+        self,
+        base: nn.Module,
+        modules: list[str],
+        arms: list[Arm],
+        warmup: float,
+        weight_decay: float,
+        clip: float,
+    ):
+        super().__init__()
+        self.strict_loading = False  # a checkpoint holds the factors, not the base
+        self.arms, self.modules_adapted = arms, modules
+        self.warmup, self.weight_decay, self.clip = warmup, weight_decay, clip
+        attach(base, modules, arms)
+        self.base = base
+        self.register_buffer("skipped", torch.zeros(len(arms), dtype=torch.long))
+
+    def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
+        """Cross-entropy summed over each arm's completion tokens, in nats."""
+        logits = self.base(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+        logits = logits.float() if logits.dtype is torch.bfloat16 else logits
+        losses = cross_entropy(
+            logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return losses.view(len(self.arms), -1).sum(1)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
+        losses = self.loss_sums(batch) / batch["completion_tokens"]
+        first = batch_idx % self.trainer.accumulate_grad_batches == 0
+        self.step_loss = losses.detach() if first else self.step_loss + losses.detach()
+        # Lightning divides by the micro-batches of a step, DDP by the ranks: the sums are normalised already.
+        return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def validation_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
+        """Summed losses of all arms on the same rows: `batch` holds them once."""
+        return self.loss_sums({name: tensor.repeat(len(self.arms), 1) for name, tensor in batch.items()})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups = [{"params": parameters_of(self.base, k), "lr": arm.lr} for k, arm in enumerate(self.arms)]
+        optimizer = AdamW(groups, weight_decay=self.weight_decay)
+        schedule = LambdaLR(optimizer, lambda step: self._share_of_peak(step))  # a lambda is not saved
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _share_of_peak(self, step: int) -> float:
+        total = self.trainer.max_steps
+        rise = max(1, round(self.warmup * total))
+        return min((step + 1) / rise, (total - step) / max(1, total - rise + 1))
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
+        for k, group in enumerate(optimizer.param_groups):
+            norm = nn.utils.clip_grad_norm_(group["params"], self.clip)
+            if not norm.isfinite():  # without gradients AdamW leaves the factors and their moments alone
+                self.skipped[k] += 1
+                for factor in group["params"]:
+                    factor.grad = None
+
+    def _trained(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad} | {"skipped"}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in self._trained()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trained() != set(checkpoint["state_dict"]):
+            odd = sorted(self._trained() ^ set(checkpoint["state_dict"]))
+            raise RuntimeError(f"the checkpoint is of other arms or another base: {odd[:3]} and {len(odd) - 3} more")

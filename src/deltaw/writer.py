@@ -1,0 +1,156 @@
+"""The run directory as training writes it: opened once, resumed where it stopped, every file whole or absent."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deltaw.cli import UserError
+from deltaw.run import METRICS, RECORD, RunDirectory
+
+CONFIG = "config.yaml"
+LOCK = "lock"
+
+# A run stays the same run on other devices, and however its batch is cut.
+_NOT_THE_RUN = {
+    "run.dir",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "data.micro_batch",
+}
+
+
+class RunWriter:
+    """One run directory, from the training side. Process 0 alone calls anything but `checkpoint` and `resume_from`.
+
+    Args:
+        path: the directory; it need not exist.
+        config: the resolved config, which tells whether a directory holds this same run.
+    """
+
+    def __init__(self, path: Path, config: DictConfig):
+        self.path, self.config = path, config
+        self.run = RunDirectory(path)
+        self._lock: TextIO | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def resume_from(self) -> int | None:
+        """The step of the checkpoint to go on from; None for a run that starts at 0. Reads only.
+
+        Raises:
+            UserError: the directory holds another run, or something else.
+        """
+        if not self.path.exists() or (self.path.is_dir() and all(entry.name == LOCK for entry in self.path.iterdir())):
+            return None
+        try:
+            there = OmegaConf.load(self.path / CONFIG)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is there and holds no {CONFIG} of a run: give another run.name") from error
+        if different := _differences(there, self.config):
+            raise UserError(
+                f"{self.path} holds a run of another config ({'; '.join(different)}): "
+                "give another run.name, or delete it"
+            )
+        return _step_of(self.checkpoint) if self.checkpoint.exists() else None
+
+    def open(self, step: int | None, record: dict[str, Any]) -> None:
+        """Take the directory for this process and write its config and record, or cut a resumed run back to `step`.
+
+        Raises:
+            UserError: another live process has it, it changed since `resume_from`, or the base or the data did.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{self.path} is being written by another process: wait for it, or stop it") from error
+        if self.resume_from() != step:
+            raise UserError(f"{self.path} changed while this run was starting: start it again")
+        if (self.path / RECORD).exists():
+            self._check_same(record)
+        else:
+            _write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
+        _write(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+        self._cut_metrics(step)
+
+    def close(self) -> None:
+        """Give the directory back."""
+        if self._lock:
+            self._lock.close()
+
+    def _check_same(self, record: dict[str, Any]) -> None:
+        there: dict[str, Any] = dict(self.run.record)
+        for part, key in (("base", "sha256"), ("data", "fingerprint")):
+            if there[part][key] != record[part][key]:
+                raise UserError(
+                    f"{self.path} was begun with {part} {there[part][key][:12]} and now it is "
+                    f"{record[part][key][:12]}: give another run.name, or bring the old one back"
+                )
+
+    def _cut_metrics(self, step: int | None) -> None:
+        lines = (self.path / METRICS).read_text().splitlines()[1:] if (self.path / METRICS).exists() else []
+        kept = [line for line in lines if step is not None and int(line.split(",")[0]) <= step]
+        _write(self.path / METRICS, "".join(f"{line}\n" for line in ["step,arm,name,value", *kept]))
+
+    def append_metrics(self, step: int, rows: Iterable[tuple[str, str, float]]) -> None:
+        """Add rows of (arm, name, value) after `step`."""
+        with (self.path / METRICS).open("a") as file:
+            file.write("".join(f"{step},{arm},{name},{value!r}\n" for arm, name, value in rows))
+
+    def write_snapshot(self, arm: str, step: int, tensors: dict[str, Tensor], config: dict[str, object]) -> None:
+        """The factors of `arm` after `step`, in PEFT's format. The start is never written twice."""
+        folder = self.run.snapshot(arm, step)
+        if step == 0 and folder.exists():
+            return
+        new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(new, ignore_errors=True)  # of a run that was killed here
+        new.mkdir(parents=True)
+        save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
+        (new / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def _step_of(checkpoint: Path) -> int:
+    try:
+        step: int = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"]
+    except Exception as error:  # a checkpoint cut short fails in many ways
+        raise UserError(f"{checkpoint} cannot be read ({error}): delete it to start the run again") from error
+    return step
+
+
+def _differences(there: Any, here: DictConfig) -> list[str]:
+    old, new = _flat(OmegaConf.to_container(there)), _flat(OmegaConf.to_container(here, resolve=True))
+    keys = sorted((old.keys() | new.keys()) - _NOT_THE_RUN)
+    missing = "nothing"
+    return [
+        f"{key} is {old.get(key, missing)} there and {new.get(key, missing)} here"
+        for key in keys
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}

@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from deltaw.arm import Arm, ArmsLinear, adapter_config, arms_from, attach, parameters_of
+
+
+def arm(name: str = "r2-s0", rank: int = 2, scaling: str = "alpha/r") -> Arm:
+    return Arm(name, rank, seed=0, alpha=16.0, scaling=scaling, lr=1e-3)
+
+
+def test_names_hold_what_tells_arms_apart() -> None:
+    arms = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["shuffled"], 16.0, "alpha/r", default_lr=2e-3)
+    assert len({a.name for a in arms}) == len(arms) == 16
+    assert [a.name for a in arms[:4]] == ["r8-s0", "r8-s0-lr0.005", "r64-s0", "r64-s0-lr0.005"]
+    assert arms[-1].name == "r64-s1-lr0.005-shuffled"
+
+
+@pytest.mark.parametrize(("scaling", "scale"), [("constant", 16), ("alpha/r", 2), ("rslora", 16 / math.sqrt(8))])
+def test_peft_is_told_the_scale_that_was_trained(scaling: str, scale: float) -> None:
+    one = arm(rank=8, scaling=scaling)
+    config = adapter_config(one, ["layers.0.q_proj", "layers.0.v_proj"], "base")
+    alpha, rank = config["lora_alpha"], config["r"]
+    assert isinstance(alpha, float) and isinstance(rank, int)
+    assert one.scale == pytest.approx(scale)
+    assert alpha / (math.sqrt(rank) if config["use_rslora"] else rank) == pytest.approx(scale)
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+
+
+def test_each_block_of_rows_sees_its_own_factors_alone() -> None:
+    arms = [arm("a", 2), arm("b", 5, "rslora")]
+    layer = ArmsLinear(nn.Linear(6, 4), "layers.0.q_proj", arms)
+    for B in layer.B:
+        nn.init.normal_(B)
+    x = torch.randn(4, 3, 6)
+    expected = [
+        layer.base(x[2 * k : 2 * k + 2]) + arms[k].scale * linear(x[2 * k : 2 * k + 2], layer.B[k] @ layer.A[k])
+        for k in range(2)
+    ]
+    torch.testing.assert_close(layer(x), torch.cat(expected))
+    layer(x)[:2].sum().backward()
+    assert layer.A[0].grad is not None and layer.A[0].grad.abs().sum() > 0
+    assert layer.A[1].grad is None or not layer.A[1].grad.any()
+
+
+def test_starts_depend_on_arm_and_module_alone_and_are_as_wide_as_kaiming() -> None:
+    def start(name: str, module: str, company: list[Arm]) -> torch.Tensor:
+        torch.manual_seed(len(company))
+        layer = ArmsLinear(nn.Linear(400, 9), module, [*company, arm(name, 8)])
+        assert not any(B.any() for B in layer.B)
+        return layer.A[-1].detach()
+
+    first = start("a", "layers.0.q_proj", [])
+    assert torch.equal(first, start("a", "layers.0.q_proj", [arm("b"), arm("c")]))
+    for other in (start("b", "layers.0.q_proj", []), start("a", "layers.0.v_proj", [])):
+        assert torch.corrcoef(torch.stack([first.flatten(), other.flatten()]))[0, 1].abs() < 0.1
+    assert first.abs().max() <= 1 / math.sqrt(400)
+    assert first.std().item() == pytest.approx(1 / math.sqrt(3 * 400), rel=0.05)
+
+
+def test_only_the_factors_of_all_arms_are_trained() -> None:
+    base = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 4))
+    attach(base, ["0"], [arm("a"), arm("b")])
+    trained = {id(p) for p in base.parameters() if p.requires_grad}
+    assert trained == {id(p) for k in range(2) for p in parameters_of(base, k)}
+    assert len(trained) == 4

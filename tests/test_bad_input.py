@@ -1,0 +1,99 @@
+"""What a user can get wrong: one line that names the value, a non-zero exit, and nothing written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from deltaw.cli import UserError
+from deltaw.projection import projections
+from tests.tiny import ROOT, make_base, make_pairs, overrides, run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    make_base(folder / "base")
+    make_pairs(folder / "pairs.jsonl")
+    (folder / "half.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n")
+    (folder / "notes.jsonl").write_text("no JSON\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("arms.ranks=[0,4]", "arms.ranks has 0"),
+        ("arms.ranks=[17]", "rank 17 is above the width 16 of model.layers.0.self_attn.v_proj"),
+        ("arms.ranks=[4,4]", "not all different"),
+        ("arms.scaling=beta", "arms.scaling=beta is not one of"),
+        ("arms.controls=[random]", "arms.controls has 'random'"),
+        ("optim.lr=-1", "-1.0"),
+        ("optim.warmup=2", "optim.warmup=2"),
+        ("trainer.max_steps=0", "trainer.max_steps=0"),
+        ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),
+        ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
+        ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
+        ("data.validation=60", "holds out all of 60 pairs"),
+        (
+            "data.path={folder}/half.jsonl",
+            "half.jsonl:1 has no text in field 'completion' (it has ['prompt'])",
+        ),
+        ("data.path={folder}/notes.jsonl", "notes.jsonl:1 is not JSON"),
+        ("data.path={folder}/none.jsonl", "none.jsonl could not be read"),
+        ("model.path={folder}/none", "none could not be loaded"),
+        ("model.dtype=float16", "model.dtype=float16"),
+        ("model.projections.q=query model.projections.v=v_proj", "has 0 modules for 'q'"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_and_nothing_is_written(folder: Path, override: str, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        run(folder, *override.format(folder=folder).split(" "))
+    assert words in " ".join(str(error.value).split())
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("arms.rnks=[8]", "arms.rnks"),
+        ("trainer.max_steps=many", "many"),
+        ("data=nothing", "nothing"),
+        ("arms.ranks=[0]", "arms.ranks has 0"),
+    ],
+)
+def test_the_command_ends_with_one_line(folder: Path, override: str, words: str) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *overrides(folder, override)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and words in line
+    assert not (folder / "runs").exists()
+
+
+def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    make_pairs(tmp_path / "pairs.jsonl")
+    small = ["trainer.max_steps=2", "run.name=taken"]
+    done = run(tmp_path, *small)
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    run(tmp_path, *small, "data.micro_batch=2")  # the same run, cut otherwise: finished, says so
+    with pytest.raises(UserError, match=r"optim.lr is 0.002 there and 0.001 here.*give another run.name"):
+        run(tmp_path, *small, "optim.lr=0.001")
+    make_pairs(tmp_path / "pairs.jsonl", 70)
+    (done / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match=r"was begun with data .* and now it is"):
+        run(tmp_path, *small)
+    assert all(path.read_bytes() == content for path, content in before.items() if path.suffix != ".ckpt")
+
+
+def test_a_layer_with_two_or_no_v_is_refused() -> None:
+    model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"q_proj": nn.Linear(2, 2), "c": nn.Linear(2, 2)})])})
+    with pytest.raises(UserError, match=r"layer 1 of ModuleDict has 0 modules for 'v'.*it holds \['c', 'q_proj'\]"):
+        projections(model)
+    assert projections(model, {"q": "q_proj", "v": "c"}) == {"layers.0.q_proj": "q", "layers.0.c": "v"}
+    with pytest.raises(UserError, match="no numbered layers"):
+        projections(nn.Linear(2, 2))

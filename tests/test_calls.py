@@ -1,0 +1,34 @@
+import warnings
+
+import pytest
+
+from deltaw.data import calls
+from deltaw.data.pairs import fingerprint
+
+SOURCE = """
+class Store:
+    def clear(self):
+        self._data.clear()
+        self._notify(reset(self), when=[now() for _ in self._data.values()])
+
+    def empty(self):
+        return not self._data and self.other is None
+"""
+
+
+def test_a_function_is_completed_by_what_it_calls_in_the_order_of_the_text() -> None:
+    (pair,) = calls._pairs(SOURCE)
+    assert pair.prompt.startswith("def clear(self):\n    self._data.clear()\n")
+    assert pair.prompt.endswith("\n\ncalls = (")
+    assert pair.completion == "clear, _notify, reset, now, values)"
+
+
+def test_the_text_is_warned_of_where_it_is_not_the_readmes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "README_FINGERPRINT", "another")
+    with pytest.warns(UserWarning, match=rf"than Python {calls.README_PYTHON}, which the README"):
+        pairs = calls.read()
+    monkeypatch.setattr(calls, "README_FINGERPRINT", fingerprint(pairs))
+    with warnings.catch_warnings(action="error"):
+        assert calls.read() == pairs
+    assert len(pairs) == len(set(pairs)) > 3500
+    assert all(name in pair.prompt for pair in pairs for name in pair.completion.removesuffix(")").split(", "))

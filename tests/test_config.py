@@ -1,0 +1,34 @@
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from deltaw.config import TrainConfig, register
+from deltaw.sweep import _suffix, _swept_keys
+from tests.tiny import ROOT
+
+register()
+GROUPS = [
+    f"{folder.name}={file.stem}"
+    for folder in sorted((ROOT / "conf").iterdir())
+    if folder.is_dir()
+    for file in sorted(folder.glob("*.yaml"))
+]
+MISSING = {"model=hub": ["model.path=gpt2"], "data=jsonl": ["data.path=x.jsonl"]}
+
+
+@pytest.mark.parametrize("choice", ["model=bundled", *GROUPS])
+def test_every_choice_composes_with_nothing_missing(choice: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [choice, *MISSING.get(choice, []), "run.name=x"])
+    assert not OmegaConf.missing_keys(cfg)
+    assert OmegaConf.get_type(cfg) is TrainConfig
+    assert cfg.run.dir == "runs/x"
+    instantiate(cfg.data.source, _partial_=True)  # its target is there
+
+
+def test_a_sweep_adds_to_the_name_what_the_name_does_not_tell() -> None:
+    line = ["-m", "arms.ranks=[8],[64]", "optim.warmup=0,0.1", "+x=a/b,c", "run.dir='a,b'"]
+    swept = _swept_keys(line)
+    assert swept == {"arms.ranks", "optim.warmup", "x"}
+    assert _suffix(["arms.ranks=[8]", "optim.warmup=0.1", "+x=a/b", "run.dir=a,b"], swept) == "-optim.warmup-0.1-x-a-b"

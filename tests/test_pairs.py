@@ -1,0 +1,97 @@
+from collections import Counter
+from dataclasses import replace
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from deltaw.arm import Arm
+from deltaw.data.pairs import IGNORED, Examples, FromStep, Pair, StepBatches, fingerprint, held_out
+
+ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)
+WORDS = [f"w{n}" for n in range(40)]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({"<end>": 0, **{word: n for n, word in enumerate(WORDS, 1)}}, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
+
+
+def pairs(count: int) -> list[Pair]:
+    """Pair n: a prompt of n + 1 words, a completion of the word n."""
+    return [Pair(" ".join(WORDS[: n + 1]), WORDS[n]) for n in range(count)]
+
+
+def rows(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
+    return [
+        tuple(row[mask.bool()].tolist()) for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+
+
+@given(
+    micro=st.integers(1, 3),
+    world=st.integers(1, 3),
+    accumulate=st.integers(1, 3),
+    size=st.integers(5, 30),
+    step=st.integers(0, 9),
+)
+@settings(max_examples=40, deadline=None)
+def test_ranks_and_micro_batches_share_out_what_one_process_sees(
+    micro: int, world: int, accumulate: int, size: int, step: int
+) -> None:
+    examples, batch = Examples(pairs(size), tokenizer(), 50), micro * world * accumulate
+    arms = [ARM, replace(ARM, name="r2-s1", seed=1)]
+    whole = StepBatches(examples, arms, batch, batch, 10, 0, 1)[step]
+    parts = [
+        StepBatches(examples, arms, batch, micro, 10, rank, world)[step * accumulate + m]
+        for rank in range(world)
+        for m in range(accumulate)
+    ]
+    for k in range(len(arms)):
+        together = Counter(row for part in parts for row in rows(part)[k * micro : (k + 1) * micro])
+        assert together == Counter(rows(whole)[k * batch : (k + 1) * batch])
+    labelled = (whole["labels"] != IGNORED).view(len(arms), -1).sum(1)
+    assert all(torch.equal(part["completion_tokens"], labelled) for part in parts)
+
+
+@given(size=st.integers(3, 30), batch=st.integers(1, 7), seed=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, batch: int, seed: int) -> None:
+    steps = StepBatches(Examples(pairs(size), tokenizer(), 50), [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1)
+    seen = [row for step in range(2 * size) for row in rows(steps[step])]
+    for epoch in range(2):
+        assert len(set(seen[epoch * size : (epoch + 1) * size])) == size
+
+
+def test_arms_of_one_seed_see_the_same_and_of_two_seeds_another_order() -> None:
+    arms = [ARM, replace(ARM, name="r8-s0", rank=8), replace(ARM, name="r2-s1", seed=1)]
+    seen = rows(StepBatches(Examples(pairs(30), tokenizer(), 50), arms, 6, 6, 1, 0, 1)[0])
+    assert seen[:6] == seen[6:12] != seen[12:]
+
+
+def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
+    control = StepBatches(Examples(pairs(30), tokenizer(), 50), [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1)[0]
+    ends = [row[-2] for row in rows(control)]
+    assert sorted(ends) == list(range(1, 31))
+    assert all(row[-2] != row[-3] for row in rows(control))  # the last word of prompt n is its completion
+
+
+def test_the_completion_and_its_end_are_learnt_and_a_long_prompt_loses_its_beginning() -> None:
+    examples = Examples([Pair("w1 w2 w3", "w4 w5"), Pair("w1", "w2 w3 w4 w5 w6 w7")], tokenizer(), 5)
+    assert examples.row(0, 0) == ([3, 4, 5, 6, 0], [IGNORED, IGNORED, 5, 6, 0])
+    assert examples.row(1, 1) == ([2, 3, 4, 5, 6], [IGNORED, 3, 4, 5, 6])
+    assert examples.shortened == 2
+
+
+def test_held_out_pairs_are_the_same_each_time_and_not_learnt() -> None:
+    learnt, validation = held_out(pairs(30), 7)
+    assert (len(validation), sorted(learnt + validation)) == (7, sorted(pairs(30)))
+    assert held_out(pairs(30), 7) == (learnt, validation)
+    assert fingerprint(learnt) != fingerprint(list(reversed(learnt)))
+
+
+def test_a_resumed_epoch_keeps_its_length() -> None:
+    assert (list(FromStep(3, 6)), len(FromStep(3, 6))) == ([3, 4, 5], 6)

@@ -1,0 +1,176 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from deltaw.callback import RecordLosses
+from deltaw.task import LoraArms
+from tests.tiny import ROOT, factors, largest_difference, make_base, make_pairs, metrics, overrides, run
+
+FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
+ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    make_base(folder / "base")
+    make_pairs(folder / "pairs.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def four(folder: Path) -> Path:
+    """Four arms in company, never interrupted."""
+    return run(folder, *FOUR)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_in_company_equals_the_arm_alone(folder: Path, four: Path, arm: str) -> None:
+    rank, seed = arm.removeprefix("r").split("-s")
+    alone = run(folder, f"arms.ranks=[{rank}]", f"arms.seeds=[{seed}]")
+    assert largest_difference(factors(four, arm), factors(alone, arm)) <= 1e-10
+    assert largest_difference(factors(four, arm), factors(four, arm, 0)) > 1e-3  # it did train
+
+
+def test_micro_batches_do_not_change_a_step(folder: Path, four: Path) -> None:
+    cut = run(folder, *FOUR, "run.name=cut", "data.micro_batch=1")
+    assert max(largest_difference(factors(four, arm), factors(cut, arm)) for arm in ARMS) <= 1e-10
+    assert sorted(path.name for path in (cut / "snapshots" / "r2-s0").iterdir()) == [
+        f"step-{step:08d}" for step in (0, 5, 10, 15, 20)
+    ]
+
+
+@pytest.mark.ddp
+def test_two_processes_give_what_one_gives(folder: Path, four: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *overrides(folder, *FOUR, "run.name=two", "trainer.devices=2"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = folder / "runs" / "two"
+    assert max(largest_difference(factors(four, arm), factors(two, arm)) for arm in ARMS) <= 1e-10
+    assert [line.split(",")[:3] for line in metrics(two)] == [line.split(",")[:3] for line in metrics(four)]
+
+
+def at_step(step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `act` called in the middle of training, before the end of `step`."""
+    original = LoraArms.training_step
+
+    def training_step(self: LoraArms, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == step - 1:
+            act()
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LoraArms, "training_step", training_step)
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    for arm in ARMS:
+        for step in (0, 5, 10, 15, 20):
+            assert largest_difference(factors(left, arm, step), factors(right, arm, step)) == 0
+    assert metrics(left) == metrics(right)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", torch.randint(1, 20, (2,)).tolist())
+def test_a_run_told_to_stop_goes_on_as_if_it_had_not(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: int
+) -> None:
+    name = f"run.name=stopped-{number}-{step}"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        at_step(step, lambda: os.kill(os.getpid(), number), patch)
+        run(folder, *FOUR, name)
+    assert stopped.value.code == 128 + number
+    assert_same_run(run(folder, *FOUR, name), four)
+
+
+def test_a_run_that_crashed_goes_on_from_its_last_snapshot(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        at_step(13, crash, patch)
+        run(folder, *FOUR, "run.name=crashed")
+    written = folder / "runs" / "crashed" / "snapshots" / "r2-s0" / "step-00000000" / "adapter_model.safetensors"
+    before = written.stat().st_mtime_ns
+    assert_same_run(run(folder, *FOUR, "run.name=crashed"), four)
+    assert written.stat().st_mtime_ns == before  # the start is never written twice
+
+
+def test_a_nan_in_one_arm_leaves_the_others_untouched(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = LoraArms.loss_sums, iter(range(1000))
+
+    def loss_sums(self: LoraArms, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        losses = original(self, batch)
+        return losses * torch.tensor([torch.nan, 1, 1, 1]) if self.training and next(calls) == 9 else losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoraArms, "loss_sums", loss_sums)
+        hurt = run(folder, *FOUR, "run.name=nan")
+    assert [largest_difference(factors(hurt, arm), factors(four, arm)) for arm in ARMS[1:]] == [0, 0, 0]
+    assert 0 < largest_difference(factors(hurt, "r2-s0"), factors(four, "r2-s0")) < 1
+    assert "20,r2-s0,train/skipped,1.0" in metrics(hurt)
+
+
+def test_a_snapshot_loaded_by_peft_gives_the_logits_of_its_arm(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    original = RecordLosses._validate
+    text = AutoTokenizer.from_pretrained(folder / "base")("add close find", return_tensors="pt")["input_ids"]
+
+    def validate(self: RecordLosses, trainer: object, task: LoraArms) -> None:
+        with torch.no_grad():
+            logits = task.base(input_ids=text.repeat(len(ARMS), 1)).logits
+        seen.update(zip(ARMS, logits, strict=True))
+        original(self, trainer, task)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RecordLosses, "_validate", validate)
+    scaled = run(folder, *FOUR, "run.name=scaled", "arms.scaling=rslora")
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
+    for arm in ARMS:
+        folder_of_arm = scaled / "snapshots" / arm / "step-00000020"
+        model = PeftModel.from_pretrained(base, folder_of_arm, autocast_adapter_dtype=False)
+        torch.testing.assert_close(model(text).logits[0], seen[arm])
+        base = model.unload()
+
+
+@pytest.mark.parametrize(
+    "setting", ["trainer.precision=bf16-mixed", "model.dtype=bfloat16", "model.gradient_checkpointing=true"]
+)
+def test_precision_and_checkpointing_keep_float32_factors(folder: Path, setting: str) -> None:
+    name = "run.name=" + setting.partition("=")[0]
+    plain = run(folder, "trainer.precision=32-true", "run.name=plain32", "trainer.max_steps=5")
+    changed = run(folder, "trainer.precision=32-true", "trainer.max_steps=5", name, setting)
+    tensors = factors(changed, "r6-s0", 5)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    difference = largest_difference(tensors, factors(plain, "r6-s0", 5))
+    assert difference == 0 if "gradient" in setting else 0 < difference < 0.02
+
+
+def test_shuffled_completions_are_another_training_from_another_start(folder: Path) -> None:
+    both = run(folder, "arms.ranks=[6]", "arms.controls=[shuffled]")
+    for step in (0, 20):
+        assert largest_difference(factors(both, "r6-s0", step), factors(both, "r6-s0-shuffled", step)) > 0.01
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

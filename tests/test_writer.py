@@ -1,0 +1,94 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from deltaw.cli import UserError
+from deltaw.writer import RunWriter
+
+CONFIG = OmegaConf.create({"run": {"dir": "here"}, "optim": {"lr": 0.1}, "trainer": {"devices": 1}})
+RECORD = {"base": {"sha256": "b"}, "arms": [], "data": {"fingerprint": "d"}}
+
+
+def test_a_second_live_process_is_refused(tmp_path: Path) -> None:
+    first = RunWriter(tmp_path / "run", CONFIG)
+    first.open(None, RECORD)
+    with pytest.raises(UserError, match="is being written by another process"):
+        RunWriter(tmp_path / "run", CONFIG).open(None, RECORD)
+    first.close()
+    RunWriter(tmp_path / "run", CONFIG).open(None, RECORD)
+
+
+def test_a_folder_that_is_no_run_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+        RunWriter(tmp_path, CONFIG).resume_from()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_killed_writer_leaves_whole_snapshots_or_none(tmp_path: Path) -> None:
+    """Killed between any two system calls that rename, the folder either is not there or loads."""
+    script = f"""
+import os, sys, torch
+from pathlib import Path
+from omegaconf import OmegaConf
+from deltaw.writer import RunWriter
+renames, path_rename = int(sys.argv[1]), Path.rename
+def rename(self, target):
+    global renames
+    if renames == 0:
+        os._exit(9)
+    renames -= 1
+    return path_rename(self, target)
+Path.rename = rename
+writer = RunWriter(Path({str(tmp_path)!r}) / sys.argv[1], OmegaConf.create({{}}))
+for step in (0, 5):
+    writer.write_snapshot("arm", step, {{"x": torch.full((3,), float(step))}}, {{"r": 1}})
+"""
+    from safetensors.torch import load_file
+
+    for renames, whole in ((0, []), (1, [0]), (2, [0, 5])):
+        subprocess.run([sys.executable, "-c", script, str(renames)], check=False, timeout=60)
+        folders = sorted((tmp_path / str(renames) / "snapshots" / "arm").glob("step-*"))
+        assert [int(folder.name[5:]) for folder in folders] == whole
+        for folder, step in zip(folders, whole, strict=True):
+            assert load_file(folder / "adapter_model.safetensors")["x"].tolist() == [step] * 3
+
+
+def test_the_start_is_kept_and_a_later_snapshot_replaced(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, CONFIG)
+    for value in (1.0, 2.0):
+        for step in (0, 5):
+            writer.write_snapshot("arm", step, {"x": torch.full((3,), value)}, {"r": 1})
+    kept = {step: (writer.run.snapshot("arm", step) / "adapter_model.safetensors").read_bytes() for step in (0, 5)}
+    assert kept[0] != kept[5]
+    assert sorted(path.name for path in (tmp_path / "snapshots" / "arm").iterdir()) == [
+        "step-00000000",
+        "step-00000005",
+    ]
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, CONFIG)
+    writer.open(None, RECORD)
+    for step in (5, 10, 11):
+        writer.append_metrics(step, [("arm", "train/loss", step / 3)])
+    writer.checkpoint.parent.mkdir()
+    torch.save({"global_step": 10}, writer.checkpoint)
+    writer.close()
+    again = RunWriter(tmp_path, CONFIG)
+    again.open(10, RECORD)
+    assert (again.resume_from(), again.run.metrics()["step"].tolist()) == (10, [5, 10])
+    assert again.run.metrics()["value"].tolist() == [5 / 3, 10 / 3]
+
+
+def test_a_checkpoint_cut_short_is_named(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, CONFIG)
+    writer.open(None, RECORD)
+    writer.checkpoint.parent.mkdir()
+    writer.checkpoint.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"last.ckpt cannot be read .* delete it"):
+        writer.resume_from()

@@ -1,0 +1,28 @@
+"""Train LoRA arms side by side on one frozen base, leaving snapshots of their factors in a run directory.
+
+python train.py                                               the bundled base and text, ranks 8 and 64
+python train.py model=hub model.path=gpt2 data=jsonl data.path=mine.jsonl trainer.devices=4
+python train.py -m 'arms.ranks=[8],[64]'                       a sweep: every job a run of its own
+torchrun --nproc-per-node=8 train.py arms.seeds=[0,1,2]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from deltaw import cli, config
+from deltaw.sweep import relaunch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    with cli.one_line_errors():
+        if not relaunch(__file__):
+            print("loading PyTorch Lightning, transformers and PEFT", flush=True)
+            from deltaw.job import train
+
+            train(cfg)
+
+
+if __name__ == "__main__":
+    config.register()
+    cli.run(main)
