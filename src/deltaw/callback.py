@@ -72,12 +72,12 @@ class RecordLosses(Callback):
     def __init__(self, writer: RunWriter, validation: list[dict[str, Tensor]], every: int, validate_every: int):
         self.writer, self.validation = writer, validation
         self.every, self.validate_every = every, validate_every
-        self.tokens, self.since = 0, time.perf_counter()
+        self._count_from(0)
 
     def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
         if trainer.global_step == 0:
             self._validate(trainer, task)
-        self.tokens, self.since = 0, time.perf_counter()
+        self._count_from(trainer.global_step)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
@@ -90,12 +90,16 @@ class RecordLosses(Callback):
             seconds = time.perf_counter() - self.since
             task.log("loss", sum(losses) / len(losses), prog_bar=True, logger=False)
             self._record(trainer, task, {"train/loss": losses, "train/skipped": task.skipped.double().tolist()})
-            self._write(trainer, [("", "tokens_per_s", self.tokens / seconds)])
-            self.tokens, self.since = 0, time.perf_counter()
+            steps = trainer.global_step - self.counted
+            self._write(trainer, [("", "tokens_per_s", self.tokens / seconds), ("", "step_s", seconds / steps)])
+            self._count_from(trainer.global_step)
         if trainer.global_step % self.validate_every == 0 or trainer.global_step == trainer.max_steps:
             started = time.perf_counter()
             self._validate(trainer, task)
             self.since += time.perf_counter() - started
+
+    def _count_from(self, step: int) -> None:
+        self.tokens, self.counted, self.since = 0, step, time.perf_counter()
 
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
         sums = torch.zeros(len(task.arms), dtype=torch.float64, device=task.device)
@@ -160,10 +164,13 @@ class Snapshots(Callback):
             return
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
         stop = trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
+        started = time.perf_counter()
         if due:
             self._snapshot(trainer, task)
         if due or stop:
             self._checkpoint(trainer)
+        if due and trainer.is_global_zero:
+            self.writer.append_metrics(trainer.global_step, [("", "snapshot_s", time.perf_counter() - started)])
         if stop:
             self.stopped_by = self.stopped_by or signal.SIGTERM
             trainer.should_stop = True

@@ -50,15 +50,21 @@ def held_out(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
 class Examples:
     """Tokenised pairs, at most `max_length` tokens each: a long prompt loses its beginning, then a completion its end.
 
+    A completion ends with the tokenizer's end of text, and an empty prompt becomes one.
+
     Attributes:
         shortened: how many pairs lost tokens.
     """
 
     def __init__(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int):
+        end = tokenizer.eos_token_id
+        if end is None:
+            raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no eos_token: name one in its config")
         self.max_length = max_length
-        self.prompts: list[list[int]] = tokenizer([pair.prompt for pair in pairs], verbose=False)["input_ids"]
+        prompts = tokenizer([pair.prompt for pair in pairs], verbose=False)["input_ids"]
         completions = tokenizer([pair.completion for pair in pairs], add_special_tokens=False, verbose=False)
-        self.completions = [[*ids, tokenizer.eos_token_id][: max_length - 1] for ids in completions["input_ids"]]
+        self.prompts: list[list[int]] = [ids or [end] for ids in prompts]
+        self.completions = [[*ids, end][: max_length - 1] for ids in completions["input_ids"]]
         lengths = [len(p) + len(c) + 1 for p, c in zip(self.prompts, completions["input_ids"], strict=True)]
         self.shortened = sum(length > max_length for length in lengths)
 
