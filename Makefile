@@ -9,7 +9,7 @@ BIN := .venv/bin
 
 demo: .venv/ready
 	$(BIN)/python train.py
-	$(BIN)/python analyze.py
+	$(BIN)/python analyze.py run=runs/bundled-calls-r8-s0_r64-s0
 
 test: .venv/ready
 	$(BIN)/ruff check

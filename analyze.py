@@ -16,7 +16,7 @@ from deltaw import cli, compare, report
 from deltaw.cli import UserError
 from deltaw.exhibit import fig6, save
 from deltaw.run import ANALYSIS, PHI, SITES, TABLES, RunDirectory, default_pair, find_adapter, rewritten
-from deltaw.study import BASIS, describe_pair, describe_sites
+from deltaw.study import BASIS, describe_pair, describe_sites, told_apart
 
 EXHIBITS = {"fig6": fig6.draw}
 
@@ -46,6 +46,7 @@ def analyse(cfg: AnalyzeConfig) -> None:
     run = RunDirectory(Path(cfg.run)) if cfg.run else RunDirectory.newest(Path("runs"))
     names = default_pair(run, cfg.left, cfg.right)
     left, right = (find_adapter(name, run, None if cfg.step == "last" else int(cfg.step)) for name in names)
+    left, right = told_apart(left, right)
     print(f"comparing {left.name} with {right.name} at {len(left.factors)} sites", flush=True)
     pair, phi, sites = describe_pair(left, right), compare(left, right), describe_sites(left, right)
     layers = fig6.layers_to_draw(phi, list(cfg.layers) if cfg.layers else None)

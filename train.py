@@ -1,7 +1,7 @@
 """Train LoRA arms side by side on one frozen base, leaving snapshots of their factors in a run directory.
 
 python train.py                                               the bundled base and text, ranks 8 and 64
-python train.py model=hub model.path=gpt2 data=jsonl data.path=mine.jsonl trainer.devices=4
+python train.py model=hub model.path=Qwen/Qwen2.5-0.5B data=jsonl data.path=mine.jsonl trainer.devices=4
 python train.py -m 'arms.ranks=[8],[64]'                       a sweep: every job a run of its own
 torchrun --nproc-per-node=8 train.py arms.seeds=[0,1,2]
 """

@@ -1,14 +1,19 @@
 """What a user can get wrong: one line that names the value, a non-zero exit, and nothing written."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from deltaw.cli import UserError
+from deltaw.data.jsonl import read
+from deltaw.job import train
 from deltaw.projection import projections
 from tests.tiny import ROOT, make_base, make_pairs, overrides, run
 
@@ -18,6 +23,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     make_base(folder / "base")
     make_pairs(folder / "pairs.jsonl")
+    for name in ("cut", "holed"):
+        shutil.copytree(folder / "base", folder / name)
+    weights = load_file(folder / "base" / "model.safetensors")
+    del weights["model.layers.1.self_attn.q_proj.weight"]
+    save_file(weights, folder / "holed" / "model.safetensors", metadata={"format": "pt"})
+    (folder / "cut" / "model.safetensors").write_bytes((folder / "base" / "model.safetensors").read_bytes()[:-9])
     (folder / "half.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n")
     (folder / "notes.jsonl").write_text("no JSON\n")
     return folder
@@ -35,6 +46,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("optim.warmup=2", "optim.warmup=2"),
         ("trainer.max_steps=0", "trainer.max_steps=0"),
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),
+        ("arms.alpha=0", "arms.alpha=0"),
+        ("optim.lr=inf", "a learning rate of inf"),
+        ("optim.weight_decay=nan", "optim.weight_decay=nan"),
+        ("data.micro_batch=0", "data.micro_batch=0"),
+        ("run.name=a/b", "run.name=a/b"),
+        ("run.dir=/dev/null/x", "run.dir=/dev/null/x cannot be written"),
+        ("trainer.devices=many", "'devices': 'many'"),
+        ("model.path={folder}/cut", "cut could not be loaded"),
+        ("model.path={folder}/holed", "lacks 1 weights, as model.layers.1.self_attn.q_proj.weight"),
         ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
         ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
         ("data.validation=60", "holds out all of 60 pairs"),
@@ -90,10 +110,22 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
     assert all(path.read_bytes() == content for path, content in before.items() if path.suffix != ".ckpt")
 
 
+def test_a_data_path_without_its_source_is_refused() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["data.path=mine.jsonl"])
+    with pytest.raises(UserError, match=r"data.path=mine.jsonl is not read by data=calls: give data=jsonl as well"):
+        train(cfg)
+
+
+def test_a_line_of_json_may_hold_the_line_separators_of_unicode(tmp_path: Path) -> None:
+    (tmp_path / "lines.jsonl").write_text('{"prompt": "a\u2028b", "completion": "c"}\n \n', encoding="utf-8")
+    assert read(str(tmp_path / "lines.jsonl"), "prompt", "completion") == [("a\u2028b", "c")]
+
+
 def test_a_layer_with_two_or_no_v_is_refused() -> None:
     model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"q_proj": nn.Linear(2, 2), "c": nn.Linear(2, 2)})])})
-    with pytest.raises(UserError, match=r"layer 1 of ModuleDict has 0 modules for 'v'.*it holds \['c', 'q_proj'\]"):
+    with pytest.raises(UserError, match=r"layer 1 of ModuleDict has 0 modules for 'v'.*holds \['c', 'q_proj'\]"):
         projections(model)
-    assert projections(model, {"q": "q_proj", "v": "c"}) == {"layers.0.q_proj": "q", "layers.0.c": "v"}
+    assert projections(model, {"v": "c"}) == {"layers.0.q_proj": "q", "layers.0.c": "v"}
     with pytest.raises(UserError, match="no numbered layers"):
         projections(nn.Linear(2, 2))

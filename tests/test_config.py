@@ -3,7 +3,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from deltaw.arm import arms_from
 from deltaw.config import TrainConfig, register
+from deltaw.job import default_name
 from deltaw.sweep import _suffix, _swept_keys
 from tests.tiny import ROOT
 
@@ -25,6 +27,16 @@ def test_every_choice_composes_with_nothing_missing(choice: str) -> None:
     assert OmegaConf.get_type(cfg) is TrainConfig
     assert cfg.run.dir == "runs/x"
     instantiate(cfg.data.source, _partial_=True)  # its target is there
+
+
+def test_a_run_of_many_arms_has_a_name_that_a_file_system_takes() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train")
+    names = {
+        default_name(cfg, arms_from([8, 64], range(count), None, [], 16.0, "alpha/r", 1e-3)) for count in (1, 40, 41)
+    }
+    assert "bundled-calls-r8-s0_r64-s0" in names
+    assert len(names) == 3 and all(len(name) < 255 for name in names)
 
 
 def test_a_sweep_adds_to_the_name_what_the_name_does_not_tell() -> None:

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from deltaw import report
 from deltaw.chance import random_mean, random_sd
 from deltaw.report.numbers import Summary
-from deltaw.run import RunDirectory
+from deltaw.run import RunDirectory, default_pair
 from deltaw.study import Pair, Source, compare, describe_pair, describe_sites
 from tests.folders import write_run
 
@@ -184,6 +184,18 @@ def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> No
     words = (tmp_path / "summary.md").read_text()
     assert "Learning rate not tuned per rank." in words
     assert "| r4-s0-shuffled | shuffled | 4.0000 | 3.8333 | 67% |" in words
+
+
+def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-lr0.005", "r2-s1"))
+    rows = (run.path / "metrics.csv").read_text().replace("10,r4-s0,val/loss,3.75", "10,r4-s0,val/loss,nan")
+    (run.path / "metrics.csv").write_text(rows)
+    assert default_pair(run, None, None) == ("r2-s0", "r4-s0-lr0.005")
+    left, right = run.adapter("r2-s0"), run.adapter("r4-s0-lr0.005")
+    sites, pair = describe_sites(left, right), describe_pair(left, right)
+    summary = report.summarise(compare(left, right), sites, pair, [1])
+    assert (summary.left.lr_tuned, summary.right.lr_tuned) == (False, True)
+    assert np.isnan(next(arm.end for arm in summary.losses if arm.arm == "r4-s0"))
 
 
 def test_losses_end_at_the_step_that_is_compared(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ for step in (0, 5):
 
 def test_the_start_is_kept_and_a_later_snapshot_replaced(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path, CONFIG)
+    (tmp_path / "snapshots" / "arm" / ".step-00000005.old").mkdir(parents=True)  # of a run that was killed
     for value in (1.0, 2.0):
         for step in (0, 5):
             writer.write_snapshot("arm", step, {"x": torch.full((3,), value)}, {"r": 1})

@@ -122,7 +122,7 @@ def _pair(path: Path, tensors: dict[str, Tensor], module: str) -> tuple[Tensor, 
         if not tensors[name].isfinite().all():
             raise UserError(f"{path}: {name} holds NaN or infinity: take a step before training diverged")
     A, B = tensors[module + _A], tensors[module + _B]
-    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
+    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or 0 in (*A.shape, *B.shape):
         shapes = f"A {tuple(A.shape)} and B {tuple(B.shape)}, not (rank, d_in) and (d_out, rank)"
         raise UserError(f"{path}: {module} has {shapes}: save the adapter again")
     return A, B

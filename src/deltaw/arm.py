@@ -64,17 +64,19 @@ def arms_from(
     No `lrs` means `default_lr`; a learning rate other than that is part of the name.
 
     Raises:
-        UserError: a rank below 1, an unknown scaling or control, a learning rate of 0 or below, or none or two
-            equal arms.
+        UserError: a rank below 1, an unknown scaling or control, an alpha or learning rate that is not above 0, or
+            none or two equal arms.
     """
     if scaling not in SCALINGS:
         raise UserError(f"arms.scaling={scaling} is not one of {', '.join(SCALINGS)}")
+    if not 0 < alpha < math.inf:
+        raise UserError(f"arms.alpha={alpha} makes every ΔW 0 or infinite: give a number above 0")
     arms = []
     for control, seed, rank, lr in product([None, *controls], seeds, ranks, lrs or [default_lr]):
         if rank < 1:
             raise UserError(f"arms.ranks has {rank}: a rank is at least 1")
-        if not lr > 0:
-            raise UserError(f"a learning rate of {lr} trains nothing: optim.lr and arms.lrs must be above 0")
+        if not 0 < lr < math.inf:
+            raise UserError(f"a learning rate of {lr} trains nothing: optim.lr and arms.lrs must be finite, above 0")
         if control not in (None, *CONTROLS):
             raise UserError(f"arms.controls has {control!r}: choose from {', '.join(CONTROLS)}")
         parts = [f"r{rank}", f"s{seed}", f"lr{lr:g}" if lr != default_lr else "", control or ""]

@@ -37,19 +37,20 @@ class OpenRun(Callback):
         self.writer, self.step, self.record = writer, step, record
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        mine = (self.step, self.writer.config)
+        same = trainer.strategy.broadcast(mine) == mine
+        if not trainer.strategy.reduce_boolean_decision(same, all=True):
+            raise UserError(
+                f"process {trainer.global_rank} starts from step {self.step}, and not all have the same step and "
+                "config: start them with the same command on one file system"
+            )
         refusal = None
         if trainer.is_global_zero:
             try:
                 self.writer.open(self.step, self.record)
             except UserError as error:
                 refusal = str(error)
-        refusal, step, config = trainer.strategy.broadcast((refusal, self.step, self.writer.config))
-        if refusal is None and (step, config) != (self.step, self.writer.config):
-            refusal = (
-                f"process {trainer.global_rank} starts from step {self.step} with another config or directory than "
-                f"process 0 (step {step}): start all processes with the same command on one file system"
-            )
-        if refusal:
+        if refusal := trainer.strategy.broadcast(refusal):
             raise UserError(refusal)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -57,6 +58,34 @@ class OpenRun(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.writer.close()
+
+
+class StopSignals(Callback):
+    """Note SIGTERM and SIGINT while training, so that the step in progress can end; `caught` is then the number.
+
+    To be the first of the callbacks at the start of training: Lightning's own handlers, which raise in the middle of
+    a step, are in place until then.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.caught = number
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
 
 
 class RecordLosses(Callback):
@@ -89,7 +118,11 @@ class RecordLosses(Callback):
             losses = trainer.strategy.reduce(task.step_loss, reduce_op="sum").tolist()
             seconds = time.perf_counter() - self.since
             task.log("loss", sum(losses) / len(losses), prog_bar=True, logger=False)
-            self._record(trainer, task, {"train/loss": losses, "train/skipped": task.skipped.double().tolist()})
+            self._record(
+                trainer,
+                task,
+                {"train/loss": losses, "train/skipped": [float(count) for count in task.skipped.tolist()]},
+            )
             steps = trainer.global_step - self.counted
             self._write(trainer, [("", "tokens_per_s", self.tokens / seconds), ("", "step_s", seconds / steps)])
             self._count_from(trainer.global_step)
@@ -102,7 +135,8 @@ class RecordLosses(Callback):
         self.tokens, self.counted, self.since = 0, step, time.perf_counter()
 
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
-        sums = torch.zeros(len(task.arms), dtype=torch.float64, device=task.device)
+        double = torch.float32 if task.device.type == "mps" else torch.float64  # which MPS does not have
+        sums = torch.zeros(len(task.arms), dtype=double, device=task.device)
         count = sum(int((batch["labels"] != -100).sum()) for batch in self.validation)
         task.eval()
         mine = self.validation[trainer.global_rank :: trainer.world_size]
@@ -134,28 +168,21 @@ class RecordLosses(Callback):
 class Snapshots(Callback):
     """Write every arm's factors at step 0, every `every` optimiser steps and at the end, and a checkpoint with them.
 
-    On SIGTERM and SIGINT the step in progress is finished, a checkpoint written and training stopped; `stopped_by`
-    then holds the signal's number. The same command goes on from there.
+    On a signal to stop there is a checkpoint as well, and no further step. The same command goes on from there.
 
     Args:
         writer: the run directory.
+        signals: tells whether to stop.
         every: optimiser steps between snapshots.
         base_path: the base as `adapter_config.json` names it.
     """
 
-    def __init__(self, writer: RunWriter, every: int, base_path: str):
-        self.writer, self.every, self.base_path = writer, every, base_path
-        self.stopped_by: int | None = None
-        self._handlers: dict[int, Any] = {}
+    def __init__(self, writer: RunWriter, signals: StopSignals, every: int, base_path: str):
+        self.writer, self.signals, self.every, self.base_path = writer, signals, every, base_path
 
     def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
-        # From here on, since Lightning installs its own before: they raise in the middle of a step.
-        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         if trainer.global_step == 0:
             self._snapshot(trainer, task)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped_by = number
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
@@ -163,7 +190,7 @@ class Snapshots(Callback):
         if not _ends_step(trainer, batch_idx):
             return
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
-        stop = trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
+        stop = trainer.strategy.reduce_boolean_decision(self.signals.caught is not None, all=False)
         started = time.perf_counter()
         if due:
             self._snapshot(trainer, task)
@@ -172,7 +199,7 @@ class Snapshots(Callback):
         if due and trainer.is_global_zero:
             self.writer.append_metrics(trainer.global_step, [("", "snapshot_s", time.perf_counter() - started)])
         if stop:
-            self.stopped_by = self.stopped_by or signal.SIGTERM
+            self.signals.caught = self.signals.caught or signal.SIGTERM  # another process was told
             trainer.should_stop = True
 
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
@@ -187,8 +214,3 @@ class Snapshots(Callback):
         trainer.save_checkpoint(new, weights_only=False)
         if trainer.is_global_zero:
             new.replace(last)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}

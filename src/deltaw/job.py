@@ -1,12 +1,15 @@
 """One training job: base, arms and data from the config; then Lightning fits, and the run directory fills."""
 
+import hashlib
 import logging
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from deltaw.arm import Arm, arms_from
-from deltaw.callback import OpenRun, RecordLosses, Snapshots
+from deltaw.callback import OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
 from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
 from deltaw.model import Base, load_base
@@ -32,7 +35,9 @@ from deltaw.writer import RunWriter
 # A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
-say = rank_zero_only(print)
+NAME = r"[A-Za-z0-9._-]+"
+
+say = rank_zero_only(partial(print, flush=True))
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 # Batches are a function of their number, so ours go on exactly where they stopped; making one takes no time.
@@ -61,13 +66,14 @@ def train(cfg: DictConfig) -> None:
     learnt, validation = (
         Examples(part, base.tokenizer, cfg.data.max_length) for part in held_out(pairs, cfg.data.validation)
     )
-    snapshots = Snapshots(writer, cfg.snapshots.every, base.path)
+    signals = StopSignals()
     trainer = lightning_trainer(
         cfg,
         [
+            signals,  # first of all, and the losses before the checkpoint of their step
             OpenRun(writer, step, run_record(cfg, base, arms, modules, pairs)),
-            RecordLosses(writer, validation.batches(32), **cfg.metrics),
-            snapshots,  # after the losses: a checkpoint finds its step recorded
+            RecordLosses(writer, validation.batches(cfg.data.micro_batch or cfg.data.batch), **cfg.metrics),
+            Snapshots(writer, signals, cfg.snapshots.every, base.path),
             TQDMProgressBar(),
         ],
     )
@@ -91,9 +97,9 @@ def train(cfg: DictConfig) -> None:
         ckpt_path=writer.checkpoint if step else None,
         weights_only=True,
     )
-    if snapshots.stopped_by and trainer.global_step < cfg.trainer.max_steps:
+    if signals.caught and trainer.global_step < cfg.trainer.max_steps:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
-        sys.exit(128 + snapshots.stopped_by)
+        sys.exit(128 + signals.caught)
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
 
 
@@ -109,6 +115,7 @@ def check(cfg: DictConfig) -> None:
         "metrics.every": cfg.metrics.every,
         "metrics.validate_every": cfg.metrics.validate_every,
         "data.batch": cfg.data.batch,
+        "data.micro_batch": 1 if cfg.data.micro_batch is None else cfg.data.micro_batch,
         "data.validation": cfg.data.validation,
     }
     for key, value in counts.items():
@@ -118,8 +125,14 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"data.max_length={cfg.data.max_length} has no room for a prompt and a completion")
     if not 0 <= cfg.optim.warmup <= 1:
         raise UserError(f"optim.warmup={cfg.optim.warmup} is a share of all steps: give 0 to 1")
-    if not cfg.optim.clip > 0 or cfg.optim.weight_decay < 0:
-        raise UserError(f"optim.clip={cfg.optim.clip} must be above 0, weight_decay={cfg.optim.weight_decay} not below")
+    if not cfg.optim.clip > 0 or not 0 <= cfg.optim.weight_decay < 1:
+        raise UserError(
+            f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
+        )
+    if cfg.data.path and "path" not in cfg.data.source:
+        raise UserError(f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl as well")
+    if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):
+        raise UserError(f"run.name={cfg.run.name} names a directory: use letters, digits, '.', '_' and '-' alone")
     if cfg.trainer.precision not in PRECISIONS:
         raise UserError(
             f"trainer.precision={cfg.trainer.precision} would train the factors in half precision, or couple the arms "
@@ -143,7 +156,7 @@ def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
             enable_checkpointing=False,  # ours hold the arms alone
             enable_model_summary=False,
         )
-    except (ValueError, MisconfigurationException) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer={dict(cfg.trainer)} is refused by Lightning: {error}") from error
 
 
@@ -151,8 +164,9 @@ def default_name(cfg: DictConfig, arms: Sequence[Arm]) -> str:
     """`<model>-<data>-<arms>`, and what a sweep varies besides: what tells a run apart, and no clock time."""
     data = Path(cfg.data.path).stem if cfg.data.path else cfg.data.name
     told = "_".join(arm.name for arm in arms)
-    name = f"{Path(cfg.model.path).name}-{data}-{told}{cfg.run.suffix}"
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    if len(told) > 150:  # a file system's names end at 255 bytes
+        told = f"{len(arms)}arms-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"{Path(cfg.model.path).name}-{data}-{told}{cfg.run.suffix}")
 
 
 def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:

@@ -3,9 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -41,7 +43,7 @@ def load_base(path: str, dtype: str = "float32", gradient_checkpointing: bool = 
     Its own dropout is set to 0: arms in company would otherwise draw other masks than alone.
 
     Raises:
-        UserError: `path` is no model that transformers can load.
+        UserError: `path` is no model that transformers can load, or some of its weights are missing.
     """
     name = Path(path).name
     path = str(BUNDLED if path == "bundled" else Path(path).resolve() if Path(path).is_dir() else path)
@@ -53,13 +55,18 @@ def load_base(path: str, dtype: str = "float32", gradient_checkpointing: bool = 
         for key, value in config.to_dict().items():
             if "drop" in key and isinstance(value, float):
                 setattr(config, key, 0.0)
-        model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch_dtype, use_safetensors=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"model.path={path} could not be loaded ({str(error).splitlines()[0]}): give a local folder with "
             "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub"
         ) from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"model.path={path} lacks {len(missing)} weights, as {missing[0]}: give a whole model")
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
@@ -67,9 +74,12 @@ def load_base(path: str, dtype: str = "float32", gradient_checkpointing: bool = 
 
 
 def _sha256(path: str) -> str:
-    local = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
+    local = path if Path(path).is_dir() else snapshot_download(path, local_files_only=True)
     digest = hashlib.sha256()
-    for file in sorted(local.glob("*.safetensors")):
+    files = sorted(Path(local).glob("*.safetensors"))
+    if not files:
+        raise UserError(f"model.path={path} has no *.safetensors: give a model that is saved so")
+    for file in files:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)

@@ -41,13 +41,14 @@ def projections(model: nn.Module, names: Mapping[str, str | None] | None = None)
 
     Args:
         model: the base, not yet adapted.
-        names: the last part of the module's name for each projection, as `{"q": "q_proj", "v": "v_proj"}`;
-            without any, whatever `PROJECTIONS` knows.
+        names: the last part of the module's name for a projection, as `{"q": "q_proj", "v": "v_proj"}`; for one
+            that is not given, whatever `PROJECTIONS` knows.
 
     Raises:
         UserError: a layer has no or several q or v; the message lists what its attention holds.
     """
-    letters = {name: letter for letter, name in (names or {}).items() if name} or PROJECTIONS
+    given = {name: letter for letter, name in (names or {}).items() if name}
+    letters = {name: letter for name, letter in PROJECTIONS.items() if letter not in given.values()} | given
     found = {
         module: letters[module.rpartition(".")[2]]
         for module, layer in model.named_modules()
@@ -60,8 +61,9 @@ def projections(model: nn.Module, names: Mapping[str, str | None] | None = None)
             if (count := sites.count((layer, letter))) != 1:
                 raise UserError(
                     f"layer {layer} of {type(model).__name__} has {count} modules for {letter!r} under the names "
-                    f"{sorted(letters)}; it holds {_linear_names(model, layer)}: "
-                    "give the right ones by model.projections.q= and model.projections.v="
+                    f"{sorted(name for name in letters if letters[name] == letter)}; it holds "
+                    f"{_linear_names(model, layer)}: give the right one by model.projections.{letter}= "
+                    "(a layer that fuses q, k and v cannot be adapted yet)"
                 )
     if not found:
         raise UserError(

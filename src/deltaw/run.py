@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite, nan
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,6 +18,9 @@ from deltaw.adapter import CONFIG, Adapter, Origin, load_adapter
 from deltaw.cli import UserError
 
 RECORD = "run.json"
+RUN_CONFIG = "config.yaml"
+CHECKPOINT = "checkpoints/last.ckpt"
+LOCK = "lock"
 METRICS = "metrics.csv"
 SNAPSHOTS = "snapshots"
 ANALYSIS = "analysis"
@@ -88,6 +92,28 @@ class RunDirectory:
         path = self.path / METRICS
         return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step", "arm", "name", "value"])
 
+    def validation_losses(self, step: int | None = None) -> pd.DataFrame:
+        """Validation loss in nats a token: a row per arm, columns start (before the first step) and end.
+
+        The end is after the last step that has one, up to `step` where that is given; NaN after a divergence.
+        """
+        metrics = self.metrics()
+        recorded = metrics[metrics.name == "val/loss"].sort_values("step", kind="stable")
+        by_arm = (recorded if step is None else recorded[recorded.step <= step]).groupby("arm")
+        ends = {"start": ("value", lambda losses: losses.iloc[0]), "end": ("value", lambda losses: losses.iloc[-1])}
+        return by_arm.agg(**ends)
+
+    def best_lr(self, rank: int, seed: int) -> float | None:
+        """The learning rate of lowest final validation loss at this rank and seed; None unless several were tried."""
+        losses = self.validation_losses().end
+        tried = {
+            arm["lr"]: losses.get(name, nan)
+            for name, arm in self.arms.items()
+            if (arm["rank"], arm["seed"], arm["control"]) == (rank, seed, None)
+        }
+        finite = {lr: loss for lr, loss in tried.items() if isfinite(loss)}
+        return min(finite, key=finite.__getitem__) if len(tried) > 1 and finite else None
+
     def steps(self, arm: str) -> list[int]:
         """The steps after which `arm` has a snapshot, in ascending order."""
         names = (path.name for path in (self.path / SNAPSHOTS / arm).glob("step-*"))
@@ -126,6 +152,8 @@ def find_adapter(name: str, run: RunDirectory | None, step: int | None) -> Adapt
         UserError: `name` is none of these, or several.
     """
     path = Path(name)
+    if step is not None and (path / CONFIG).is_file():
+        raise UserError(f"step={step}: {name} is one adapter and has no steps: leave step out, or give the run and arm")
     meanings = {
         "an arm": run is not None and name in run.arms,
         "a run directory": (path / RECORD).is_file(),
@@ -154,7 +182,8 @@ def _only_arm(run: RunDirectory, step: int | None) -> Adapter:
 def default_pair(run: RunDirectory | None, left: str | None, right: str | None) -> tuple[str, str]:
     """The names given; for None the arm of `run` with the smallest rank as left, with the largest as right.
 
-    Controls are not taken by default, nor is one arm taken twice.
+    Of several with that rank, the first seed's, at its best learning rate. Controls are not taken by default, nor is
+    one arm taken twice.
 
     Raises:
         UserError: a name is to be found, and there is no run, or the run has no such arm.
@@ -167,11 +196,14 @@ def default_pair(run: RunDirectory | None, left: str | None, right: str | None) 
     return left, right or _arm_by_rank(run, max, other_than=left)
 
 
-def _arm_by_rank(run: RunDirectory, extreme: Callable[..., ArmRecord], other_than: str | None) -> str:
+def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str | None) -> str:
     arms = [arm for arm in run.record["arms"] if arm["control"] is None and arm["name"] != other_than]
     if not arms:
         raise UserError(f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=")
-    return extreme(arms, key=lambda arm: arm["rank"])["name"]
+    rank = extreme(arm["rank"] for arm in arms)
+    arms = [arm for arm in arms if arm["rank"] == rank]
+    best = run.best_lr(rank, arms[0]["seed"])
+    return next((arm for arm in arms if (arm["seed"], arm["lr"]) == (arms[0]["seed"], best)), arms[0])["name"]
 
 
 @contextmanager

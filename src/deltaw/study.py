@@ -1,7 +1,7 @@
 """Two adapters → tables: φ in every cell of every site, and what is known of each site by itself."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -56,6 +56,16 @@ def compare(left: Adapter, right: Adapter) -> pd.DataFrame:
     _check_sites(left, right)
     tables = [_phi(site, left, right) for site in tqdm(left.factors, desc="φ", unit="site", delay=2)]
     return pd.concat(tables, ignore_index=True).astype({"step_left": "Int64", "step_right": "Int64"})
+
+
+def told_apart(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
+    """The two, under the names of their runs as well where they are called alike."""
+    if left.name != right.name or not (left.origin and right.origin):
+        return left, right
+    return (
+        replace(left, name=f"{left.origin.run.name}/{left.name}"),
+        replace(right, name=f"{right.origin.run.name}/{right.name}"),
+    )
 
 
 def describe_sites(left: Adapter, right: Adapter) -> pd.DataFrame:

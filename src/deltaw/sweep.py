@@ -5,9 +5,11 @@ Within Hydra's own process, a second job would find the process group, environme
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,9 +54,26 @@ def relaunch(script: str) -> bool:
     if suffix := _suffix(overrides, _swept_keys(sys.argv[1:])):
         command.append(f"run.suffix='{suffix}'")
     print(f"sweep job {hydra.job.num}: {' '.join(overrides)}", flush=True)
-    if code := subprocess.run(command, env=environment, cwd=hydra.runtime.cwd).returncode:
+    if code := _wait(subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd)):
         raise UserError(f"sweep job {hydra.job.num} ({' '.join(overrides)}) ended with exit code {code}")
     return True
+
+
+def _wait(job: subprocess.Popen[bytes]) -> int:
+    """The job's exit code. SIGTERM and SIGINT are the job's to answer, and then end the sweep with it."""
+    caught: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        job.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    code = job.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if caught:
+        sys.exit(128 + caught[0])
+    return code
 
 
 def _swept_keys(arguments: list[str]) -> set[str]:

@@ -98,6 +98,14 @@ class LoraArms(LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in self._trained()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._recount(checkpoint)
         if self._trained() != set(checkpoint["state_dict"]):
             odd = sorted(self._trained() ^ set(checkpoint["state_dict"]))
-            raise RuntimeError(f"the checkpoint is of other arms or another base: {odd[:3]} and {len(odd) - 3} more")
+            raise RuntimeError(f"the checkpoint is of other arms or another base: {len(odd)} names differ, {odd[:3]}")
+
+    def _recount(self, checkpoint: dict[str, Any]) -> None:
+        """Count the steps taken in today's micro-batches: Lightning counts in those of the run that stopped."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counters in (progress["total"], progress["current"]):
+            counters.update(dict.fromkeys(("ready", "started", "processed"), done), completed=done - 1)

@@ -12,11 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deltaw.adapter import CONFIG, WEIGHTS
 from deltaw.cli import UserError
-from deltaw.run import METRICS, RECORD, RunDirectory
-
-CONFIG = "config.yaml"
-LOCK = "lock"
+from deltaw.run import CHECKPOINT, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
 
 # A run stays the same run on other devices, and however its batch is cut.
 _NOT_THE_RUN = {
@@ -43,7 +41,7 @@ class RunWriter:
 
     @property
     def checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path / CHECKPOINT
 
     def resume_from(self) -> int | None:
         """The step of the checkpoint to go on from; None for a run that starts at 0. Reads only.
@@ -51,12 +49,15 @@ class RunWriter:
         Raises:
             UserError: the directory holds another run, or something else.
         """
-        if not self.path.exists() or (self.path.is_dir() and all(entry.name == LOCK for entry in self.path.iterdir())):
-            return None
+        ours = {LOCK, _unfinished(self.path / RUN_CONFIG).name}  # all there is until the config is in place
         try:
-            there = OmegaConf.load(self.path / CONFIG)
+            if not self.path.exists() or {entry.name for entry in self.path.iterdir()} <= ours:
+                return None
+            there = OmegaConf.load(self.path / RUN_CONFIG)
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is there and holds no {CONFIG} of a run: give another run.name") from error
+            raise UserError(
+                f"{self.path} is there and holds no {RUN_CONFIG} of a run: give another run.name"
+            ) from error
         if different := _differences(there, self.config):
             raise UserError(
                 f"{self.path} holds a run of another config ({'; '.join(different)}): "
@@ -70,19 +71,22 @@ class RunWriter:
         Raises:
             UserError: another live process has it, it changed since `resume_from`, or the base or the data did.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / LOCK).open("w")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / LOCK).open("w")
+        except OSError as error:
+            raise UserError(f"run.dir={self.path} cannot be written ({error.strerror}): give another") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{self.path} is being written by another process: wait for it, or stop it") from error
         if self.resume_from() != step:
             raise UserError(f"{self.path} changed while this run was starting: start it again")
+        _write(self.path / RUN_CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
         if (self.path / RECORD).exists():
             self._check_same(record)
         else:
             _write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
-        _write(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
         self._cut_metrics(step)
 
     def close(self) -> None:
@@ -114,21 +118,25 @@ class RunWriter:
         folder = self.run.snapshot(arm, step)
         if step == 0 and folder.exists():
             return
-        new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(new, ignore_errors=True)  # of a run that was killed here
+        new, old = _unfinished(folder), folder.with_name(f".{folder.name}.old")
+        for left in (new, old):  # of a run that was killed here
+            shutil.rmtree(left, ignore_errors=True)
         new.mkdir(parents=True)
-        save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
-        (new / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
 def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    new.replace(path)
+    _unfinished(path).write_text(text)
+    _unfinished(path).replace(path)
 
 
 def _step_of(checkpoint: Path) -> int:

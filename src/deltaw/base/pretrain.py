@@ -78,7 +78,7 @@ def build(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def windows(tokens: Tensor, steps: int) -> Iterator[Tensor]:
-    """`steps` batches (ROWS, LENGTH); an epoch shows every token once, each time cut at another phase."""
+    """`steps` batches (ROWS, LENGTH); an epoch shows the text once, each time cut at another phase."""
     generator = torch.Generator().manual_seed(0)
     queue = tokens.new_empty(0, LENGTH)
     for _ in range(steps):

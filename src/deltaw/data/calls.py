@@ -42,7 +42,7 @@ def read() -> list[Pair]:
 
 
 def _pairs(source: str) -> Iterator[Pair]:
-    lines = source.splitlines()
+    lines = source.split("\n")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             text = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))

@@ -22,7 +22,8 @@ def read(path: str, prompt: str, completion: str) -> list[Pair]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"data.path={path} could not be read as UTF-8 text ({error})") from error
-    return [_pair(line, f"{path}:{n}", (prompt, completion)) for n, line in enumerate(text.splitlines(), 1) if line]
+    lines = enumerate(text.split("\n"), 1)  # JSON allows the other line separators of Unicode within a text
+    return [_pair(line, f"{path}:{n}", (prompt, completion)) for n, line in lines if line.strip()]
 
 
 def _pair(line: str, place: str, fields: tuple[str, str]) -> Pair:

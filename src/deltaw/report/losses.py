@@ -1,6 +1,7 @@
 """Validation losses of the arms of the compared runs, and how much of the gain a control reaches."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deltaw.run import ArmRecord, RunDirectory
@@ -14,30 +15,36 @@ class Losses:
     arm: str
     control: str | None
     start: float
-    end: float  # the last one recorded up to the step that is compared
+    end: float  # the last one up to the step that is compared; NaN after a divergence
     share: float | None  # of a control: its gain over that of the arm which learned the task; None without a gain
 
 
 def losses_of(pair: Pair) -> list[Losses]:
-    """Of every arm of the compared runs, as far as they were recorded."""
+    """Of every arm of the compared runs, as far as they were recorded; under the run's name where two are alike."""
     steps = {source.run: source.step for source in (pair.left, pair.right)}
-    return [
-        losses
+    found = [
+        (Path(run).name, losses)
         for run, step in steps.items()
         if run is not None and step is not None
         for losses in _losses_in(RunDirectory(Path(run)), step)
     ]
+    times = Counter(losses.arm for _, losses in found)
+    return [losses if times[losses.arm] == 1 else replace(losses, arm=f"{run}/{losses.arm}") for run, losses in found]
 
 
 def _losses_in(run: RunDirectory, step: int) -> list[Losses]:
-    metrics = run.metrics()
-    recorded = metrics[(metrics.name == "val/loss") & (metrics.step <= step)].dropna().sort_values("step")
-    ends = {str(arm): (losses.iloc[0], losses.iloc[-1]) for arm, losses in recorded.groupby("arm").value}
-    arms = {name: arm for name, arm in run.arms.items() if name in ends}
-    gains = {name: start - end for name, (start, end) in ends.items()}
+    losses = run.validation_losses(step)
+    arms = {name: arm for name, arm in run.arms.items() if name in losses.index}
+    gains = losses.start - losses.end
     of_task = {_controlled(arm): gains[name] for name, arm in arms.items() if arm["control"] is None}
     return [
-        Losses(name, arm["control"], *ends[name], share=_share(arm, gains[name], of_task.get(_controlled(arm))))
+        Losses(
+            name,
+            arm["control"],
+            losses.start[name],
+            losses.end[name],
+            _share(arm, gains[name], of_task.get(_controlled(arm))),
+        )
         for name, arm in arms.items()
     ]
 
@@ -48,6 +55,6 @@ def _controlled(arm: ArmRecord) -> tuple[int, int, float]:
 
 
 def _share(arm: ArmRecord, gain: float, gain_of_task: float | None) -> float | None:
-    if arm["control"] is None or gain_of_task is None or gain_of_task <= 0:
+    if arm["control"] is None or gain_of_task is None or not gain_of_task > 0:
         return None
     return gain / gain_of_task

@@ -15,7 +15,7 @@ from deltaw.report.losses import Losses, losses_of
 from deltaw.run import RunDirectory
 from deltaw.study import Pair, Source
 
-RARE = 0.01  # a site is beyond chance where random subspaces would be as similar less often than this
+RARE = 0.01  # a site is beyond chance where random subspaces are as similar at any of all sites in fewer cases
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Side:
     step: int | None
     base: str
     lr: float | None
-    lr_tuned: bool | None  # whether its run has several learning rates at this rank
+    lr_tuned: bool | None  # whether its learning rate is the best of several at this rank and seed
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ def summarise(phi: pd.DataFrame, sites: pd.DataFrame, pair: Pair, layers: list[i
 def _side(source: Source, rank: int) -> Side:
     if source.run is None:
         return Side(source.name, rank, source.step, source.base, lr=None, lr_tuned=None)
-    arms = RunDirectory(Path(source.run)).arms
-    arm = arms[source.name]
-    lrs = {other["lr"] for other in arms.values() if (other["rank"], other["control"]) == (arm["rank"], None)}
-    return Side(source.name, rank, source.step, source.base, arm["lr"], lr_tuned=len(lrs) > 1)
+    run = RunDirectory(Path(source.run))
+    arm = run.arms[source.name.rpartition("/")[2]]
+    tuned = run.best_lr(arm["rank"], arm["seed"]) == arm["lr"]
+    return Side(source.name, rank, source.step, source.base, arm["lr"], tuned)
 
 
 def _spread(cells: pd.DataFrame) -> Spread:
@@ -168,7 +168,7 @@ def _cells(phi: pd.DataFrame, rank_left: int, rank_right: int) -> list[Cell]:
 
 def _cell(i: int, j: int, sites: pd.DataFrame) -> Cell:
     p_values = [random_p(*site) for site in sites[["phi", "null_mean", "null_sd"]].itertuples(index=False)]
-    return Cell(i, j, _spread(sites), len(sites), beyond_chance=sum(p < RARE for p in p_values))
+    return Cell(i, j, _spread(sites), len(sites), beyond_chance=sum(p < RARE / len(sites) for p in p_values))
 
 
 def _half_at(lead: list[float]) -> int | None:

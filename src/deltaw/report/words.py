@@ -133,8 +133,8 @@ def _signed(number: float) -> str:
 def _reservations(summary: Summary) -> Iterator[str]:
     d = ", ".join(map(str, summary.widths))
     yield (
-        f"Chance is what random subspaces of ℝ^d give, d = {d}: max(i, j)/d on average. A site is beyond "
-        f"chance where they are as similar in fewer than {RARE:.0%} of cases."
+        f"Chance is what random subspaces of ℝ^d give, d = {d}: max(i, j)/d on average. A site is beyond chance "
+        f"where they are as similar in fewer than {RARE:.0%} of cases divided by the number of sites."
     )
     yield (
         "Two adapters that read the same inputs can share directions for that alone, whatever they learned: "
@@ -225,8 +225,8 @@ def _losses(losses: list[Losses]) -> str:
     ]
     table = _table(["arm", "control", "start", "end", "share of the task's gain"], rows)
     return (
-        "Nats a token, before the first step and at the one compared. The share is that of a control's gain "
-        "in the gain of the arm that learned the task at the same rank, seed and learning rate."
+        "Nats a token, before the first step and at the last validation up to the step compared. The share is that "
+        "of a control's gain in the gain of the arm that learned the task at the same rank, seed and learning rate."
         f"\n\n{table}"
     )
 
