@@ -87,7 +87,7 @@ def test_an_error_ends_in_one_line_and_leaves_the_old_analysis(
 
 
 def test_analysis_needs_none_of_the_training_stack() -> None:
-    code = "import sys, analyze; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, analyze, deltaw.analysis; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True, check=True)
     assert not {"lightning", "pytorch_lightning", "peft", "transformers"} & set(done.stdout.split())
 

@@ -42,7 +42,7 @@ def rows(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
 def test_ranks_and_micro_batches_share_out_what_one_process_sees(
     micro: int, world: int, accumulate: int, size: int, step: int
 ) -> None:
-    examples, batch = Examples(pairs(size), tokenizer(), 50), micro * world * accumulate
+    examples, batch = Examples(pairs(size), tokenizer(), 50, True), micro * world * accumulate
     arms = [ARM, replace(ARM, name="r2-s1", seed=1)]
     whole = StepBatches(examples, arms, batch, batch, 10, 0, 1)[step]
     parts = [
@@ -60,7 +60,9 @@ def test_ranks_and_micro_batches_share_out_what_one_process_sees(
 @given(size=st.integers(3, 30), batch=st.integers(1, 7), seed=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, batch: int, seed: int) -> None:
-    steps = StepBatches(Examples(pairs(size), tokenizer(), 50), [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1)
+    steps = StepBatches(
+        Examples(pairs(size), tokenizer(), 50, True), [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1
+    )
     seen = [row for step in range(2 * size) for row in rows(steps[step])]
     for epoch in range(2):
         assert len(set(seen[epoch * size : (epoch + 1) * size])) == size
@@ -68,22 +70,25 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, bat
 
 def test_arms_of_one_seed_see_the_same_and_of_two_seeds_another_order() -> None:
     arms = [ARM, replace(ARM, name="r8-s0", rank=8), replace(ARM, name="r2-s1", seed=1)]
-    seen = rows(StepBatches(Examples(pairs(30), tokenizer(), 50), arms, 6, 6, 1, 0, 1)[0])
+    seen = rows(StepBatches(Examples(pairs(30), tokenizer(), 50, True), arms, 6, 6, 1, 0, 1)[0])
     assert seen[:6] == seen[6:12] != seen[12:]
 
 
 def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
-    control = StepBatches(Examples(pairs(30), tokenizer(), 50), [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1)[0]
+    control = StepBatches(
+        Examples(pairs(30), tokenizer(), 50, True), [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1
+    )[0]
     ends = [row[-2] for row in rows(control)]
     assert sorted(ends) == list(range(1, 31))
     assert all(row[-2] != row[-3] for row in rows(control))  # the last word of prompt n is its completion
 
 
 def test_the_completion_and_its_end_are_learnt_and_a_long_prompt_loses_its_beginning() -> None:
-    examples = Examples([Pair("w1 w2 w3", "w4 w5"), Pair("w1", "w2 w3 w4 w5 w6 w7")], tokenizer(), 5)
+    examples = Examples([Pair("w1 w2 w3", "w4 w5"), Pair("w1", "w2 w3 w4 w5 w6 w7")], tokenizer(), 5, True)
     assert examples.row(0, 0) == ([3, 4, 5, 6, 0], [IGNORED, IGNORED, 5, 6, 0])
     assert examples.row(1, 1) == ([2, 3, 4, 5, 6], [IGNORED, 3, 4, 5, 6])
     assert examples.shortened == 2
+    assert Examples([Pair("w1", "w2")], tokenizer(), 5, eos=False).row(0, 0) == ([2, 3], [IGNORED, 3])
 
 
 def test_held_out_pairs_are_the_same_each_time_and_not_learnt() -> None:

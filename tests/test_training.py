@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deltaw.arm import ArmsLinear
@@ -21,6 +22,14 @@ from tests.tiny import ROOT, factors, largest_difference, make_base, make_pairs,
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +263,9 @@ def test_shuffled_completions_are_another_training_from_another_start(folder: Pa
         assert largest_difference(factors(both, "r6-s0", step), factors(both, "r6-s0-shuffled", step)) > 0.01
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def test_a_logger_of_lightning_gets_the_same_metrics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    logged = run(folder, "logger=tensorboard", "run.name=logged", "trainer.max_steps=2")
+    events = EventAccumulator(str(folder / "tensorboard" / "logged")).Reload()
+    (last,) = [line for line in metrics(logged) if line.startswith("2,r6-s0,val/loss")]
+    assert events.Scalars("val/loss/r6-s0")[-1].value == pytest.approx(float(last.rpartition(",")[2]))

@@ -1,4 +1,4 @@
-"""The types of `conf/train.yaml`: a wrong key or type is an error before anything is loaded.
+"""The types of `conf/*.yaml`: a wrong key or type is an error before anything is loaded.
 
 The YAML explains each key.
 """
@@ -36,6 +36,7 @@ class ProjectionsConfig:
 class ModelConfig:
     path: str
     dtype: str
+    lr: float
     gradient_checkpointing: bool
     projections: ProjectionsConfig
 
@@ -46,6 +47,7 @@ class DataConfig:
     source: dict[str, Any]
     validation: int
     max_length: int
+    eos: bool
     batch: int
     micro_batch: int | None
     path: str | None = None
@@ -96,6 +98,20 @@ class TrainConfig:
     logger: dict[str, Any] | None = None
 
 
+@dataclass
+class AnalyzeConfig:
+    """All that `analyze.py` is told."""
+
+    run: str | None
+    left: str | None
+    right: str | None
+    step: int | str
+    exhibits: list[str]
+    layers: list[int] | None
+    output: str | None
+
+
 def register() -> None:
-    """Let `conf/train.yaml` find its types."""
+    """Let the YAML find its types."""
     ConfigStore.instance().store("train_schema", TrainConfig)
+    ConfigStore.instance().store("analyze_schema", AnalyzeConfig)

@@ -58,13 +58,14 @@ def train(cfg: DictConfig) -> None:
         return
 
     say(f"loading the base {cfg.model.path}")
-    base = load_base(**{key: value for key, value in cfg.model.items() if key != "projections"})
+    base = load_base(cfg.model.path, cfg.model.dtype, cfg.model.gradient_checkpointing)
     modules = projections(base.model, cfg.model.projections)
     task = LoraArms(base.model, list(modules), arms, cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
 
     pairs: list[Pair] = instantiate(cfg.data.source, _partial_=True)()  # so that its errors come unwrapped
     learnt, validation = (
-        Examples(part, base.tokenizer, cfg.data.max_length) for part in held_out(pairs, cfg.data.validation)
+        Examples(part, base.tokenizer, cfg.data.max_length, cfg.data.eos)
+        for part in held_out(pairs, cfg.data.validation)
     )
     signals = StopSignals()
     trainer = lightning_trainer(
@@ -149,6 +150,7 @@ def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
     try:
         return Trainer(
             **cfg.trainer,
+            max_epochs=1,  # one, of all micro-batches, however often that goes through the text
             callbacks=callbacks,
             logger=instantiate(cfg.logger) if cfg.logger else False,
             use_distributed_sampler=False,  # the batches of a step are the same on any number of devices

@@ -54,7 +54,8 @@ class LoraArms(LightningModule):
 
     def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
         """Cross-entropy summed over each arm's completion tokens, in nats."""
-        logits = self.base(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+        # Padding is on the right, where causal attention does not look: without a mask the fast kernels serve.
+        logits = self.base(input_ids=batch["input_ids"]).logits[:, :-1]
         logits = logits.float() if logits.dtype is torch.bfloat16 else logits
         losses = cross_entropy(
             logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"

@@ -1,6 +1,6 @@
 """Make the bundled base: a byte-level BPE and a small Llama, pretrained on the Python standard library's source.
 
-python -m deltaw.base.pretrain                      as shipped: 2100 steps, 80 minutes on one core with AVX512-BF16
+python -m deltaw.base.pretrain                      as shipped: 2100 steps, an hour and a half on one core
 python -m deltaw.base.pretrain --output some/dir --steps 10
 
 The text is that of the running interpreter, less the modules that the arms learn from.

@@ -50,13 +50,13 @@ def held_out(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
 class Examples:
     """Tokenised pairs, at most `max_length` tokens each: a long prompt loses its beginning, then a completion its end.
 
-    A completion ends with the tokenizer's end of text, and an empty prompt becomes one.
+    An empty prompt becomes the tokenizer's end of text; where `eos` is true a completion ends with it.
 
     Attributes:
         shortened: how many pairs lost tokens.
     """
 
-    def __init__(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int):
+    def __init__(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, eos: bool):
         end = tokenizer.eos_token_id
         if end is None:
             raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no eos_token: name one in its config")
@@ -64,9 +64,9 @@ class Examples:
         prompts = tokenizer([pair.prompt for pair in pairs], verbose=False)["input_ids"]
         completions = tokenizer([pair.completion for pair in pairs], add_special_tokens=False, verbose=False)
         self.prompts: list[list[int]] = [ids or [end] for ids in prompts]
-        self.completions = [[*ids, end][: max_length - 1] for ids in completions["input_ids"]]
-        lengths = [len(p) + len(c) + 1 for p, c in zip(self.prompts, completions["input_ids"], strict=True)]
-        self.shortened = sum(length > max_length for length in lengths)
+        whole = [[*ids, end] if eos else ids for ids in completions["input_ids"]]
+        self.completions = [ids[: max_length - 1] for ids in whole]
+        self.shortened = sum(len(p) + len(c) > max_length for p, c in zip(self.prompts, whole, strict=True))
 
     def __len__(self) -> int:
         return len(self.prompts)
