@@ -101,7 +101,7 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
     done = run(tmp_path, *small)
     before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
     run(tmp_path, *small, "data.micro_batch=2")  # the same run, cut otherwise: finished, says so
-    with pytest.raises(UserError, match=r"optim.lr is 0.0002 there and 0.001 here.*give another run.name"):
+    with pytest.raises(UserError, match=r"optim.lr is 0.002 there and 0.001 here.*give another run.name"):
         run(tmp_path, *small, "optim.lr=0.001")
     make_pairs(tmp_path / "pairs.jsonl", 70)
     (done / "checkpoints" / "last.ckpt").unlink()

@@ -68,6 +68,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
         "trainer.devices=1",
         "trainer.precision=64-true",
         "trainer.max_steps=20",
+        "optim.lr=2e-3",
         "snapshots.every=5",
         "metrics.every=1",
         "metrics.validate_every=7",
