@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from deltaw.arm import arms_from
-from deltaw.config import TrainConfig, register
+from deltaw.config import AnalyzeConfig, TrainConfig, register
 from deltaw.job import default_name
 from deltaw.sweep import _suffix, _swept_keys
 from tests.tiny import ROOT
@@ -27,6 +27,13 @@ def test_every_choice_composes_with_nothing_missing(choice: str) -> None:
     assert OmegaConf.get_type(cfg) is TrainConfig
     assert cfg.run.dir == "runs/x"
     instantiate(cfg.data.source, _partial_=True)  # its target is there
+
+
+def test_the_analysis_composes_with_nothing_missing() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("analyze")
+    assert not OmegaConf.missing_keys(cfg)
+    assert OmegaConf.get_type(cfg) is AnalyzeConfig
 
 
 def test_a_run_of_many_arms_has_a_name_that_a_file_system_takes() -> None:
