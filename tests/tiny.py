@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deltaw import config
+from deltaw.config import register
 from deltaw.job import train
 
-config.register()
+register()
 ROOT = Path(__file__).parent.parent
 WORDS = "add append close copy count delete find flush insert join load open read save split write".split()
 
