@@ -5,11 +5,20 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from deltaw.arm import Arm, ArmsLinear, adapter_config, arms_from, attach, parameters_of
+from deltaw.arm import (
+    Arm,
+    ArmsLinear,
+    adapter_config,
+    adapter_tensors,
+    arms_from,
+    attach,
+    inputs_of_base,
+    parameters_of,
+)
 
 
-def arm(name: str = "r2-s0", rank: int = 2, scaling: str = "alpha/r") -> Arm:
-    return Arm(name, rank, seed=0, alpha=16.0, scaling=scaling, lr=1e-3)
+def arm(name: str = "r2-s0", rank: int = 2, scaling: str = "alpha/r", control: str | None = None) -> Arm:
+    return Arm(name, rank, seed=0, alpha=16.0, scaling=scaling, lr=1e-3, control=control)
 
 
 def test_names_hold_what_tells_arms_apart() -> None:
@@ -59,6 +68,32 @@ def test_starts_depend_on_arm_and_module_alone_and_are_as_wide_as_kaiming() -> N
         assert torch.corrcoef(torch.stack([first.flatten(), other.flatten()]))[0, 1].abs() < 0.1
     assert first.abs().max() <= 1 / math.sqrt(400)
     assert first.std().item() == pytest.approx(1 / math.sqrt(3 * 400), rel=0.05)
+
+
+def test_the_inputs_of_the_base_are_what_its_layers_read_without_the_arms() -> None:
+    class Base(nn.Sequential):
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(input_ids)
+
+    base = Base(nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 4))
+    ids, chosen = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[True, False, True], [False, True, False]])
+    embedded = base[0](ids)[chosen]
+    expected = {"1": embedded, "2": base[1](embedded)}
+    attach(base, ["1", "2"], [arm("a"), arm("b"), arm("c")])  # more arms than rows
+    adapted = [layer for layer in base if isinstance(layer, ArmsLinear)]
+    nn.init.normal_(adapted[0].B[0])
+    seen = inputs_of_base(base, ids, chosen)
+    torch.testing.assert_close(seen, {module: x.detach().bfloat16() for module, x in expected.items()})
+    assert [*base][1:] == adapted
+    assert not any(layer.base._forward_pre_hooks for layer in adapted)
+
+
+def test_a_frozen_a_starts_as_another_and_is_held_and_not_trained() -> None:
+    base = nn.Sequential(nn.Linear(6, 4))
+    attach(base, ["0"], [arm("a"), arm("a", control="frozen_a")])
+    assert [factor.requires_grad for k in range(2) for factor in parameters_of(base, k)] == [True, True, False, True]
+    free, frozen = (adapter_tensors(base, k)["base_model.model.0.lora_A.weight"] for k in range(2))
+    assert torch.equal(free, frozen)
 
 
 def test_only_the_factors_of_all_arms_are_trained() -> None:

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("arms.ranks=[17]", "rank 17 is above the width 16 of model.layers.0.self_attn.v_proj"),
         ("arms.ranks=[4,4]", "not all different"),
         ("arms.scaling=beta", "arms.scaling=beta is not one of"),
-        ("arms.controls=[random]", "arms.controls has 'random'"),
+        ("arms.controls=[noise]", "arms.controls has 'noise'"),
         ("optim.lr=-1", "-1.0"),
         ("optim.warmup=2", "optim.warmup=2"),
         ("trainer.max_steps=0", "trainer.max_steps=0"),

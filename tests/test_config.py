@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from deltaw.arm import arms_from
+from deltaw.cli import UserError
 from deltaw.config import AnalyzeConfig, TrainConfig, register
-from deltaw.job import default_name
+from deltaw.job import default_name, micro_batch
 from deltaw.sweep import _suffix, _swept_keys
 from tests.tiny import ROOT
 
@@ -27,6 +30,21 @@ def test_every_choice_composes_with_nothing_missing(choice: str) -> None:
     assert OmegaConf.get_type(cfg) is TrainConfig
     assert cfg.run.dir == "runs/x"
     instantiate(cfg.data.source, _partial_=True)  # its target is there
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_batch_of_an_experiment_comes_out_even_on_several_devices(file: Path) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        data = compose("train", [f"experiment={file.stem}"]).data
+    for devices in (1, 2, 4):
+        rows = micro_batch(data.batch, data.micro_batch, devices)
+        assert data.batch % (rows * devices) == 0
+
+
+def test_more_devices_than_micro_batches_share_the_batch_all_the_same() -> None:
+    assert [micro_batch(16, 4, devices) for devices in (1, 4, 8, 16)] == [4, 4, 2, 1]
+    with pytest.raises(UserError, match=r"data.batch=16 is not a multiple of 3 processes × data.micro_batch=4"):
+        micro_batch(16, 4, 3)
 
 
 def test_the_analysis_composes_with_nothing_missing() -> None:

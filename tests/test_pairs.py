@@ -8,7 +8,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from deltaw.arm import Arm
-from deltaw.data.pairs import IGNORED, Examples, FromStep, Pair, StepBatches, fingerprint, held_out
+from deltaw.data.pairs import (
+    IGNORED,
+    SAMPLE,
+    SAMPLED_PAIRS,
+    Examples,
+    FromStep,
+    Pair,
+    StepBatches,
+    fingerprint,
+    held_out,
+)
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)
 WORDS = [f"w{n}" for n in range(40)]
@@ -31,6 +41,12 @@ def rows(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
     ]
 
 
+def learnt(batch: dict[str, torch.Tensor]) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """Completion by prompt."""
+    ends = [tuple(row[row != IGNORED].tolist()) for row in batch["labels"]]
+    return {row[: -len(end)]: end for row, end in zip(rows(batch), ends, strict=True)}
+
+
 @given(
     micro=st.integers(1, 3),
     world=st.integers(1, 3),
@@ -43,7 +59,7 @@ def test_ranks_and_micro_batches_share_out_what_one_process_sees(
     micro: int, world: int, accumulate: int, size: int, step: int
 ) -> None:
     examples, batch = Examples(pairs(size), tokenizer(), 50, True), micro * world * accumulate
-    arms = [ARM, replace(ARM, name="r2-s1", seed=1)]
+    arms = [ARM, replace(ARM, name="r2-s1", seed=1), replace(ARM, name="r2-s0-random", control="random")]
     whole = StepBatches(examples, arms, batch, batch, 10, 0, 1)[step]
     parts = [
         StepBatches(examples, arms, batch, micro, 10, rank, world)[step * accumulate + m]
@@ -83,12 +99,49 @@ def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
     assert all(row[-2] != row[-3] for row in rows(control))  # the last word of prompt n is its completion
 
 
+def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_function_of_seed_and_example() -> None:
+    long = [Pair(f"{pair.prompt} {pair.prompt}", pair.prompt) for pair in pairs(30)]
+    examples = Examples(long, tokenizer(), 50, True)
+    noisy = replace(ARM, control="random")
+    true, random, other = (
+        [learnt(StepBatches(examples, [arm], 30, 30, 3, 0, 1)[step]) for step in range(3)]
+        for arm in (ARM, noisy, replace(noisy, seed=1))
+    )
+    for epoch in range(3):
+        assert random[epoch].keys() == true[epoch].keys()  # the prompts
+        assert all(len(random[epoch][prompt]) == len(end) for prompt, end in true[epoch].items())
+    assert random[0] == random[1] == random[2] != other[0] == other[1]
+    drawn = [token for end in random[0].values() for token in end]
+    assert set(drawn) == set(range(len(WORDS) + 1))
+    same = sum(a == b for prompt, end in true[0].items() for a, b in zip(end, random[0][prompt], strict=True))
+    assert same < 0.1 * len(drawn)
+
+
+@given(size=st.integers(1, 200), words=st.integers(1, 12), rows=st.integers(1, 50))
+def test_a_sample_labels_as_many_tokens_as_there_are_up_to_512_of_enough_pairs(
+    size: int, words: int, rows: int
+) -> None:
+    text = [Pair(" ".join(WORDS[n % 20 : n % 20 + words]), WORDS[n % 40]) for n in range(size)]
+    examples = Examples(text, tokenizer(), 50, False)
+    batches = examples.sample(rows)
+    real = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    taken = sum(len(batch["labels"]) for batch in batches)
+    labelled = [batch["labels"] != IGNORED for batch in batches]
+    tokens = torch.cat([batch["input_ids"][mask] for batch, mask in zip(batches, labelled, strict=True)])
+    assert len(tokens) == min(SAMPLE, size * (words + 1))
+    assert all(batch["attention_mask"][mask].all() for batch, mask in zip(batches, labelled, strict=True))
+    assert taken == min(size, max(SAMPLED_PAIRS, -(-SAMPLE // (words + 1)))) and real == taken * (words + 1)
+    again = torch.cat([batch["input_ids"][batch["labels"] != IGNORED] for batch in examples.sample(1)])
+    assert torch.equal(again, tokens)  # however they are cut
+
+
 def test_the_completion_and_its_end_are_learnt_and_a_long_prompt_loses_its_beginning() -> None:
     examples = Examples([Pair("w1 w2 w3", "w4 w5"), Pair("w1", "w2 w3 w4 w5 w6 w7")], tokenizer(), 5, True)
-    assert examples.row(0, 0) == ([3, 4, 5, 6, 0], [IGNORED, IGNORED, 5, 6, 0])
-    assert examples.row(1, 1) == ([2, 3, 4, 5, 6], [IGNORED, 3, 4, 5, 6])
+    assert examples.row(0, examples.completions[0]) == ([3, 4, 5, 6, 0], [IGNORED, IGNORED, 5, 6, 0])
+    assert examples.row(1, examples.completions[1]) == ([2, 3, 4, 5, 6], [IGNORED, 3, 4, 5, 6])
     assert examples.shortened == 2
-    assert Examples([Pair("w1", "w2")], tokenizer(), 5, eos=False).row(0, 0) == ([2, 3], [IGNORED, 3])
+    without_end = Examples([Pair("w1", "w2")], tokenizer(), 5, eos=False)
+    assert without_end.row(0, without_end.completions[0]) == ([2, 3], [IGNORED, 3])
 
 
 def test_held_out_pairs_are_the_same_each_time_and_not_learnt() -> None:

@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deltaw.arm import ArmsLinear
+from deltaw import job
+from deltaw.arm import ArmsLinear, arms_from
 from deltaw.callback import RecordLosses
 from deltaw.data.jsonl import read
-from deltaw.data.pairs import held_out
+from deltaw.data.pairs import IGNORED, Examples, held_out
+from deltaw.run import INPUTS
 from deltaw.task import LoraArms
 from tests.tiny import ROOT, factors, largest_difference, make_base, make_pairs, metrics, overrides, run
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
+CONTROLS = ["arms.ranks=[6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,random,frozen_a]"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,6 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def four(folder: Path) -> Path:
     """Four arms in company, never interrupted."""
     return run(folder, *FOUR)
+
+
+@pytest.fixture(scope="module")
+def controls(folder: Path) -> Path:
+    """An arm of two seeds, and every control of it, in company."""
+    return run(folder, *CONTROLS, "run.name=controls")
 
 
 def assert_equal_metrics(left: Path, right: Path) -> None:
@@ -103,17 +113,20 @@ def test_micro_batches_do_not_change_a_step(folder: Path, four: Path) -> None:
 
 
 @pytest.mark.ddp
-def test_two_processes_give_what_one_gives(folder: Path, four: Path) -> None:
+def test_two_processes_give_what_one_gives(folder: Path, controls: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "train.py"),
-        *overrides(folder, *FOUR, "run.name=two", "trainer.devices=2"),
+        *overrides(folder, *CONTROLS, "run.name=two", "trainer.devices=2"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stderr
     two = folder / "runs" / "two"
-    assert max(largest_difference(factors(four, arm), factors(two, arm)) for arm in ARMS) <= 1e-10
-    assert_equal_metrics(two, four)
+    arms = [path.name for path in (controls / "snapshots").iterdir()]
+    assert len(arms) == 8
+    assert max(largest_difference(factors(controls, arm), factors(two, arm)) for arm in arms) <= 1e-10
+    assert_equal_metrics(two, controls)
+    torch.testing.assert_close(load_file(two / INPUTS), load_file(controls / INPUTS))
 
 
 def at_step(step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +142,7 @@ def at_step(step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch)
 
 
 def assert_same_run(left: Path, right: Path) -> None:
-    for arm in ARMS:
+    for arm in (path.name for path in (right / "snapshots").iterdir()):
         for step in (0, 5, 10, 15, 20):
             assert largest_difference(factors(left, arm, step), factors(right, arm, step)) == 0
     assert metrics(left) == metrics(right)
@@ -257,10 +270,92 @@ def test_gradient_checkpointing_runs_layers_twice_and_changes_nothing(
     assert max(largest_difference(factors(four, arm), factors(thrifty, arm)) for arm in ARMS) == 0
 
 
-def test_shuffled_completions_are_another_training_from_another_start(folder: Path) -> None:
-    both = run(folder, "arms.ranks=[6]", "arms.controls=[shuffled]")
+@pytest.mark.parametrize("control", ["shuffled", "random", "frozen_a"])
+def test_a_control_is_another_training_from_another_start_and_the_same_one_alone(
+    folder: Path, controls: Path, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    name = f"r6-s0-{control}"
     for step in (0, 20):
-        assert largest_difference(factors(both, "r6-s0", step), factors(both, "r6-s0-shuffled", step)) > 0.01
+        assert largest_difference(factors(controls, "r6-s0", step), factors(controls, name, step)) > 0.01
+    monkeypatch.setattr(job, "arms_from", lambda **arms: [arm for arm in arms_from(**arms) if arm.name == name])
+    alone = run(folder, "arms.ranks=[6]", f"arms.controls=[{control}]", f"run.name=alone-{control}")
+    assert [path.name for path in (alone / "snapshots").iterdir()] == [name]
+    assert largest_difference(factors(controls, name), factors(alone, name)) <= 1e-10
+
+
+def test_a_frozen_a_stays_at_its_start_and_its_b_alone_is_in_the_optimiser(controls: Path) -> None:
+    start, end = (factors(controls, "r6-s0-frozen_a", step) for step in (0, 20))
+    moved = {name: not torch.equal(start[name], end[name]) for name in start}
+    assert moved == {name: "lora_B" in name for name in start}
+    optimizer = torch.load(controls / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]
+    assert [len(group["params"]) for group in optimizer["param_groups"]] == [12, 12, 12, 12, 12, 12, 6, 6]
+
+
+def test_every_arm_is_validated_on_the_true_pairs(controls: Path) -> None:
+    """Before an update all have the loss of the base there; their training losses are of other completions."""
+    fields = [line.split(",") for line in metrics(controls)[1:]]
+    rows = [(step, arm, name, round(float(value), 9)) for step, arm, name, value in fields]
+    assert len({value for step, _, name, value in rows if (step, name) == ("0", "val/loss")}) == 1
+    first = {arm: value for step, arm, name, value in rows if (step, name) == ("1", "train/loss")}
+    assert first["r6-s0"] == first["r6-s0-frozen_a"]
+    assert len(set(first.values())) == 6
+
+
+def test_controls_go_on_after_a_stop_as_if_there_was_none(
+    folder: Path, controls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frozen A comes from the checkpoint, not from its seed."""
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        run(folder, *CONTROLS, "run.name=controls-stopped")
+    monkeypatch.setattr("deltaw.arm._start", lambda arm, module, width: torch.zeros(arm.rank, width))
+    assert_same_run(run(folder, *CONTROLS, "run.name=controls-stopped"), controls)
+
+
+def test_the_inputs_that_are_kept_are_those_of_the_plain_base(folder: Path, four: Path) -> None:
+    kept = load_file(four / INPUTS)
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
+    learnt, _ = held_out(read(str(folder / "pairs.jsonl"), "prompt", "completion"), 8)
+    examples = Examples(learnt, AutoTokenizer.from_pretrained(folder / "base"), 40, True)
+    seen: dict[str, list[torch.Tensor]] = {module: [] for module in kept}
+    for module, tensors in seen.items():
+        base.get_submodule(module).register_forward_pre_hook(lambda _, args, tensors=tensors: tensors.append(args[0]))
+    chosen = []
+    for batch in examples.sample(1):  # nothing is padded
+        base(input_ids=batch["input_ids"])
+        chosen.append(batch["labels"] != IGNORED)
+    assert set(kept) == {f"model.layers.{n}.self_attn.{p}_proj" for n in range(3) for p in "qv"}
+    for module, tensors in seen.items():
+        true = torch.cat([x[mask] for x, mask in zip(tensors, chosen, strict=True)])
+        assert (kept[module].shape, kept[module].dtype) == ((512, 32), torch.bfloat16)
+        torch.testing.assert_close(kept[module].double(), true, rtol=2**-8, atol=1e-9)
+
+
+def test_keeping_inputs_or_not_is_the_same_run(folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun without, they are not there; asked for on the way, they are those of the base all the same."""
+    name = "run.name=without"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        run(folder, *FOUR, name, "run.keep_inputs=false")
+    assert not (folder / "runs" / "without" / INPUTS).exists()
+    without = run(folder, *FOUR, name)
+    assert_same_run(without, four)
+    assert (without / INPUTS).read_bytes() == (four / INPUTS).read_bytes()
+
+
+def test_inputs_are_whole_or_not_there(folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(tensors: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("deltaw.writer.save_file", crash)
+        run(folder, *FOUR, "run.name=half")
+    assert not (folder / "runs" / "half" / INPUTS).exists()
+    half = run(folder, *FOUR, "run.name=half")
+    assert_same_run(half, four)
+    assert (half / INPUTS).read_bytes() == (four / INPUTS).read_bytes()
+    assert not list(half.glob(f".{INPUTS}*"))
 
 
 def test_a_logger_of_lightning_gets_the_same_metrics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,13 @@ The one module that imports PEFT: it says what a snapshot's `adapter_config.json
 import hashlib
 import math
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
-from jaxtyping import Float
+from jaxtyping import BFloat16, Bool, Float, Int
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -18,7 +20,7 @@ from torch.nn.functional import linear
 from deltaw.cli import UserError
 
 SCALINGS = ("constant", "alpha/r", "rslora")
-CONTROLS = ("shuffled",)
+CONTROLS = ("shuffled", "random", "frozen_a")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Arm:
         alpha: numerator of the scale.
         scaling: how the scale follows from alpha and rank: "constant" (alpha), "alpha/r" or "rslora" (alpha/√r).
         lr: peak learning rate.
-        control: None, or "shuffled": trained on completions that were dealt to other prompts.
+        control: None, or what is done otherwise than in an arm of the task: "shuffled" and "random" are trained on
+            completions that were dealt to other prompts, or that are random tokens; "frozen_a" is trained on the
+            task, but A stays at its start and B alone learns.
     """
 
     name: str
@@ -97,7 +101,8 @@ class ArmsLinear(nn.Module):
 
     The base's product runs once over all rows. A starts as PEFT's default, uniform within ±1/√d_in (Kaiming with
     a = √5), from a seed made of the arm's and the module's names: no arm's start depends on which others are there.
-    B starts at zero. The factors are float32 whatever the base's precision.
+    B starts at zero. The factors are float32 whatever the base's precision. All are trained but the A of an arm whose
+    control is "frozen_a".
     """
 
     def __init__(self, base: nn.Linear, module: str, arms: list[Arm]):
@@ -105,7 +110,9 @@ class ArmsLinear(nn.Module):
         self.base = base
         self.scales = [arm.scale for arm in arms]
         width, device = base.in_features, base.weight.device
-        self.A = nn.ParameterList([_start(arm, module, width).to(device) for arm in arms])
+        self.A = nn.ParameterList(
+            nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in arms
+        )
         self.B = nn.ParameterList([torch.zeros(base.out_features, arm.rank, device=device) for arm in arms])
 
     def forward(self, x: Float[Tensor, "rows tokens d_in"]) -> Float[Tensor, "rows tokens d_out"]:
@@ -137,12 +144,33 @@ def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
                 f"rank {max(above)} is above the width {limit} of {module} "
                 f"({layer.out_features} × {layer.in_features}): choose arms.ranks of at most {limit}"
             )
-        parent, _, name = module.rpartition(".")
-        setattr(base.get_submodule(parent), name, ArmsLinear(layer, module, arms))
+        _put(base, module, ArmsLinear(layer, module, arms))
+
+
+@torch.no_grad()
+def inputs_of_base(
+    base: nn.Module, input_ids: Int[Tensor, "rows tokens"], chosen: Bool[Tensor, "rows tokens"]
+) -> dict[str, BFloat16[Tensor, "chosen d_in"]]:
+    """What each adapted layer reads at the chosen tokens in the plain base, by the layer's name.
+
+    The arms are taken off for as long, so that it is the same before and after they have learned.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def note(module: str, layer: nn.Module, args: tuple[Tensor]) -> None:
+        seen[module] = args[0][chosen].to("cpu", torch.bfloat16)
+
+    with ExitStack() as stack:
+        for module, layer in _adapted(base):
+            _put(base, module, layer.base)
+            stack.callback(_put, base, module, layer)
+            stack.enter_context(layer.base.register_forward_pre_hook(partial(note, module)))
+        base(input_ids=input_ids)
+    return seen
 
 
 def parameters_of(base: nn.Module, index: int) -> list[nn.Parameter]:
-    """All factors of the arm at `index`, in the order of the base's modules: A, B, A, B, …"""
+    """All factors of the arm at `index`, a frozen A too, in the order of the base's modules: A, B, A, B, …"""
     return [factor for _, layer in _adapted(base) for factor in (layer.A[index], layer.B[index])]
 
 
@@ -170,6 +198,11 @@ def adapter_config(arm: Arm, modules: Iterable[str], base_path: str) -> dict[str
         inference_mode=True,
     )
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+
+
+def _put(base: nn.Module, module: str, layer: nn.Module) -> None:
+    parent, _, name = module.rpartition(".")
+    setattr(base.get_submodule(parent), name, layer)
 
 
 def _adapted(base: nn.Module) -> list[tuple[str, ArmsLinear]]:

@@ -13,8 +13,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from deltaw.arm import adapter_config, adapter_tensors
+from deltaw.arm import adapter_config, adapter_tensors, inputs_of_base
 from deltaw.cli import UserError
+from deltaw.data.pairs import IGNORED
 from deltaw.task import LoraArms
 from deltaw.writer import RunWriter
 
@@ -86,6 +87,33 @@ class StopSignals(Callback):
     def _restore(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
+
+
+class KeepInputs(Callback):
+    """Before the first step, write what every adapted module of the base reads at some tokens, unless it is there.
+
+    Process 0 alone does so, and nothing of it reaches the training.
+
+    Args:
+        writer: the run directory.
+        batches: whose labelled tokens are taken.
+    """
+
+    def __init__(self, writer: RunWriter, batches: list[dict[str, Tensor]]):
+        self.writer, self.batches = writer, batches
+
+    def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
+        if not trainer.is_global_zero or self.writer.inputs.exists():
+            return
+        task.eval()
+        with trainer.precision_plugin.val_step_context():
+            parts = [
+                inputs_of_base(task.base, batch["input_ids"], batch["labels"] != IGNORED)
+                for batch in map(trainer.strategy.batch_to_device, self.batches)
+            ]
+        task.train()
+        inputs = {module: torch.cat([part[module] for part in parts]) for module in task.modules_adapted}
+        self.writer.write_inputs(inputs)
 
 
 class RecordLosses(Callback):

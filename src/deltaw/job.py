@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -24,12 +24,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from deltaw.arm import Arm, arms_from
-from deltaw.callback import OpenRun, RecordLosses, Snapshots, StopSignals
+from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
 from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
 from deltaw.model import Base, load_base
 from deltaw.projection import projections
 from deltaw.task import LoraArms
+from deltaw.weight import find_weight
 from deltaw.writer import RunWriter
 
 # A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
@@ -68,12 +69,15 @@ def train(cfg: DictConfig) -> None:
         for part in held_out(pairs, cfg.data.validation)
     )
     signals = StopSignals()
+    together = cfg.data.micro_batch or cfg.data.batch  # rows of a forward pass without gradients
+    inputs = [KeepInputs(writer, learnt.sample(together))] if cfg.run.keep_inputs else []
     trainer = lightning_trainer(
         cfg,
         [
             signals,  # first of all, and the losses before the checkpoint of their step
             OpenRun(writer, step, run_record(cfg, base, arms, modules, pairs)),
-            RecordLosses(writer, validation.batches(cfg.data.micro_batch or cfg.data.batch), **cfg.metrics),
+            *inputs,
+            RecordLosses(writer, validation.batches(together), **cfg.metrics),
             Snapshots(writer, signals, cfg.snapshots.every, base.path),
             TQDMProgressBar(),
         ],
@@ -172,17 +176,29 @@ def default_name(cfg: DictConfig, arms: Sequence[Arm]) -> str:
 
 
 def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:
-    """Rows of one arm in a forward pass of one process.
+    """Rows of one arm in a forward pass of one process: its share of the batch, at most `micro_batch`.
 
     Raises:
         UserError: the global batch does not come out even.
     """
-    rows = micro_batch or max(1, batch // world)
-    if rows < 1 or batch % (rows * world):
+    rows = min(micro_batch or batch, max(1, batch // world))
+    if batch % (rows * world):
         raise UserError(
             f"data.batch={batch} is not a multiple of {world} processes × data.micro_batch={rows}: change one of them"
         )
     return rows
+
+
+def weights(base: Base, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Where the frozen W of every adapted module lies, for the analysis; none where a file names one otherwise."""
+    shapes = {module: base.model.get_parameter(f"{module}.base.weight").shape for module in modules}
+    try:
+        return {
+            module: asdict(find_weight(base.folder, module, (d_out, d_in))) for module, (d_out, d_in) in shapes.items()
+        }
+    except UserError as error:
+        say(f"{error}; the run goes on without a record of W")
+        return {}
 
 
 def run_record(
@@ -195,6 +211,7 @@ def run_record(
         "arms": [{**asdict(arm), "scale": arm.scale} for arm in arms],
         "init": "A uniform within ±1/√d_in from sha256(arm name, module name), B zero",
         "modules": modules,
+        "weights": weights(base, modules),
         "data": {"name": cfg.data.name, "pairs": len(pairs), "fingerprint": fingerprint(pairs)},
         "versions": {
             "python": platform.python_version(),

@@ -27,11 +27,13 @@ class Base:
     Attributes:
         name: what the run's name calls it.
         path: the folder or hub name it came from.
+        folder: where its files are: the one at `path`, or the hub's snapshot on this machine.
         sha256: of its safetensors files, in the order of their names.
     """
 
     name: str
     path: str
+    folder: Path
     sha256: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -70,15 +72,15 @@ def load_base(path: str, dtype: str = "float32", gradient_checkpointing: bool = 
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
-    return Base(name, path, _sha256(path), model.train(), tokenizer)  # `from_pretrained` leaves eval mode
+    folder = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
+    return Base(name, path, folder, _sha256(folder), model.train(), tokenizer)  # `from_pretrained` leaves eval mode
 
 
-def _sha256(path: str) -> str:
-    local = path if Path(path).is_dir() else snapshot_download(path, local_files_only=True)
+def _sha256(folder: Path) -> str:
     digest = hashlib.sha256()
-    files = sorted(Path(local).glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UserError(f"model.path={path} has no *.safetensors: give a model that is saved so")
+        raise UserError(f"{folder} has no *.safetensors: give a model.path that is saved so")
     for file in files:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):

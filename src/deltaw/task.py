@@ -74,7 +74,10 @@ class LoraArms(LightningModule):
         return self.loss_sums({name: tensor.repeat(len(self.arms), 1) for name, tensor in batch.items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = [{"params": parameters_of(self.base, k), "lr": arm.lr} for k, arm in enumerate(self.arms)]
+        groups = [
+            {"params": [factor for factor in parameters_of(self.base, k) if factor.requires_grad], "lr": arm.lr}
+            for k, arm in enumerate(self.arms)
+        ]
         optimizer = AdamW(groups, weight_decay=self.weight_decay)
         schedule = LambdaLR(optimizer, lambda step: self._share_of_peak(step))  # a lambda is not saved
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -92,16 +95,18 @@ class LoraArms(LightningModule):
                 for factor in group["params"]:
                     factor.grad = None
 
-    def _trained(self) -> set[str]:
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad} | {"skipped"}
+    def _kept(self) -> set[str]:
+        """Names of what a checkpoint holds: every factor, a frozen A too, and the counts of skipped steps."""
+        factors = {factor for k in range(len(self.arms)) for factor in parameters_of(self.base, k)}
+        return {name for name, parameter in self.named_parameters() if parameter in factors} | {"skipped"}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in self._trained()}
+        kept = self._kept()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._recount(checkpoint)
-        if self._trained() != set(checkpoint["state_dict"]):
-            odd = sorted(self._trained() ^ set(checkpoint["state_dict"]))
+        if odd := sorted(self._kept() ^ set(checkpoint["state_dict"])):
             raise RuntimeError(f"the checkpoint is of other arms or another base: {len(odd)} names differ, {odd[:3]}")
 
     def _recount(self, checkpoint: dict[str, Any]) -> None:

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
 from deltaw.adapter import CONFIG, WEIGHTS
 from deltaw.cli import UserError
-from deltaw.run import CHECKPOINT, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
+from deltaw.run import CHECKPOINT, INPUTS, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
 
-# A run stays the same run on other devices, and however its batch is cut.
+# A run stays the same run on other devices, however its batch is cut, and whether or not inputs are kept beside it.
 _NOT_THE_RUN = {
     "run.dir",
+    "run.keep_inputs",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.accelerator",
@@ -27,7 +29,7 @@ _NOT_THE_RUN = {
 
 
 class RunWriter:
-    """One run directory, from the training side. Process 0 alone calls anything but `checkpoint` and `resume_from`.
+    """One run directory, from the training side. Process 0 alone calls what writes.
 
     Args:
         path: the directory; it need not exist.
@@ -42,6 +44,10 @@ class RunWriter:
     @property
     def checkpoint(self) -> Path:
         return self.path / CHECKPOINT
+
+    @property
+    def inputs(self) -> Path:
+        return self.path / INPUTS
 
     def resume_from(self) -> int | None:
         """The step of the checkpoint to go on from; None for a run that starts at 0. Reads only.
@@ -112,6 +118,11 @@ class RunWriter:
         """Add rows of (arm, name, value) after `step`."""
         with (self.path / METRICS).open("a") as file:
             file.write("".join(f"{step},{arm},{name},{value!r}\n" for arm, name, value in rows))
+
+    def write_inputs(self, tensors: dict[str, Float[Tensor, "tokens d_in"]]) -> None:
+        """Inputs of the adapted modules, by the module's name."""
+        save_file(tensors, _unfinished(self.inputs))
+        _unfinished(self.inputs).replace(self.inputs)
 
     def write_snapshot(self, arm: str, step: int, tensors: dict[str, Tensor], config: dict[str, object]) -> None:
         """The factors of `arm` after `step`, in PEFT's format. The start is never written twice."""

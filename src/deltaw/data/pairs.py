@@ -6,6 +6,7 @@ Shapes: K arms, R rows of one arm in a micro-batch, T tokens of the longest row.
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
+from random import Random
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from deltaw.arm import Arm
 from deltaw.cli import UserError
 
 IGNORED = -100  # the label that cross-entropy leaves out
+SAMPLE, SAMPLED_PAIRS = 512, 128  # tokens whose inputs are kept, and pairs that they come from at least
 
 
 class Pair(NamedTuple):
@@ -54,13 +56,14 @@ class Examples:
 
     Attributes:
         shortened: how many pairs lost tokens.
+        vocabulary: tokens of the tokenizer, without those that were added to it.
     """
 
     def __init__(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, eos: bool):
         end = tokenizer.eos_token_id
         if end is None:
             raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no eos_token: name one in its config")
-        self.max_length = max_length
+        self.max_length, self.vocabulary = max_length, tokenizer.vocab_size
         prompts = tokenizer([pair.prompt for pair in pairs], verbose=False)["input_ids"]
         completions = tokenizer([pair.completion for pair in pairs], add_special_tokens=False, verbose=False)
         self.prompts: list[list[int]] = [ids or [end] for ids in prompts]
@@ -73,14 +76,36 @@ class Examples:
 
     def batches(self, rows: int) -> list[dict[str, Tensor]]:
         """All examples once, `rows` at a time, the shortest first, so that little is padded."""
-        inorder = sorted((self.row(i, i) for i in range(len(self))), key=lambda row: len(row[0]))
+        own = (self.row(i, completion) for i, completion in enumerate(self.completions))
+        inorder = sorted(own, key=lambda row: len(row[0]))
         return [collate(inorder[start : start + rows]) for start in range(0, len(inorder), rows)]
 
-    def row(self, prompt: int, completion: int) -> tuple[list[int], list[int]]:
-        """Token ids, and labels with the prompt ignored, of one prompt followed by one completion."""
-        end = self.completions[completion]
-        start = self.prompts[prompt][-(self.max_length - len(end)) :]
-        return start + end, [IGNORED] * len(start) + end
+    def sample(self, rows: int) -> list[dict[str, Tensor]]:
+        """`SAMPLE` tokens, or all where there are fewer, as batches that label them alone, `rows` pairs at a time.
+
+        They are drawn from prompts and completions of `SAMPLED_PAIRS` pairs or more, in the same way each time.
+        """
+        drawn: list[list[int]] = []
+        for i in _order(len(self), 0, -3):
+            if len(drawn) >= SAMPLED_PAIRS and sum(map(len, drawn)) >= SAMPLE:
+                break
+            drawn.append(self.row(i, self.completions[i])[0])
+        places = [(n, place) for n, ids in enumerate(drawn) for place in range(len(ids))]
+        kept = set(Random(0).sample(places, min(SAMPLE, len(places))))
+        labelled = [
+            (ids, [token if (n, place) in kept else IGNORED for place, token in enumerate(ids)])
+            for n, ids in enumerate(drawn)
+        ]
+        return [collate(labelled[start : start + rows]) for start in range(0, len(labelled), rows)]
+
+    def row(self, prompt: int, completion: list[int]) -> tuple[list[int], list[int]]:
+        """Token ids, and labels with the prompt ignored, of one prompt followed by the tokens of a completion."""
+        start = self.prompts[prompt][-(self.max_length - len(completion)) :]
+        return start + completion, [IGNORED] * len(start) + completion
+
+    def noise(self, example: int, seed: int) -> list[int]:
+        """As many tokens as the completion of `example` has, drawn uniformly, and the same for a seed each time."""
+        return Random(f"{seed} {example}").choices(range(self.vocabulary), k=len(self.completions[example]))
 
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
@@ -139,9 +164,13 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         rows, totals = [], []
         for arm, dealt in zip(self.arms, self.dealt, strict=True):
             chosen = self._chosen(arm.seed, step)
-            rows += [self.examples.row(i, dealt[i]) for i in chosen[first : first + self.micro_batch]]
+            mine = chosen[first : first + self.micro_batch]
+            rows += [self.examples.row(i, self._completion(arm, dealt[i])) for i in mine]
             totals.append(sum(len(self.examples.completions[dealt[i]]) for i in chosen))
         return collate(rows) | {"completion_tokens": torch.tensor(totals)}
+
+    def _completion(self, arm: Arm, example: int) -> list[int]:
+        return self.examples.noise(example, arm.seed) if arm.control == "random" else self.examples.completions[example]
 
     def _chosen(self, seed: int, step: int) -> list[int]:
         places = range(step * self.batch, (step + 1) * self.batch)
