@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 WIDTH = 16
 
 
-def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, **config: object) -> Path:
-    """Random factors of q and v in every layer; `config` has the last word in `adapter_config.json`."""
+def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, B: float = 1.0, **config: object) -> Path:
+    """Random factors of q and v in every layer, all of B times `B`; `config` has the last word in the config."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for module in [f"base_model.model.layers.{n}.{p}_proj" for n in range(layers) for p in "qv"]:
         tensors[f"{module}.lora_A.weight"] = torch.randn(rank, WIDTH, generator=generator)
-        tensors[f"{module}.lora_B.weight"] = torch.randn(WIDTH, rank, generator=generator)
+        tensors[f"{module}.lora_B.weight"] = B * torch.randn(WIDTH, rank, generator=generator)
     defaults = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "base_model_name_or_path": "tiny"}
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
@@ -36,7 +36,7 @@ def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
         rank, seed, lr, control = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[4]
         arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control})
         for step in (0, 10):
-            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=1000 * rank + step)
+            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=1000 * rank + step, B=step / 10)
             rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / number}"]
     (path / "run.json").write_text(json.dumps({"base": {"name": "tiny", "sha256": base}, "arms": arms}))
     (path / "metrics.csv").write_text("\n".join(rows) + "\n")
