@@ -6,12 +6,13 @@ python analyze.py left=path/to/adapter_r8 right=path/to/adapter_r64 output=some/
 """
 
 import hydra
+from omegaconf import DictConfig
 
 from deltaw import cli, config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="analyze")
-def main(cfg: config.AnalyzeConfig) -> None:
+def main(cfg: DictConfig) -> None:
     with cli.one_line_errors():
         print("loading PyTorch, pandas and matplotlib", flush=True)
         from deltaw.analysis import analyse

@@ -5,14 +5,14 @@ python benchmarks/seeds.py runs/<name> > benchmarks/seeds.md
 """
 
 import sys
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
 
 from deltaw import compare
-from deltaw.report.losses import losses_of
+from deltaw.losses import losses_of
 from deltaw.run import RunDirectory
-from deltaw.study import describe_pair
 
 
 def main(path: Path) -> None:
@@ -21,27 +21,24 @@ def main(path: Path) -> None:
     seeds = sorted({arm["seed"] for arm in task})
     low, high = min(arm["rank"] for arm in task), max(arm["rank"] for arm in task)
     pairs = {s: (run.adapter(f"r{low}-s{s}"), run.adapter(f"r{high}-s{s}")) for s in seeds}
-    tables = {s: compare(*pair) for s, pair in pairs.items()}
-    first = describe_pair(*pairs[seeds[0]])
+    tables = {s: compare(*pair, basis="A").phi for s, pair in pairs.items()}
+    first = next(iter(tables.values()))
 
-    print(f"# {path.name}, after step {first.left.step}\n")
+    print(f"# {path.name}, after step {first.step_left[0]}\n")
     print("Basis A. A column per seed; chance is what random subspaces give on average, max(i, j)/d.\n")
     cells = ((1, 1), (low, high))
     columns = [f"seed {s}" for s in seeds]
     print(row("layer", "matrix", *(f"φ{cell} {name}" for cell in cells for name in (*columns, "by chance"))))
     print(row(*["---"] * (2 + len(cells) * (len(seeds) + 1))))
-    for layer, projection in tables[seeds[0]][["layer", "projection"]].drop_duplicates().itertuples(index=False):
+    for layer, projection in first[["layer", "projection"]].drop_duplicates().itertuples(index=False):
         print(row(layer, f"ΔW_{projection}", *(n for cell in cells for n in levels(tables, layer, projection, *cell))))
 
-    print(
-        "\nValidation loss in nats a token, and the share of the task's gain that the same arm reaches on completions"
-    )
-    print("dealt to other prompts:\n")
+    print("\nValidation loss in nats a token, and the share of the task's gain that a control of the arm reaches:\n")
     print(row("arm", "start", "end", "share of the gain"))
     print(row(*["---"] * 4))
-    for arm in losses_of(first):
-        share = "" if arm.share is None else f"{arm.share:.0%}"
-        print(row(arm.arm, f"{arm.start:.4f}", f"{arm.end:.4f}", share))
+    losses = losses_of([pairs[seeds[0]][0]])
+    for arm, start, end, share in zip(losses.arm, losses.start, losses.end, losses.share, strict=True):
+        print(row(arm, f"{start:.4f}", f"{end:.4f}", "" if isnan(share) else f"{share:.0%}"))
 
 
 def levels(tables: dict[int, pd.DataFrame], layer: int, projection: str, i: int, j: int) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from deltaw.measure import BASES
 from tests.tiny import ROOT, make_base, make_pairs, overrides, run
 
 
@@ -26,7 +27,10 @@ def test_the_demo_at_a_tiny_size(tmp_path: Path) -> None:
     home = tmp_path / "runs" / "bundled-calls-r8-s0_r64-s0"
     assert "analysis/fig6.png" in analysed.stdout
     assert (home / "analysis" / "fig6.png").stat().st_size > 20_000
-    assert len(pd.read_parquet(home / "analysis" / "phi.parquet")) == 2 * 8 * 8 * 64
+    phi = pd.read_parquet(home / "analysis" / "phi.parquet")
+    assert phi.groupby("basis", sort=False).size().to_dict() == dict.fromkeys(BASES, 2 * 8 * 8 * 64)
+    pairs = pd.read_parquet(home / "analysis" / "pairs.parquet")
+    assert pairs.inputs_first[pairs.basis == "update"].notna().all()
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written elsewhere
 
 

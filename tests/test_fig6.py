@@ -1,26 +1,16 @@
-"""The figure, read back from its artists."""
+"""The figure of two ranks, and what it shares with the other grids, read back from its artists."""
 
-from itertools import combinations
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from deltaw.cli import UserError
-from deltaw.exhibit import DPI, fig6, save
-
-
-def table(rank_left: int, rank_right: int, layers: list[int], projections: str = "qv") -> pd.DataFrame:
-    """A table in which no two cells have the same φ."""
-    index = pd.MultiIndex.from_product(
-        [layers, list(projections), range(1, rank_left + 1), range(1, rank_right + 1)],
-        names=["layer", "projection", "i", "j"],
-    )
-    return pd.DataFrame({"phi": np.linspace(0, 1, len(index))}, index=index).reset_index()
+from deltaw.exhibit import fig6, panel
+from deltaw.exhibit.panel import PAPER, TIMES_CHANCE
+from tests.tables import phi
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -29,9 +19,15 @@ def panels(figure: Figure) -> list[Axes]:
 
 
 def cells(axes: Axes) -> dict[tuple[int, int], float]:
-    """φ of the cells (i, j) that a panel shows."""
-    phi: np.ma.MaskedArray = np.ma.asarray(axes.images[0].get_array())
-    return {(i + 1, j + 1): phi[i, j] for i, j in np.argwhere(~np.ma.getmaskarray(phi)).tolist()}
+    """What the cells (i, j) that a panel shows are coloured by."""
+    values: np.ma.MaskedArray = np.ma.asarray(axes.images[0].get_array())
+    return {(i + 1, j + 1): values[i, j] for i, j in np.argwhere(~np.ma.getmaskarray(values)).tolist()}
+
+
+def bar(figure: Figure) -> dict[float, str]:
+    """The numbers at the colour bar."""
+    axes = figure.axes[-1]
+    return dict(zip(axes.get_yticks().tolist(), (text.get_text() for text in axes.get_yticklabels()), strict=True))
 
 
 ROWS = {
@@ -42,99 +38,131 @@ ROWS = {
 
 @pytest.mark.parametrize(("depth", "rows"), ROWS.items())
 def test_rows_are_the_first_layer_and_the_thirds_of_the_depth(depth: int, rows: list[int]) -> None:
-    assert fig6.layers_to_draw(table(1, 1, list(range(1, depth + 1)))) == rows
+    assert fig6.layers_to_draw(phi(1, 1, list(range(1, depth + 1)))) == rows
 
 
 def test_depth_counts_the_layers_that_were_adapted() -> None:
-    assert fig6.layers_to_draw(table(1, 1, [10, 11, 12, 13, 14, 15])) == [10, 11, 13, 15]
+    assert fig6.layers_to_draw(phi(1, 1, [10, 11, 12, 13, 14, 15])) == [10, 11, 13, 15]
 
 
-def test_layers_can_be_chosen_where_they_have_q_and_v() -> None:
-    assert fig6.layers_to_draw(table(1, 1, [1, 2, 3]), [3, 1]) == [3, 1]
+def test_layers_can_be_chosen_where_they_have_all_projections() -> None:
+    assert fig6.layers_to_draw(phi(1, 1, [1, 2, 3]), [3, 1]) == [3, 1]
     with pytest.raises(UserError, match=r"\[7\]"):
-        fig6.layers_to_draw(table(1, 1, [1, 2, 3]), [1, 7])
-    with pytest.raises(UserError, match="c_attn"):
-        fig6.layers_to_draw(table(1, 1, [1]).replace({"q": "c_attn"}))
+        fig6.layers_to_draw(phi(1, 1, [1, 2, 3]), [1, 7])
+    table = phi(1, 1, [1, 2, 3, 4], ["o", "up_proj"])
+    some = table[(table.projection == "o") | (table.layer > 2)]
+    assert fig6.layers_to_draw(some) == [3, 4] and fig6.layers_to_draw(table) == [1, 3, 4]
+    with pytest.raises(UserError, match=r"\['o', 'up_proj'\] are all in \[3, 4\], not in \[1\]"):
+        fig6.layers_to_draw(some, [1, 3])
+    with pytest.raises(UserError, match=r"no layer has all of the projections \['o', 'up_proj'\]"):
+        fig6.layers_to_draw(table[(table.projection == "o") == (table.layer < 3)])
+    with pytest.raises(UserError, match="asked for"):
+        fig6.layers_to_draw(table[:0])
 
 
-def test_64_columns_have_the_ticks_of_the_paper() -> None:
-    assert fig6.ticks(64) == [1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58]
-    assert fig6.ticks(8) == [1, 2, 3, 4, 5, 6, 7, 8]
+def test_ticks_are_those_of_the_paper() -> None:
+    assert panel.ticks(1, 64) == [1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58]
+    assert panel.ticks(1, 64, 13) == [1, 5, 10, 15, 20, 25, 30, 34, 39, 44, 49, 54, 59]
+    assert panel.ticks(1, 64, 8) == [1, 8, 16, 24, 32, 40, 48, 56]
+    fig8 = panel.ticks(451, 1228, 15)
+    assert (fig8[0], fig8[-1]) == (451, 1176)
+    assert panel.ticks(1, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert panel.ticks(5, 5) == [5]
 
 
+@pytest.mark.parametrize("names", ["qv", "o", "qkv"])
 @pytest.mark.parametrize(
     ("ranks", "layers"),
     [((8, 64), [1, 32, 64, 96]), ((4, 16), [1, 2, 3]), ((64, 64), [1]), ((8, 8), [1]), ((1, 4), [1]), ((64, 8), [1])],
 )
-def test_every_panel_shows_its_half_of_its_site(ranks: tuple[int, int], layers: list[int]) -> None:
-    phi = table(*ranks, layers)
-    figure = fig6.draw(phi, layers)
+def test_every_panel_shows_its_half_of_its_site(ranks: tuple[int, int], layers: list[int], names: str) -> None:
+    table = phi(*ranks, layers, names)
+    figure = fig6.draw(table, layers)
     rank_left, rank_right = ranks
     zoom = min(ranks)
     for number, axes in enumerate(panels(figure)):
-        row, column = divmod(number, 4)
-        columns = rank_right if column < 2 else zoom
-        site = phi[(phi.layer == layers[row]) & (phi.projection == "qv"[column % 2])]
+        row, column = divmod(number, 2 * len(names))
+        whole = column < len(names)
+        columns = rank_right if whole else zoom
+        site = table[(table.layer == layers[row]) & (table.projection == (2 * names)[column])]
         expected = {
             (i, j): value
             for i, j, value in site[["i", "j", "phi"]].itertuples(index=False)
-            if (j >= i if column < 2 else j <= min(i, zoom))
+            if (j >= i if whole else j <= min(i, zoom))
         }
         assert cells(axes) == expected
         assert axes.get_xlim() == (0.5, columns + 0.5) and axes.get_ylim() == (rank_left + 0.5, 0.5)
-        assert list(axes.get_xticks()) == fig6.ticks(columns)
-        assert list(axes.get_yticks()) == fig6.ticks(rank_left)
+        assert list(axes.get_xticks()) == panel.ticks(1, columns)
+        assert list(axes.get_yticks()) == panel.ticks(1, rank_left)
         assert axes.images[0].get_clim() == (0, 1)
 
 
-def test_cells_without_phi_are_blank() -> None:
-    phi = table(2, 4, [1])
-    phi.loc[phi.j == 4, "phi"] = np.nan
-    wide = panels(fig6.draw(phi, [1]))[0]
-    assert sorted(cells(wide)) == [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+@pytest.mark.parametrize("scale", [PAPER, TIMES_CHANCE])
+def test_cells_without_phi_are_blank(scale: panel.Scale) -> None:
+    table = phi(2, 4, [1])
+    table.loc[table.j == 4, "phi"] = np.nan
+    table.loc[table.projection == "v", "phi"] = np.nan
+    q, v, *_ = panels(fig6.draw(table, [1], scale))
+    assert sorted(cells(q)) == [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+    assert cells(v) == {}
+
+
+def test_times_chance_divides_by_chance_and_counts_what_is_below_as_chance() -> None:
+    table = phi(1, 4, [1]).assign(null_mean=0.1)
+    table["phi"] = [0.05, 0.1, 0.2, 0.9, 0, 0, 0, 0]
+    figure = fig6.draw(table, [1], TIMES_CHANCE)
+    q, v, *_ = panels(figure)
+    assert cells(q) == pytest.approx({(1, 1): 1, (1, 2): 1, (1, 3): 2, (1, 4): 9})
+    assert cells(v) == {(1, j): 1 for j in (1, 2, 3, 4)}
+    assert figure.axes[-1].get_title(loc="left") == "φ / chance"
+    assert bar(figure) == {1: "≤ 1", 2: "2", 5: "5", 10: "10"}
+    assert figure.axes[-1].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(("largest", "top", "numbers"), [(0.2, 2, "≤ 1,2"), (150, 200, "≤ 1,10,100"), (7e3, 1e4, None)])
+def test_the_bar_of_times_chance_reaches_the_data(largest: float, top: float, numbers: str | None) -> None:
+    table = phi(2, 2, [1]).assign(null_mean=1e-4, phi=largest * 1e-4)
+    figure = fig6.draw(table, [1], TIMES_CHANCE)
+    assert figure.axes[-1].get_ylim() == pytest.approx((1, top))
+    assert ",".join(bar(figure).values()) == (numbers or "≤ 1,10,100,1000,10000")
 
 
 def test_titles_and_labels_say_what_is_drawn() -> None:
-    figure = fig6.draw(table(8, 64, [1, 4]), [1, 4])
+    figure = fig6.draw(phi(8, 64, [1, 4]), [1, 4])
     assert figure.get_suptitle() == r"$\phi(A_{r=8}, A_{r=64}, i, j)$"
     first, last = panels(figure)[:4], panels(figure)[-4:]
     assert [axes.get_title() for axes in first] == [r"$\Delta W_q$", r"$\Delta W_v$"] * 2
     assert [axes.get_xlabel() for axes in last] == ["$j$"] * 4
     assert [axes.get_ylabel() for axes in (first[0], last[0])] == ["$i$", "$i$"]
     assert [axes.texts[0].get_text() for axes in (first[0], last[0])] == ["Layer 1", "Layer 4"]
-    bar = figure.axes[-1]
-    assert bar.get_ylim() == (0, 1)
+    assert figure.axes[-1].get_ylim() == (0, 1)
+
+
+HEADINGS = {
+    "A": (r"$\phi(A_{r=2}, A_{r=4}, i, j)$", ""),
+    "update": (r"$\phi(\Delta A_{r=2}, \Delta A_{r=4}, i, j)$", "ΔA = A − A₀: what training added to A"),
+    "input": (r"$\phi(\Delta W_{r=2}, \Delta W_{r=4}, i, j)$", "right-singular vectors of ΔW (its input side)"),
+    "output": (r"$\phi(\Delta W_{r=2}, \Delta W_{r=4}, i, j)$", "left-singular vectors of ΔW (its output side)"),
+}
+
+
+@pytest.mark.parametrize(("basis", "heading"), HEADINGS.items())
+def test_the_heading_names_the_basis(basis: str, heading: tuple[str, str]) -> None:
+    figure = fig6.draw(phi(2, 4, [1], basis=basis), [1])
+    assert (figure.get_suptitle(), figure.texts[-1].get_text()) == heading
+
+
+@pytest.mark.parametrize(
+    ("step", "names"), [(150, "A: r4-s0 (step 150); A′: r4-s1 (step 150)"), (None, "A: r4-s0; A′: r4-s1")]
+)
+def test_arms_of_one_rank_are_told_apart(step: Any, names: str) -> None:
+    table = phi(4, 4, [1]).assign(step_left=step, step_right=step)
+    assert panel.heading(table) == (r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$", names)
 
 
 def test_colours_rise_in_lightness_and_blank_is_none_of_them() -> None:
     weights = np.array([0.2126, 0.7152, 0.0722])
-    lightness = fig6.COLORS(np.linspace(0, 1, 50))[:, :3] @ weights
+    lightness = panel.COLORS(np.linspace(0, 1, 50))[:, :3] @ weights
     assert (np.diff(lightness) > 0).all()
-    red, green, blue = (int(fig6.BLANK[n : n + 2], 16) for n in (1, 3, 5))
+    red, green, blue = (int(panel.BLANK[n : n + 2], 16) for n in (1, 3, 5))
     assert blue > green > red  # every colour of φ above the darkest is redder than it is blue
-
-
-@pytest.mark.parametrize("ranks", [(8, 64), (4, 16), (64, 64), (8, 8), (16, 64), (20, 20), (11, 12), (1, 1)])
-def test_no_two_texts_touch_and_all_are_on_the_page(ranks: tuple[int, int]) -> None:
-    figure = fig6.draw(table(*ranks, [1, 96]), [1, 96])
-    figure.dpi = DPI
-    figure.draw_without_rendering()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-    boxes = [text.get_window_extent() for text in texts]
-    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
-    assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
-    touching = [
-        (a.get_text(), b.get_text())
-        for (a, box_a), (b, box_b) in combinations(zip(texts, boxes, strict=True), 2)
-        if box_a.overlaps(box_b)
-    ]
-    assert not touching
-
-
-def test_the_files_are_the_same_each_time_and_the_pdf_has_real_text(tmp_path: Path) -> None:
-    for name in ("once", "again"):
-        save(fig6.draw(table(2, 4, [1]), [1]), tmp_path / name)
-    for suffix in (".png", ".pdf"):
-        once, again = ((tmp_path / name).with_suffix(suffix).read_bytes() for name in ("once", "again"))
-        assert once == again
-    assert b"/FontFile2" in once and b"/Type3" not in once

@@ -10,14 +10,18 @@ import torch
 from scipy.stats import spearmanr
 
 from deltaw import report
-from deltaw.chance import random_mean, random_sd
+from deltaw.adapter import Adapter
+from deltaw.family import Tables
+from deltaw.losses import losses_of
+from deltaw.null import k_star, random_mean, random_p, random_sd
 from deltaw.report.numbers import Summary
 from deltaw.run import RunDirectory, default_pair
-from deltaw.study import Pair, Source, compare, describe_pair, describe_sites
+from deltaw.study import Comparison, compare_all
+from deltaw.subject import Subject
 from tests.folders import write_run
 
 WIDTH, RANK_LEFT, RANK_RIGHT = 64, 4, 8
-LEFT, RIGHT = (Source(name, name, "tiny", None, None, None) for name in ("low", "high"))
+SUBJECT = Subject(Adapter("low", Path("low"), "tiny", sites={}), Adapter("high", Path("high"), "tiny", sites={}))
 
 
 def table(layers: int = 8) -> pd.DataFrame:
@@ -29,16 +33,89 @@ def table(layers: int = 8) -> pd.DataFrame:
     frame = index.to_frame(index=False)
     i, j = torch.tensor(frame.i.to_numpy()), torch.tensor(frame.j.to_numpy())
     mean, sd = random_mean(i, j, WIDTH).numpy(), random_sd(i, j, WIDTH).numpy()
-    return frame.assign(basis="A", phi=mean, null_mean=mean, null_sd=sd)
+    return frame.assign(left="low", right="high", basis="A", phi=mean, null_mean=mean, null_sd=sd)
 
 
-def summarise(phi: pd.DataFrame, pair: Pair | None = None) -> Summary:
-    sites = pd.DataFrame({"projection": ["q", "v", "k"], "d_in": [WIDTH, WIDTH, 7]})
-    return report.summarise(phi, sites, pair or Pair(LEFT, RIGHT, None), layers=[1, int(phi.layer.max())])
+def pair(phi: pd.DataFrame, cos2: list[float], inputs: float) -> pd.DataFrame:
+    """The row of each site that belongs to its cells, with these angles, all draws from the inputs at one level."""
+    rows = []
+    for (layer, projection), cells in phi.groupby(["layer", "projection"]):
+        row = {"left": "low", "right": "high", "layer": layer, "projection": projection, "basis": "A", "width": WIDTH}
+        for name, place in (("first", (1, 1)), ("row", (1, RANK_RIGHT)), ("corner", (RANK_LEFT, RANK_RIGHT))):
+            cell = cells[(cells.i == place[0]) & (cells.j == place[1])].iloc[0]
+            row |= {f"phi_{name}": cell.phi, f"null_{name}": cell.null_mean, f"p_{name}": cell.p_value}
+            row |= {f"inputs_{name}": inputs}
+        beyond = np.nan if np.isnan(inputs) else float(np.sum(np.array(cos2) > inputs))
+        row |= {"k_star": k_star(cos2, RANK_LEFT, RANK_RIGHT, WIDTH), "k_star_inputs": beyond, "reason": None}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+SITES = pd.DataFrame(
+    {
+        "arm": ["low", "high"],
+        "projection": ["q", "v"],
+        "basis": "A",
+        "rank": [RANK_LEFT, RANK_RIGHT],
+        "numerical_rank": [RANK_LEFT, RANK_RIGHT],
+        "stable_rank": 2.0,
+        "entropy_rank": 3.0,
+        "energy_rank": 4,
+        "gaps": [[0.5] * RANK_LEFT, [0.01] + [0.5] * (RANK_RIGHT - 1)],
+    }
+)
+
+
+def summarise(
+    phi: pd.DataFrame, cos2: list[float] | None = None, inputs: float = np.nan, remarks: list[str] | None = None
+) -> Summary:
+    phi = phi.assign(p_value=random_p(*(phi[name].to_numpy() for name in ("phi", "null_mean", "null_sd"))))
+    comparison = Comparison(phi, pair(phi, cos2 or [0.1] * RANK_LEFT, inputs), SITES, remarks or [])
+    tables = Tables(phi, comparison, losses_of([]), pd.DataFrame())
+    return report.summarise(tables, SUBJECT, "A", ["q", "v"], layers=[1, int(phi.layer.max())])
+
+
+def summarise_run(left: Adapter, right: Adapter, layers: list[int]) -> Summary:
+    subject = Subject(left, right)
+    comparison = compare_all([subject.pairing, *subject.controls()], ["all"])
+    tables = Tables(comparison.phi, comparison, subject.losses, pd.DataFrame())
+    return report.summarise(tables, subject, "A", ["q", "v"], layers)
+
+
+def test_nothing_beyond_chance_is_said_so() -> None:
+    verdict = report.findings(summarise(table()))[0]
+    assert verdict == (
+        "Nothing beyond chance: low and high share no direction beyond random subspaces, in the basis A."
+    )
+
+
+def test_shared_directions_are_counted_against_the_chance_that_is_known() -> None:
+    shared = [0.9, 0.8, 0.1, 0.1]
+    assert report.findings(summarise(table(), shared))[0] == (
+        "low and high share directions beyond random subspaces: on A 2.0 on average, at 16 of 16 sites."
+    )
+    assert report.findings(summarise(table(), shared, inputs=0.85))[0] == (
+        "low and high share directions beyond what the layers' own inputs give: on A 1.0 on average, at 16 of 16 sites."
+    )
+    assert report.findings(summarise(table(), shared, inputs=0.95))[0].startswith("Nothing beyond chance")
+
+
+def test_without_inputs_it_is_said_that_they_are_not_excluded(tmp_path: Path) -> None:
+    for inputs, said in ((np.nan, True), (0.5, False)):
+        report.write(summarise(table(), inputs=inputs), tmp_path)
+        words = (tmp_path / "summary.md").read_text()
+        assert ("Against random subspaces only: shared input statistics are not excluded." in words) == said
+
+
+def test_near_equal_singular_values_and_remarks_are_told(tmp_path: Path) -> None:
+    report.write(summarise(table(), remarks=["two bases"]), tmp_path)
+    words = (tmp_path / "summary.md").read_text()
+    assert "The first two singular values lie within 5 % of each other in high on A at 1 of 1 sites" in words
+    assert "- two bases." in words
 
 
 def test_chance_alone_is_called_chance() -> None:
-    leading, whole, _ = report.findings(summarise(table()))
+    _, leading, whole, _ = report.findings(summarise(table()))
     assert "no more in common than random ones at any of 16 sites: φ(1, 1) is 0.016 on average" in leading
     assert "not beyond chance at any of 16 sites" in whole
 
@@ -46,7 +123,7 @@ def test_chance_alone_is_called_chance() -> None:
 def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
     phi = table()
     phi.loc[(phi.i == 1) & (phi.layer <= 4), "phi"] = 0.9
-    leading, whole, _ = report.findings(summarise(phi))
+    _, leading, whole, _ = report.findings(summarise(phi))
     assert (
         "have more in common than random ones at 8 of 16 sites: φ(1, 1) is 0.458 on average (0.016 to 0.900)" in leading
     )
@@ -60,21 +137,21 @@ def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
 def test_the_course_over_i_has_its_own_direction(last: float, words: str) -> None:
     phi = table()
     phi["phi"] = 0.2 + (last - 0.2) * (phi.i - 1) / 3
-    assert words in report.findings(summarise(phi))[1]
+    assert words in report.findings(summarise(phi))[2]
 
 
 @pytest.mark.parametrize(("slope", "words"), [(0.05, "rises with depth"), (-0.05, "falls with depth")])
 def test_depth_has_its_own_direction(slope: float, words: str) -> None:
     phi = table()
     phi["phi"] = 0.5 + slope * phi.layer
-    assert words in report.findings(summarise(phi))[2]
+    assert words in report.findings(summarise(phi))[3]
 
 
 def test_scatter_over_depth_is_no_trend() -> None:
     phi = table()
     phi["phi"] += 0.1 * (phi.layer % 2)
     summary = summarise(phi)
-    assert "shows no trend over depth" in report.findings(summary)[2]
+    assert "shows no trend over depth" in report.findings(summary)[3]
     assert summary.depth.rho == pytest.approx(spearmanr(range(8), [1, 0] * 4).statistic)
     assert summary.depth.p is not None and 0.05 < summary.depth.p < 1
 
@@ -82,7 +159,7 @@ def test_scatter_over_depth_is_no_trend() -> None:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_few_layers_cannot_be_tested(layers: int) -> None:
     summary = summarise(table(layers))
-    assert f"cannot be tested with {layers} layer" in report.findings(summary)[2]
+    assert f"cannot be tested with {layers} layer" in report.findings(summary)[3]
     assert (summary.depth.rho, summary.depth.p) == (None, None)
 
 
@@ -104,14 +181,14 @@ def test_a_perfect_order_of_four_layers_is_not_taken_for_certain() -> None:
 def test_q_against_v_has_its_own_direction(shift: float, words: str) -> None:
     phi = table()
     phi.loc[phi.projection == "q", "phi"] += shift
-    assert words in report.findings(summarise(phi))[2]
+    assert words in report.findings(summarise(phi))[3]
 
 
 def test_what_i_and_j_alone_explain_is_no_correlation_of_q_and_v() -> None:
     phi = table()
     phi["phi"] += np.random.default_rng(0).normal(0, 0.001, len(phi))
     contrast = summarise(phi).contrast
-    assert contrast.correlation is not None and contrast.correlation_beyond_chance is not None
+    assert contrast is not None and contrast.correlation is not None and contrast.correlation_beyond_chance is not None
     assert contrast.correlation > 0.99 > 0.2 > abs(contrast.correlation_beyond_chance)
 
 
@@ -119,8 +196,8 @@ def test_equal_adapters_have_nothing_to_correlate_and_no_trend() -> None:
     phi = table()
     phi["phi"] = 1 - np.random.default_rng(0).uniform(0, 1e-15, len(phi))  # as rounding leaves it
     summary = summarise(phi)
-    assert summary.contrast.correlation is None
-    assert "Mean φ is the same at all 8 layers" in report.findings(summary)[2]
+    assert summary.contrast is not None and summary.contrast.correlation is None
+    assert "Mean φ is the same at all 8 layers" in report.findings(summary)[3]
 
 
 def test_every_range_is_that_of_the_cells_drawn(tmp_path: Path) -> None:
@@ -149,7 +226,7 @@ def test_cells_without_phi_count_nowhere(tmp_path: Path) -> None:
     phi.loc[phi.j == RANK_RIGHT, "phi"] = np.nan
     summary = summarise(phi)
     assert summary.undefined == 16 * RANK_LEFT
-    assert "φ(4, 8) is undefined at every site" in report.findings(summary)[1]
+    assert "φ(4, 8) is undefined at every site" in report.findings(summary)[2]
     report.write(summary, tmp_path)
     assert "NaN" not in (tmp_path / "summary.json").read_text()
     assert "64 cells are beyond the numerical rank" in (tmp_path / "summary.md").read_text()
@@ -163,27 +240,43 @@ def test_nothing_defined_is_said_and_breaks_nothing(tmp_path: Path) -> None:
 
 
 def test_an_adapter_folder_is_not_said_to_be_tuned_or_not(tmp_path: Path) -> None:
-    report.write(summarise(table(), Pair(LEFT, RIGHT, "two bases")), tmp_path)
+    report.write(summarise(table()), tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "How an adapter that is no arm of a run was trained is not known." in words
     assert "not tuned" not in words and "Validation loss" not in words
-    assert "Warning: two bases." in words
 
 
 def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-shuffled"))
-    left, right = run.adapter("r2-s0"), run.adapter("r4-s0")
-    phi = compare(left, right)
-    summary = report.summarise(phi, describe_sites(left, right), describe_pair(left, right), [1, 2])
+    summary = summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1, 2])
     assert (summary.left.lr, summary.left.lr_tuned) == (0.002, False)
-    losses = {arm.arm: (arm.start, arm.end, arm.share) for arm in summary.losses}
+    losses = {arm["arm"]: (arm["start"], arm["end"], arm["share"]) for arm in summary.losses}
     assert losses["r2-s0"] == (4, 3.5, None)
     assert losses["r4-s0"] == (4, 3.75, None)
     assert losses["r4-s0-shuffled"] == pytest.approx((4, 4 - 0.5 / 3, (0.5 / 3) / 0.25))
+    (control,) = summary.controls
+    assert (control.name, control.control, control.share) == ("r4-s0-shuffled", "shuffled", pytest.approx(2 / 3))
+    assert [levels.basis for levels in control.levels] == ["A", "update", "input", "output"]
+    assert report.findings(summary)[-1].startswith(
+        "Without the pairing of prompt and completion, r4-s0-shuffled reaches 67% of the gain in validation loss and "
+        f"shares with r2-s0 on A φ(1, 1) = {control.levels[0].first.phi:.3f} ({summary.levels[0].first.phi:.3f}); on "
+        "update"
+    )
     report.write(summary, tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "Learning rate not tuned per rank." in words
     assert "| r4-s0-shuffled | shuffled | 4.0000 | 3.8333 | 67% |" in words
+    assert "| r4-s0-shuffled | 67% | update |" in words
+
+
+def test_a_control_that_gains_nothing_is_given_no_share(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-random"))
+    rows = (
+        (run.path / "metrics.csv").read_text().replace("10,r4-s0-random,val/loss,3.8", "10,r4-s0-random,val/loss,8.8")
+    )
+    (run.path / "metrics.csv").write_text(rows)
+    told = report.findings(summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1]))[-1]
+    assert "r4-s0-random gains nothing in validation loss" in told and "%" not in told
 
 
 def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_path: Path) -> None:
@@ -191,15 +284,14 @@ def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_pat
     rows = (run.path / "metrics.csv").read_text().replace("10,r4-s0,val/loss,3.75", "10,r4-s0,val/loss,nan")
     (run.path / "metrics.csv").write_text(rows)
     assert default_pair(run, None, None) == ("r2-s0", "r4-s0-lr0.005")
-    left, right = run.adapter("r2-s0"), run.adapter("r4-s0-lr0.005")
-    sites, pair = describe_sites(left, right), describe_pair(left, right)
-    summary = report.summarise(compare(left, right), sites, pair, [1])
+    summary = summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0-lr0.005"), [1])
     assert (summary.left.lr_tuned, summary.right.lr_tuned) == (False, True)
-    assert np.isnan(next(arm.end for arm in summary.losses if arm.arm == "r4-s0"))
+    assert next(arm["end"] for arm in summary.losses if arm["arm"] == "r4-s0") is None
+    report.write(summary, tmp_path)
+    assert "| r4-s0 |  | 4.0000 | diverged |  |" in (tmp_path / "summary.md").read_text()
 
 
 def test_losses_end_at_the_step_that_is_compared(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0"))
     left, right = run.adapter("r2-s0", step=0), run.adapter("r4-s0", step=0)
-    sites, pair = describe_sites(left, right), describe_pair(left, right)
-    assert [arm.end for arm in report.summarise(compare(left, right), sites, pair, [1]).losses] == [4, 4]
+    assert losses_of([left, right]).end.tolist() == [4, 4]

@@ -1,14 +1,16 @@
-"""φ against the paper's formula, and what must hold of it for any two factors."""
+"""φ against the paper's formula, what must hold of it for any two factors, and the kernel that it comes from."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.linalg import subspace_angles
 from torch import Tensor
 from torch.testing import assert_close
 
 from deltaw import similarity
-from deltaw.subspace import row_basis
+from deltaw.subspace import COLUMNS, Stack, shared, update_directions
 
 WIDTH = 12
 ranks = st.integers(1, 6)
@@ -19,17 +21,25 @@ def random(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def graded(rank: int, width: int, seed: int, smallest: float = 1e-5) -> Tensor:
+    """Singular values from 1 down to `smallest`, each the same fraction of the one before."""
+    left, right = (torch.linalg.qr(random(n, rank, seed=seed + n)).Q for n in (rank, width))
+    return left * torch.logspace(0, np.log10(smallest), rank, dtype=torch.float64) @ right.T
+
+
 factors = st.builds(lambda rank, seed: random(rank, WIDTH, seed=seed), ranks, seeds)
+graded_factors = st.builds(lambda rank, seed: graded(rank, WIDTH, seed), ranks, seeds)
+any_factors = factors | graded_factors
 
 
-@given(factors, factors)
+@given(any_factors, any_factors)
 def test_is_the_papers_formula(low: Tensor, high: Tensor) -> None:
     U, V = (np.linalg.svd(A.numpy())[2].T for A in (low, high))
     phi = similarity(low, high)
     for i in range(1, len(low) + 1):
         for j in range(1, len(high) + 1):
             expected = np.linalg.norm(U[:, :i].T @ V[:, :j], "fro") ** 2 / min(i, j)
-            assert_close(phi[i - 1, j - 1].item(), expected)
+            assert_close(phi[i - 1, j - 1].item(), expected, rtol=0, atol=1e-6)
 
 
 @given(factors, factors)
@@ -76,11 +86,23 @@ def test_is_nan_beyond_the_numerical_rank_and_nowhere_else(low: Tensor, high: Te
 
 
 def test_a_zero_factor_has_no_directions() -> None:
-    assert row_basis(torch.zeros(3, WIDTH)).isnan().all()
+    zero = torch.zeros(3, WIDTH)
+    assert len(Stack(zero).directions[0].values) == 0
+    assert similarity(zero, random(2, WIDTH, seed=0)).isnan().all()
 
 
 def test_a_factor_of_higher_rank_than_its_width_has_no_more_directions_than_that() -> None:
-    assert row_basis(random(5, 3, seed=0)).isnan().any(1).tolist() == [False, False, False, True, True]
+    phi = similarity(random(5, 3, seed=0), random(2, 3, seed=1))
+    assert phi.isnan().any(1).tolist() == [False, False, False, True, True]
+    assert_close(phi[2], torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_factor_that_is_not_finite_is_refused(value: float) -> None:
+    broken = random(3, WIDTH, seed=0)
+    broken[1, 2] = value
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        Stack(random(2, WIDTH, seed=1), broken)
 
 
 def test_takes_half_precision_and_counts_in_double() -> None:
@@ -88,3 +110,65 @@ def test_takes_half_precision_and_counts_in_double() -> None:
     phi = similarity(A, A)
     assert phi.dtype == torch.float64
     assert_close(phi, torch.ones(4, 4, dtype=torch.float64))
+
+
+@given(st.integers(1, 3), seeds)
+def test_rounding_to_float32_adds_no_directions(rank: int, seed: int) -> None:
+    A = (random(6, rank, seed=seed) @ random(rank, WIDTH, seed=seed + 1)).float()
+    assert len(Stack(A).directions[0].values) == rank
+
+
+def test_columns_beyond_the_first_slice_count() -> None:
+    low, high = (random(3, 2 * COLUMNS + 5, seed=seed) for seed in (0, 1))
+    U, V = (np.linalg.svd(A.numpy(), full_matrices=False)[2] for A in (low, high))
+    assert_close(similarity(low, high)[-1, -1].item(), np.linalg.norm(U @ V.T) ** 2 / 3)
+
+
+@given(any_factors)
+def test_a_matrix_is_its_coordinates_times_its_directions(X: Tensor) -> None:
+    stack = Stack(torch.eye(WIDTH), X)
+    axes, found = stack.directions
+    D = stack.cosines(found, axes) @ axes.left.T  # in terms of the axes
+    assert_close(found.coordinates @ D, X)
+    assert_close(D @ D.T, torch.eye(len(X), dtype=torch.float64))
+
+
+@given(any_factors, ranks, seeds)
+def test_the_directions_of_a_product_are_those_of_its_dense_form(X: Tensor, rows: int, seed: int) -> None:
+    mixing = random(rows, len(X), seed=seed)
+    stack = Stack(X, mixing @ X)
+    product, dense = stack.directions[0].of_product(mixing), stack.directions[1]
+    assert_close(product.values, dense.values[: len(product.values)], rtol=0, atol=1e-9 * float(dense.values[0]))
+    angles = shared(stack.cosines(product, dense)).cos2
+    assert_close(angles, torch.ones_like(angles))
+
+
+@given(any_factors, seeds)
+def test_the_directions_of_an_update_rebuild_it(A: Tensor, seed: int) -> None:
+    B = random(9, len(A), seed=seed)
+    inner, outer = Stack(torch.eye(WIDTH), A), Stack(torch.eye(9), B.T)
+    V, U = update_directions(inner.directions[1], outer.directions[1])
+    right = inner.cosines(V, inner.directions[0]) @ inner.directions[0].left.T
+    left = outer.cosines(U, outer.directions[0]) @ outer.directions[0].left.T
+    assert_close((left.T * V.values) @ right, B @ A, rtol=0, atol=3e-6 * float(V.values[0]))  # what rounding is
+    assert_close(V.values, U.values)
+
+
+@given(any_factors, any_factors)
+def test_principal_angles_are_those_of_scipy(low: Tensor, high: Tensor) -> None:
+    stack = Stack(low, high)
+    angles = np.sort(subspace_angles(low.numpy().T, high.numpy().T))
+    assert_close(shared(stack.cosines(*stack.directions)).cos2.numpy(), np.cos(angles) ** 2, rtol=0, atol=1e-6)
+
+
+@given(factors, factors)
+def test_what_is_shared_are_cells_of_the_grid(low: Tensor, high: Tensor) -> None:
+    stack = Stack(low, high)
+    found, phi = shared(stack.cosines(*stack.directions)), similarity(low, high)
+    assert_close(torch.stack([found.first, found.row, found.corner]), torch.stack([phi[0, 0], phi[0, -1], phi[-1, -1]]))
+
+
+def test_many_draws_share_what_each_does() -> None:
+    cosines = random(4, 2, 5, seed=0) / 5
+    for together, apart in zip(shared(cosines), zip(*map(shared, cosines), strict=True), strict=True):
+        assert_close(together, torch.stack(apart))

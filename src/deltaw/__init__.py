@@ -5,12 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deltaw.adapter import load_adapter
+    from deltaw.null import chance, k_star
+    from deltaw.spectra import spectrum
     from deltaw.study import compare
     from deltaw.subspace import similarity
 
-__all__ = ["compare", "load_adapter", "similarity"]
+__all__ = ["chance", "compare", "k_star", "load_adapter", "similarity", "spectrum"]
 
-_HOMES = {"compare": "deltaw.study", "load_adapter": "deltaw.adapter", "similarity": "deltaw.subspace"}
+_HOMES = {
+    "chance": "deltaw.null",
+    "compare": "deltaw.study",
+    "k_star": "deltaw.null",
+    "load_adapter": "deltaw.adapter",
+    "similarity": "deltaw.subspace",
+    "spectrum": "deltaw.spectra",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,51 +1,66 @@
 """From two adapters to an analysis: tables, then the exhibits and the summary made from them."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from deltaw import report
 from deltaw.cli import UserError
-from deltaw.config import AnalyzeConfig
-from deltaw.exhibit import fig6, save
-from deltaw.run import ANALYSIS, PHI, SITES, TABLES, RunDirectory, default_pair, find_adapter, rewritten
-from deltaw.study import BASIS, compare, describe_pair, describe_sites, told_apart
+from deltaw.exhibit import save
+from deltaw.family import EXHIBITS, Family, asked_for
+from deltaw.measure import BASES
+from deltaw.run import ANALYSIS, TABLES, RunDirectory, default_pair, find_adapter, rewritten
+from deltaw.study import told_apart
+from deltaw.subject import Subject
 
-EXHIBITS = {"fig6": fig6.draw}
 
-
-def analyse(cfg: AnalyzeConfig) -> None:
+def analyse(cfg: DictConfig) -> None:
     """Tables from the two adapters, then the exhibits and the summary from the tables."""
     _check(cfg)
     run = RunDirectory(Path(cfg.run)) if cfg.run else RunDirectory.newest(Path("runs"))
     names = default_pair(run, cfg.left, cfg.right)
-    left, right = (find_adapter(name, run, None if cfg.step == "last" else int(cfg.step)) for name in names)
-    left, right = told_apart(left, right)
-    print(f"comparing {left.name} with {right.name} at {len(left.factors)} sites", flush=True)
-    pair, phi, sites = describe_pair(left, right), compare(left, right), describe_sites(left, right)
-    layers = fig6.layers_to_draw(phi, list(cfg.layers) if cfg.layers else None)
-    summary = report.summarise(phi, sites, pair, layers)
+    subject = _subject(cfg, run, names)
+    family = Family(subject, cfg)
+    print(f"comparing {subject.left.name} with {subject.right.name} at {len(subject.left.sites)} sites", flush=True)
+    tables = family.tables()
+    summary = report.summarise(tables, subject, family.basis, family.projections, family.layers)
 
     output = Path(cfg.output) if cfg.output else _home(cfg, run, names) / ANALYSIS
     with rewritten(output) as folder:
-        phi.to_parquet(folder / PHI, index=False)
-        sites.to_parquet(folder / SITES, index=False)
-        (folder / TABLES).write_text(json.dumps({"pairs": [asdict(pair)], "bases": [BASIS]}, indent=2) + "\n")
-        for exhibit in cfg.exhibits:
-            print(f"drawing {exhibit}", flush=True)
-            save(EXHIBITS[exhibit](phi, layers), folder / exhibit)
+        tables.write(folder)
+        (folder / TABLES).write_text(json.dumps(family.record(tables), indent=2) + "\n")
+        for name, figure in family.figures(tables):
+            print(f"drawing {name}", flush=True)
+            save(figure, folder / name)
         report.write(summary, folder)
-    print(*(f"{output / exhibit}.png" for exhibit in cfg.exhibits), *report.findings(summary), sep="\n")
+    pictures = sorted(str(path) for path in output.glob("*.png"))
+    print(*pictures, *family.left_out, *report.findings(summary), sep="\n")
 
 
-def _check(cfg: AnalyzeConfig) -> None:
+def _check(cfg: DictConfig) -> None:
     if cfg.step != "last" and not isinstance(cfg.step, int):
         raise UserError(f"step={cfg.step}: give last, or a step as a whole number")
-    if unknown := sorted(set(cfg.exhibits) - EXHIBITS.keys()):
-        raise UserError(f"exhibits={unknown}: there are {sorted(EXHIBITS)}")
+    if unknown := sorted(set(map(str, asked_for(cfg))) - {*EXHIBITS, "all"}):
+        raise UserError(f"exhibits={unknown}: there are {sorted(EXHIBITS)}, or all")
+    if cfg.basis not in (*BASES, "all"):
+        raise UserError(f"basis={cfg.basis}: choose from {', '.join(BASES)} or all")
+    if cfg.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device={cfg.device}: give cpu or cuda")
+    if not cfg.projections:
+        raise UserError("projections=[]: name at least one, as [q,v]")
 
 
-def _home(cfg: AnalyzeConfig, run: RunDirectory | None, names: tuple[str, str]) -> Path:
+def _subject(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) -> Subject:
+    step = None if cfg.step == "last" else int(cfg.step)
+    left, right = (
+        find_adapter(name, run, step, start)
+        for name, start in zip(names, (cfg.left_start, cfg.right_start), strict=True)
+    )
+    return Subject(*told_apart(left, right), Path(cfg.base) if cfg.base else None)
+
+
+def _home(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) -> Path:
     """The run that the analysis belongs to; the working directory where it belongs to none."""
-    belongs = run is not None and (cfg.run or any(name in run.arms for name in names))
+    belongs = run is not None and (cfg.run or any(name.partition("@")[0] in run.arms for name in names))
     return run.path if run is not None and belongs else Path()

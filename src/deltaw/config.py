@@ -14,6 +14,7 @@ class RunConfig:
     name: str | None
     dir: str
     suffix: str
+    keep_inputs: bool
 
 
 @dataclass
@@ -106,8 +107,14 @@ class AnalyzeConfig:
     left: str | None
     right: str | None
     step: int | str
-    exhibits: list[str]
+    left_start: str | None
+    right_start: str | None
+    basis: str
+    exhibits: Any  # a list of names, or one
+    projections: list[str]
     layers: list[int] | None
+    base: str | None
+    device: str
     output: str | None
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TypedDict
 
 import pandas as pd
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from deltaw.adapter import CONFIG, Adapter, Origin, load_adapter
 from deltaw.cli import UserError
@@ -22,12 +25,16 @@ RUN_CONFIG = "config.yaml"
 CHECKPOINT = "checkpoints/last.ckpt"
 LOCK = "lock"
 METRICS = "metrics.csv"
+INPUTS = "inputs.safetensors"
 SNAPSHOTS = "snapshots"
 ANALYSIS = "analysis"
 
 # In an analysis, besides the pictures of its exhibits.
 PHI = "phi.parquet"
+PAIRS = "pairs.parquet"
 SITES = "sites.parquet"
+LOSSES = "losses.parquet"
+AMPLIFICATION = "amplification.parquet"
 TABLES = "tables.json"
 SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
@@ -50,11 +57,21 @@ class ArmRecord(TypedDict):
     control: str | None
 
 
+class WeightRecord(TypedDict):
+    """Where the frozen weight of a site lies, as `run.json` tells it."""
+
+    file: str
+    tensor: str
+    rows: list[int]
+    transposed: bool
+
+
 class Record(TypedDict):
     """What analysis reads of `run.json`."""
 
     base: BaseRecord
     arms: list[ArmRecord]
+    weights: dict[str, WeightRecord]  # by module
 
 
 @dataclass(frozen=True)
@@ -135,23 +152,42 @@ class RunDirectory:
         if step not in (None, *steps):
             raise UserError(f"{self.path} has snapshots of {arm} after the steps {steps}: step={step} is not there")
         step = steps[-1] if step is None else step
-        folder = self.snapshot(arm, step)
-        origin = Origin(self.path, step, self.record["base"]["sha256"])
-        return replace(load_adapter(folder), name=arm, origin=origin)
+        start = self.snapshot(arm, 0) if steps[0] == 0 else None
+        origin = Origin(self.path, arm, step, self.record["base"]["sha256"])
+        return replace(load_adapter(self.snapshot(arm, step), start), name=arm, origin=origin)
+
+    def inputs(self, module: str) -> Float[Tensor, "tokens d_in"] | None:
+        """Token inputs of an adapted module; None where the run has not kept them.
+
+        Raises:
+            UserError: they are kept, and cannot be read.
+        """
+        path = self.path / INPUTS
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                inputs: Tensor = file.get_tensor(module)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read for {module} ({error}): delete it to go on without") from None
+        return inputs
 
 
-def find_adapter(name: str, run: RunDirectory | None, step: int | None) -> Adapter:
+def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: str | None = None) -> Adapter:
     """The adapter called `name`: an arm of `run`, a run directory with one arm, or a folder in PEFT's format.
 
     Args:
-        name: an arm's name or a path.
+        name: an arm's name or a path; behind the first two `@100` names a step.
         run: the run whose arms may be meant.
-        step: which snapshot of an arm, None for the last; a folder is one adapter and has no steps.
+        step: which snapshot of an arm where the name has none, None for the last; a folder is one adapter.
+        start: for a folder, that of the same adapter before its first step.
 
     Raises:
         UserError: `name` is none of these, or several.
     """
     path = Path(name)
+    if not path.exists() and (stepped := re.fullmatch(r"(.+)@(\d+)", name)):
+        path, name, step = Path(stepped[1]), stepped[1], int(stepped[2])
     if step is not None and (path / CONFIG).is_file():
         raise UserError(f"step={step}: {name} is one adapter and has no steps: leave step out, or give the run and arm")
     meanings = {
@@ -159,13 +195,15 @@ def find_adapter(name: str, run: RunDirectory | None, step: int | None) -> Adapt
         "a run directory": (path / RECORD).is_file(),
         "an adapter folder": (path / CONFIG).is_file(),
     }
+    if start and not meanings["an adapter folder"]:
+        raise UserError(f"the start {start} is given for {name}, and only an adapter folder needs one: leave it out")
     match [meaning for meaning, holds in meanings.items() if holds]:
         case ["an arm"] if run is not None:
             return run.adapter(name, step)
         case ["a run directory"]:
             return _only_arm(RunDirectory(path), step)
         case ["an adapter folder"]:
-            return load_adapter(path)
+            return load_adapter(path, start)
         case []:
             arms = f"an arm of {run.path} (it has {list(run.arms)})" if run else "an arm, since no run is given"
             raise UserError(f"{name} is not {arms}, nor a run directory, nor a folder with {CONFIG}: give one of them")

@@ -1,105 +1,180 @@
-"""Two adapters → tables: φ in every cell of every site, and what is known of each site by itself."""
+"""Pairs of adapters → tables: φ in every cell of every site, what each pair shares, and what each adapter is."""
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from deltaw.adapter import Adapter, Site
-from deltaw.chance import random_mean, random_sd
+from deltaw.adapter import Adapter
 from deltaw.cli import UserError
-from deltaw.subspace import numerical_rank, similarity
+from deltaw.measure import BASES, SiteMeasures
+from deltaw.run import RunDirectory
+from deltaw.subspace import similarity
+from deltaw.tables import Cells, head, pair_row, site_rows, width_of
 
-BASIS = "A"  # whose subspaces are compared: the paper's choice
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a compared adapter comes from; the last three are None for one that was not found in a run."""
-
-    name: str
-    folder: str
-    base: str
-    run: str | None
-    step: int | None
-    base_hash: str | None
+SAME_START = 0.3  # mean cosine of the rows of two A's: 0.5 to 1 for one start, also after training; else about 0
+RARE = 0.01  # chance alone gives one of the directions that k_star counts, at any site, in fewer cases
+FROZEN = 1e-2  # of ‖A − A₀‖ / ‖A₀‖: an A that has moved less has hardly been trained
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The two adapters that a table compares."""
+class Pairing:
+    """Two adapters to compare.
 
-    left: Source
-    right: Source
-    warning: str | None  # the adapters name two bases, and no run has recorded that they are one
+    Attributes:
+        cells: whether the table of φ holds their cells; what they share is measured in any case.
+        drawn: whether to measure what the layers' inputs alone give, where a run has kept them.
+    """
+
+    left: Adapter
+    right: Adapter
+    cells: bool = True
+    drawn: bool = True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The tables, for every pair and basis.
+
+    Attributes:
+        phi: a row per cell: left, right (names), step_left, step_right (<NA> outside of a run), layer (from 1),
+            projection, basis, i (directions of `left`, from 1), j (of `right`), phi (in [0, 1]), null_mean, null_sd,
+            p_value (of random subspaces), reason (why phi is NaN, else None).
+        pairs: a row per pair, site and basis: the names and steps as above, layer, projection, basis, width (of the
+            space), rank_left, rank_right (numerical), phi_first φ(1, 1), phi_row φ(1, rank_right), phi_corner
+            φ(rank_left, rank_right); for each of these three null_… (its mean between random subspaces), p_… (their
+            probability to reach it), inputs_… and p_inputs_… (largest of 100 draws from the layer's inputs, and share
+            of the draws that reach it); cos2 (of the principal angles, falling), k_star, k_star_inputs (directions
+            beyond random subspaces, and beyond every draw), reason (why the numbers are NaN, else None), row_cosine.
+        sites: a row per adapter, site and basis: arm, step, layer, projection, module, basis, d_in, d_out, rank,
+            numerical_rank, scale, singular_values, norm, stable_rank, entropy_rank, energy_rank, gaps, moved
+            (‖A − A₀‖ / ‖A₀‖).
+        remarks: what the reader should know of these adapters, a sentence each.
+    """
+
+    phi: pd.DataFrame
+    pairs: pd.DataFrame
+    sites: pd.DataFrame
+    remarks: list[str]
 
 
 log = logging.getLogger(__name__)
 
 
-def compare(left: Adapter, right: Adapter) -> pd.DataFrame:
-    """φ between two adapters of one base, at every site and for every pair of sizes.
+def compare(left: Adapter, right: Adapter, basis: str = "all", device: str = "cpu") -> Comparison:
+    """φ between two adapters of one base, at every site and for every pair of sizes, and what it is by chance.
 
-    Logs a warning where the adapters name two bases and no run tells whether they are one.
-
-    Returns:
-        A row per cell, sites in the order of layer and projection: left, right (names), step_left, step_right
-        (<NA> outside of a run), layer (from 1), projection, basis, i (directions of `left`, from 1), j (of
-        `right`), phi (in [0, 1]; NaN beyond a numerical rank), null_mean, null_sd (φ of random subspaces).
+    Args:
+        left, right: `i` counts the directions of the left one, `j` of the right one.
+        basis: "A", "update", "input", "output", or "all" that these adapters have.
+        device: where the factors are multiplied, "cpu" or "cuda".
 
     Raises:
-        UserError: the sites or their widths differ, or the runs recorded two different bases.
+        UserError: the sites or their widths differ, the runs recorded two different bases, or the basis is not to
+            be had of these adapters.
     """
-    _check_one_base(left, right)
-    _check_sites(left, right)
-    tables = [_phi(site, left, right) for site in tqdm(left.factors, desc="φ", unit="site", delay=2)]
-    return pd.concat(tables, ignore_index=True).astype({"step_left": "Int64", "step_right": "Int64"})
+    return compare_all([Pairing(left, right)], [basis], device)
+
+
+def compare_all(pairings: Sequence[Pairing], bases: Collection[str], device: str = "cpu") -> Comparison:
+    """As `compare`, of several pairs with the same sites; each adapter is read once, and each pair counted once."""
+    pairings = list({(_key(pairing.left), _key(pairing.right)): pairing for pairing in reversed(pairings)}.values())[
+        ::-1
+    ]
+    for pairing in pairings:
+        check(pairing.left, pairing.right)
+        if warning := base_warning(pairing.left, pairing.right):
+            log.warning(warning)
+    arms = list({_key(arm): arm for pairing in pairings for arm in (pairing.left, pairing.right)}.values())
+    chosen, missing = _bases(arms, bases)
+    numbers = {_key(arm): number for number, arm in enumerate(arms)}
+    run = next((RunDirectory(p.right.origin.run) for p in pairings if p.drawn and p.right.origin), None)
+    level = RARE / len(arms[0].sites)
+    cells = Cells()
+    pairs: list[dict[str, object]] = []
+    sites: list[dict[str, object]] = []
+    for site in tqdm(arms[0].sites, desc="φ", unit="site", delay=2):
+        inputs = run.inputs(site.module) if run else None
+        measures = SiteMeasures(site, arms, chosen, device, inputs)
+        for k in range(len(arms)):
+            sites += site_rows(measures, k)
+        for pairing in pairings:
+            one, other = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
+            pairs += [pair_row(measures, basis, one, other, pairing.drawn, level) for basis in chosen]
+            for basis in chosen if pairing.cells else []:
+                cells.add(
+                    head(measures, basis, one, other), measures.phi(basis, one, other), width_of(measures, basis, one)
+                )
+    tables = {
+        "phi": cells.table(),
+        "pairs": pd.DataFrame(pairs).astype({"step_left": "Int64", "step_right": "Int64"}),
+        "sites": pd.DataFrame(sites).astype({"step": "Int64"}),
+    }
+    return Comparison(**tables, remarks=[*missing, *_remarks(arms, tables["pairs"], tables["sites"])])
+
+
+def _key(arm: Adapter) -> tuple[str, Path]:
+    return arm.name, arm.folder
+
+
+def _bases(arms: Sequence[Adapter], asked: Collection[str]) -> tuple[list[str], list[str]]:
+    """The bases to measure, and for those left out of "all" why."""
+    if unknown := sorted(set(asked) - {*BASES, "all"}):
+        raise UserError(f"basis={unknown}: choose from {', '.join(BASES)} or all")
+    without = [arm.name for arm in arms if arm.start is None]
+    reason = (
+        f"The basis update, A − A₀, needs the factors before the first step, and those of {', '.join(without)} "
+        "are not known: give left_start= or right_start="
+    )
+    if "all" in asked:
+        return [basis for basis in BASES if basis != "update" or not without], [reason] if without else []
+    if "update" in asked and without:
+        raise UserError(reason)
+    return [basis for basis in BASES if basis in asked], []
+
+
+def _remarks(arms: Sequence[Adapter], pairs: pd.DataFrame, sites: pd.DataFrame) -> list[str]:
+    """What the tables show that changes how they are to be read."""
+    remarks = [warning for one, other in pairwise(arms) if (warning := base_warning(one, other))]
+    remarks += [f"{arm.name}: {remark}" for arm in arms for remark in arm.remarks]
+    starts = pairs.groupby(["left", "right"], sort=False).row_cosine.mean()
+    for left, right in starts.index[
+        (starts > SAME_START) & (starts.index.get_level_values(0) != starts.index.get_level_values(1))
+    ]:
+        remarks.append(
+            f"Shared initialisation: the rows of A of {left} and {right} have a mean cosine of "
+            f"{starts[left, right]:.2f}, as after one start; what they share says little of what they learned"
+        )
+    moved = sites[sites.step.fillna(-1) != 0].groupby("arm", sort=False).moved.max()
+    for arm in moved.index[moved < FROZEN]:
+        remarks.append(
+            f"A of {arm} is frozen or nearly so, ‖A − A₀‖ / ‖A₀‖ at most {moved[arm]:.1g}: what it learned is on the "
+            "output side, and on A it is its random start"
+        )
+    return list(dict.fromkeys(remarks))
 
 
 def told_apart(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
-    """The two, under the names of their runs as well where they are called alike."""
+    """The two, under the names of their steps or of their runs as well where they are called alike."""
     if left.name != right.name or not (left.origin and right.origin):
         return left, right
+    if left.origin.run == right.origin.run:
+        return replace(left, name=f"{left.name}@{left.origin.step}"), replace(
+            right, name=f"{right.name}@{right.origin.step}"
+        )
     return (
         replace(left, name=f"{left.origin.run.name}/{left.name}"),
         replace(right, name=f"{right.origin.run.name}/{right.name}"),
     )
 
 
-def describe_sites(left: Adapter, right: Adapter) -> pd.DataFrame:
-    """What each adapter is at each site.
-
-    Returns:
-        A row per side and site: side ("left" or "right"), arm (the adapter's name), step, layer, projection,
-        module, basis, d_in, d_out, rank, numerical_rank, scale (of B A in ΔW), singular_values (of A, largest
-        first).
-    """
-    rows = [
-        _site(side, adapter, site) for side, adapter in (("left", left), ("right", right)) for site in adapter.factors
-    ]
-    return pd.DataFrame(rows).astype({"step": "Int64"})
-
-
-def describe_pair(left: Adapter, right: Adapter) -> Pair:
-    """Who is compared, and what is to be said against it."""
-    return Pair(_source(left), _source(right), _base_warning(left, right))
-
-
-def _source(adapter: Adapter) -> Source:
-    origin = adapter.origin
-    return Source(
-        name=adapter.name,
-        folder=str(adapter.folder),
-        base=adapter.base,
-        run=str(origin.run) if origin else None,
-        step=origin.step if origin else None,
-        base_hash=origin.base_hash if origin else None,
-    )
-
-
-def _base_warning(left: Adapter, right: Adapter) -> str | None:
+def base_warning(left: Adapter, right: Adapter) -> str | None:
+    """What is to be said where the adapters name two bases, and no run has recorded that they are one."""
     if left.base == right.base or (left.origin and right.origin):  # of two origins the hashes agree by now
         return None
     return (
@@ -108,71 +183,39 @@ def _base_warning(left: Adapter, right: Adapter) -> str | None:
     )
 
 
-def _phi(site: Site, left: Adapter, right: Adapter) -> pd.DataFrame:
-    A_left, A_right = left.factors[site].A, right.factors[site].A
-    width = A_left.shape[1]
-    i, j = torch.meshgrid(torch.arange(len(A_left)) + 1, torch.arange(len(A_right)) + 1, indexing="ij")
-    return pd.DataFrame(
-        {
-            "left": left.name,
-            "right": right.name,
-            "step_left": _step(left),
-            "step_right": _step(right),
-            "layer": site.layer,
-            "projection": site.projection,
-            "basis": BASIS,
-            "i": i.flatten(),
-            "j": j.flatten(),
-            "phi": similarity(A_left, A_right).flatten(),
-            "null_mean": random_mean(i, j, width).flatten(),
-            "null_sd": random_sd(i, j, width).flatten(),
-        }
-    )
+def check(left: Adapter, right: Adapter) -> None:
+    """Refuse what cannot be compared.
 
-
-def _site(side: str, adapter: Adapter, site: Site) -> dict[str, object]:
-    factors = adapter.factors[site]
-    singular_values = torch.linalg.svdvals(factors.A.double())
-    return {
-        "side": side,
-        "arm": adapter.name,
-        "step": _step(adapter),
-        "layer": site.layer,
-        "projection": site.projection,
-        "module": site.module,
-        "basis": BASIS,
-        "d_in": factors.A.shape[1],
-        "d_out": factors.B.shape[0],
-        "rank": len(factors.A),
-        "numerical_rank": numerical_rank(singular_values),
-        "scale": factors.scale,
-        "singular_values": singular_values.tolist(),
-    }
-
-
-def _step(adapter: Adapter) -> int | None:
-    return adapter.origin.step if adapter.origin else None
-
-
-def _check_one_base(left: Adapter, right: Adapter) -> None:
+    Raises:
+        UserError: two bases, other sites or widths, or a start that altered the base and is not known.
+    """
     hashes = [adapter.origin.base_hash[:12] if adapter.origin else None for adapter in (left, right)]
     if None not in hashes and hashes[0] != hashes[1]:
         raise UserError(
             f"{left.name} was trained on the base {hashes[0]}…, {right.name} on {hashes[1]}…: compare arms of one base"
         )
-    if warning := _base_warning(left, right):
-        log.warning(warning)
-
-
-def _check_sites(left: Adapter, right: Adapter) -> None:
     for adapter, other in ((left, right), (right, left)):
-        if extra := sorted(adapter.factors.keys() - other.factors.keys()):
+        if adapter.alters_base and adapter.start is None:
+            raise UserError(
+                f"{adapter.name} started with B₀ ≠ 0 and an altered base: its ΔW is B A − B₀ A₀; give the adapter "
+                "saved before the first step by left_start= or right_start="
+            )
+        if extra := sorted(adapter.sites.keys() - other.sites.keys()):
             names = ", ".join(map(str, extra[:4])) + (f" and {len(extra) - 4} more" if len(extra) > 4 else "")
             raise UserError(f"{adapter.name} adapts {names}, {other.name} does not: compare adapters of the same sites")
-    for site, factors in left.factors.items():
-        widths = [(f.A.shape[1], len(f.B)) for f in (factors, right.factors[site])]
+    for site, lora in left.sites.items():
+        widths = [(found.d_in, found.d_out) for found in (lora, right.sites[site])]
         if widths[0] != widths[1]:
             raise UserError(
                 f"{site} maps {widths[0]} (in, out) in {left.name} and {widths[1]} in {right.name}: "
                 "compare adapters of one base"
             )
+
+
+def gaussian_cells(rank: int, width: int) -> pd.DataFrame:
+    """φ of two Gaussian matrices (rank × width) as rows of `Comparison.phi`, in layer 0 at the projection "random"."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(rank, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    cells = Cells()
+    cells.add(("gaussian", "gaussian'", None, None, 0, "random", "A"), similarity(one, other), width)
+    return cells.table()

@@ -1,28 +1,188 @@
-"""The subspaces that LoRA factors span, and the paper's similarity φ of two (arXiv 2106.09685, §7.2)."""
+"""The subspaces that LoRA factors span, and the paper's similarity φ of two (arXiv 2106.09685, §7.2).
+
+One kernel: with the rows of several matrices over one space stacked, all that is asked of them follows from the small
+matrix of the rows' inner products. No basis of the space's own length is kept, nothing of width × width is formed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from torch.nn.functional import pad
 
 NEGLIGIBLE = 1e-6  # of the largest singular value: below it a direction is rounding, not training
+
+# Inner products square the ratio of singular values. A matrix with a smaller ratio is made orthogonal before its
+# products with others are taken: its smallest directions would otherwise be known to less than six digits.
+ILL_CONDITIONED = 1e-3
+
+COLUMNS = 1024  # that are multiplied at once
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For decompositions of small matrices: on a busy machine threads would wait for each other for long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The orthonormal directions D of a matrix X = left · diag(values) · D, by falling singular value.
+
+    Only the k that are above rounding. D itself stays in terms of the rows of a `Stack`.
+    """
+
+    left: Float64[Tensor, "n k"]  # of ΔW: in terms of the other factor's directions
+    values: Float64[Tensor, " k"]
+    place: int  # of X in the stack
+    combination: Float64[Tensor, "rows k"]  # D = combinationᵀ · rows
+
+    @property
+    def coordinates(self) -> Float64[Tensor, "n k"]:
+        """X in terms of its own directions."""
+        return self.left * self.values
+
+    @one_thread()
+    def of_product(self, mixing: Float64[Tensor, "m n"]) -> "Directions":
+        """The directions of `mixing` · X, another matrix over the same rows."""
+        left, values, Vh = torch.linalg.svd(mixing @ self.coordinates, full_matrices=False)
+        k = numerical_rank(values)
+        return Directions(left[:, :k], values[:k], self.place, self.combination @ Vh[:k].T)
+
+
+class Stack:
+    """Matrices over one space, row below row: the directions of each, and the angles between any two.
+
+    Args:
+        matrices: n × width each, n of any size and any precision; all is counted in float64.
+
+    Raises:
+        ValueError: a matrix holds a value that is not finite.
+    """
+
+    def __init__(self, *matrices: Float[Tensor, "_ width"]):
+        ends = list(accumulate(map(len, matrices)))
+        self._slices = [slice(end - len(matrix), end) for end, matrix in zip(ends, matrices, strict=True)]
+        self._products = _products(matrices)
+        self.directions = [self._eigenvectors(place) for place in range(len(matrices))]
+        if ill := [found for found in self.directions if _ill_conditioned(found.values)]:
+            self._refine(list(matrices), ill)
+
+    def cosines(self, one: Directions, other: Directions) -> Float64[Tensor, "k_one k_other"]:
+        """Inner products of the directions of one matrix with those of another."""
+        return one.combination.T @ self._block(one.place, other.place) @ other.combination
+
+    def _refine(self, matrices: list[Tensor], ill: list[Directions]) -> None:
+        """Put the directions of some matrices in the place of their rows, and take the products again."""
+        for found in ill:
+            matrix = matrices[found.place].double()
+            rows = found.combination.T.to(matrix) @ matrix
+            matrices[found.place] = _padded(rows.T, len(matrix)).T
+        self._products = _products(matrices)
+        for found in ill:
+            orthogonal = self._eigenvectors(found.place)
+            self.directions[found.place] = orthogonal.of_product(_padded(found.coordinates, len(found.left)))
+
+    def _block(self, one: int, other: int) -> Float64[Tensor, "n_one n_other"]:
+        return self._products[self._slices[one], self._slices[other]]
+
+    @one_thread()
+    def _eigenvectors(self, place: int) -> Directions:
+        squares, vectors = torch.linalg.eigh(self._block(place, place))
+        values, vectors = squares.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
+        k = numerical_rank(values)
+        return Directions(vectors[:, :k], values[:k], place, vectors[:, :k] / values[:k])
+
+
+def _products(matrices: Sequence[Float[Tensor, "_ width"]]) -> Float64[Tensor, "rows rows"]:
+    """Inner products of all rows of all matrices, a slice of columns at a time: it stays in the processor's cache."""
+    rows, width = sum(map(len, matrices)), matrices[0].shape[1]
+    products = torch.zeros(rows, rows, dtype=torch.float64, device=matrices[0].device)
+    for start in range(0, width, COLUMNS):
+        columns = torch.cat([matrix[:, start : start + COLUMNS].double() for matrix in matrices])
+        products.addmm_(columns, columns.T)
+    if not products.diagonal().isfinite().all():
+        raise ValueError("a factor holds NaN or infinity: it has no directions")
+    return products.cpu()
+
+
+def _padded(columns: Float64[Tensor, "n k"], count: int) -> Float64[Tensor, "n count"]:
+    """`columns`, then columns of zeros."""
+    return pad(columns, (0, count - columns.shape[1]))
+
+
+def _ill_conditioned(values: Float64[Tensor, " k"]) -> bool:
+    return len(values) > 0 and bool(values[-1] < ILL_CONDITIONED * values[0])
 
 
 def numerical_rank(singular_values: Float64[Tensor, " k"]) -> int:
     """How many of the singular values, largest first, are above rounding: 0 to k; 0 for a zero matrix."""
-    return int((singular_values > NEGLIGIBLE * singular_values[0]).sum())
+    return int((singular_values > NEGLIGIBLE * singular_values[:1]).sum())
 
 
-def row_basis(A: Float[Tensor, "rank width"]) -> Float64[Tensor, "rank width"]:
-    """Right-singular vectors of `A`, one a row, in the order of their singular values.
+@one_thread()
+def update_directions(A: Directions, B: Directions) -> tuple[Directions, Directions]:
+    """The input and output directions of B A, its right- and left-singular vectors.
 
-    In double precision, since the singular values of a trained A lie close together. Rows beyond the
-    numerical rank are NaN: any vector of the null space would do there, and none means anything.
+    Args:
+        A: directions of A (r × d_in).
+        B: directions of Bᵀ (r × d_out), in a stack over the output space.
+
+    Returns:
+        Directions in the stack of A and in that of Bᵀ; `values` are the singular values of B A.
     """
-    _, singular_values, Vh = torch.linalg.svd(A.double(), full_matrices=False)
-    rank = numerical_rank(singular_values)
-    basis = torch.full(A.shape, torch.nan, dtype=torch.float64)
-    basis[:rank] = Vh[:rank]
-    return basis
+    left, values, Vh = torch.linalg.svd(B.coordinates.T @ A.coordinates, full_matrices=False)
+    k = numerical_rank(values)
+    left, values, right = left[:, :k], values[:k], Vh[:k].T
+    return (
+        Directions(left, values, A.place, A.combination @ right),
+        Directions(right, values, B.place, B.combination @ left),
+    )
+
+
+def phi(cosines: Float64[Tensor, "k_low k_high"], low: int, high: int) -> Float64[Tensor, "low high"]:
+    """φ for every pair of sizes up to `low` and `high` (Eq. 4), from the cosines of two matrices' directions.
+
+    Returns:
+        φ, dimensionless, within [0, 1]; entry `[i - 1, j - 1]` holds φ(i, j). NaN beyond the numerical ranks k.
+    """
+    k_low, k_high = cosines.shape
+    overlap = cosines.square().cumsum(0).cumsum(1)  # ‖U_iᵀ V_j‖²_F, all i and j at once
+    i, j = torch.arange(1, k_low + 1)[:, None], torch.arange(1, k_high + 1)
+    result = torch.full((low, high), torch.nan, dtype=torch.float64)
+    result[:k_low, :k_high] = (overlap / torch.minimum(i, j)).clamp(max=1)  # rounding can end at 1 + 1e-15
+    return result
+
+
+class Shared(NamedTuple):
+    """What two matrices' directions have in common; k and k' are their numerical ranks."""
+
+    first: Float64[Tensor, "*draws"]  # φ(1, 1)
+    row: Float64[Tensor, "*draws"]  # φ(1, k'): how much of the first direction of the one lies in the whole other
+    corner: Float64[Tensor, "*draws"]  # φ(k, k'): of the whole spans; the mean of cos2
+    cos2: Float64[Tensor, "*draws angles"]  # cos²θ of the min(k, k') principal angles between them, falling
+
+
+@one_thread()
+def shared(cosines: Float64[Tensor, "*draws k_one k_other"]) -> Shared:
+    """The summary of `cosines`, each within [0, 1]; of many draws at once where there are leading dimensions.
+
+    There must be a direction on either side.
+    """
+    squares = cosines.square()
+    cos2 = torch.linalg.svdvals(cosines).square().clamp(max=1)
+    row = squares[..., 0, :].sum(-1).clamp(max=1)
+    return Shared(squares[..., 0, 0].clamp(max=1), row, cos2.mean(-1), cos2)
 
 
 def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high width"]) -> Float64[Tensor, "low high"]:
@@ -33,14 +193,14 @@ def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high wi
         φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j).
 
     It is 1 where one span contains the other, 0 where they are orthogonal, and on average max(i, j) / width
-    between two random spans: the level that a claim has to clear (`deltaw.chance`).
+    between two random spans: the level that a claim has to clear (`chance`).
 
     Returns:
         φ, dimensionless, within [0, 1]; entry `[i - 1, j - 1]` holds φ(i, j). NaN where i or j is beyond the
         numerical rank of its factor.
+
+    Raises:
+        ValueError: a factor holds a value that is not finite.
     """
-    cosines = row_basis(A_low) @ row_basis(A_high).T
-    overlap = cosines.square().cumsum(0).cumsum(1)  # ‖U_iᵀ V_j‖²_F, all i and j at once; a NaN stays in its tail
-    i = torch.arange(1, len(A_low) + 1)[:, None]
-    j = torch.arange(1, len(A_high) + 1)
-    return (overlap / torch.minimum(i, j)).clamp(max=1)  # rounding can end at 1 + 1e-15
+    stack = Stack(A_low, A_high)
+    return phi(stack.cosines(*stack.directions), len(A_low), len(A_high))

@@ -1,4 +1,4 @@
-"""The paper's figures: each made from the tables alone."""
+"""The paper's figures and tables, and one of training: each made from the tables alone."""
 
 from pathlib import Path
 

@@ -1,21 +1,22 @@
 """What the tables say in numbers: levels beside chance, depth, q against v, the structure in i and j.
 
-Everything is about ΔW_q and ΔW_v. Cells beyond a numerical rank have no φ and count nowhere.
+Everything is about the projections chosen. Cells beyond a numerical rank have no φ and count nowhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import permutation_test, spearmanr
 
-from deltaw.chance import random_p
-from deltaw.report.losses import Losses, losses_of
+from deltaw.adapter import Adapter
+from deltaw.family import Tables
+from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
 from deltaw.run import RunDirectory
-from deltaw.study import Pair, Source
-
-RARE = 0.01  # a site is beyond chance where random subspaces are as similar at any of all sites in fewer cases
+from deltaw.study import RARE
+from deltaw.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -72,81 +73,105 @@ class Trend:
 
 @dataclass(frozen=True)
 class Contrast:
-    """ΔW_q against ΔW_v; a correlation is None where φ does not vary."""
+    """The first projection against the second; a correlation is None where φ does not vary."""
 
+    first: str
+    second: str
     correlation: float | None  # of φ over cells (layer, i, j)
     correlation_beyond_chance: float | None  # of φ − chance: without what i and j alone explain
-    difference: float  # mean φ of q − mean φ of v
-    layers_above: int  # in how many layers the mean of q is higher
+    difference: float  # mean φ of the first − mean φ of the second
+    layers_above: int  # in how many layers the mean of the first is higher
     layers: int
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All that `summary.json` holds besides the findings."""
+    """All that `summary.json` holds besides the findings. What is about cells is in the one basis that is drawn."""
 
     left: Side
     right: Side
     basis: str
-    widths: list[int]  # d_in of the sites
-    warning: str | None
+    widths: list[int]  # of the spaces of that basis
+    remarks: list[str]
+    levels: list[Levels]  # by basis
+    controls: list[Control]
+    spectra: list[Spectra]
     layers: list[int]  # that the figure draws
     zoom: int  # largest j of its zoomed panels
     undefined: int  # cells beyond a numerical rank
     ranges: list[tuple[Range, Range]]  # of each drawn site: all j, and j up to `zoom`
     depth: Trend
-    contrast: Contrast
+    contrast: Contrast | None  # of two projections
     cells: list[Cell]
     by_i: list[float]  # φ(i, rank of right) on average over sites, from i = 1
     half_at: int | None  # the first i where that has at most half of its lead over chance at i = 1
-    losses: list[Losses]
+    losses: list[dict[str, Any]]  # rows of `losses_of`
+    amplification: list[dict[str, Any]]  # rows of Table 7
 
     def cell(self, i: int, j: int) -> Cell | None:
         """One of `cells`; None where no site has it, or it was not chosen."""
         return next((cell for cell in self.cells if (cell.i, cell.j) == (i, j)), None)
 
 
-def summarise(phi: pd.DataFrame, sites: pd.DataFrame, pair: Pair, layers: list[int]) -> Summary:
-    """The numbers of one pair.
+def summarise(tables: Tables, subject: Subject, basis: str, projections: Sequence[str], layers: list[int]) -> Summary:
+    """The numbers of left and right, and of left and the controls of right.
 
     Args:
-        phi: the table of φ, with ΔW_q and ΔW_v in each of `layers`.
-        sites: the table of sites.
-        pair: who was compared.
-        layers: those that the figure draws.
+        tables: of `subject`.
+        subject: who was compared.
+        basis: that the figures draw.
+        projections: those to speak of.
+        layers: those that the figure draws; each has all of the projections.
     """
-    phi = phi[phi.projection.isin(["q", "v"])].round({"phi": 9})  # the SVD's own rounding is no structure
+    left, right = subject.left, subject.right
+    pairs, sites = (t[t.projection.isin(projections)] for t in (tables.comparison.pairs, tables.comparison.sites))
+    compared = pairs[(pairs.left == left.name) & (pairs.right == right.name)]
+    phi = tables.cells(subject.pairing, basis, projections)
+    phi = phi.round({"phi": 9})  # the last digits are rounding, no structure
     rank_left, rank_right = int(phi.i.max()), int(phi.j.max())
     zoom = min(rank_left, rank_right)
     defined = phi.dropna(subset="phi")
     by_i = defined[defined.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
-    drawn = [(layer, projection) for layer in layers for projection in ("q", "v")]
+    drawn = [(layer, projection) for layer in layers for projection in projections]
     return Summary(
-        left=_side(pair.left, rank_left),
-        right=_side(pair.right, rank_right),
-        basis=phi.basis.iloc[0],
-        widths=sorted(set(sites.d_in[sites.projection.isin(["q", "v"])])),
-        warning=pair.warning,
+        left=_side(left, rank_left),
+        right=_side(right, rank_right),
+        basis=basis,
+        widths=sorted(set(compared.width[compared.basis == basis])),
+        remarks=tables.comparison.remarks,
+        levels=levels_of(compared),
+        controls=controls_of(pairs, left.name, tables.losses),
+        spectra=spectra_of(sites, [left.name, right.name]),
         layers=layers,
         zoom=zoom,
         undefined=len(phi) - len(defined),
         ranges=[(_range(defined, *site, rank_right), _range(defined, *site, zoom)) for site in drawn],
         depth=_depth(defined),
-        contrast=_contrast(defined),
+        contrast=_contrast(defined, *projections) if len(projections) == 2 else None,
         cells=_cells(defined, rank_left, rank_right),
         by_i=by_i.phi.tolist(),
         half_at=_half_at((by_i.phi - by_i.null_mean).tolist()),
-        losses=losses_of(pair),
+        losses=_records(tables.losses),
+        amplification=_records(tables.amplification),
     )
 
 
-def _side(source: Source, rank: int) -> Side:
-    if source.run is None:
-        return Side(source.name, rank, source.step, source.base, lr=None, lr_tuned=None)
-    run = RunDirectory(Path(source.run))
-    arm = run.arms[source.name.rpartition("/")[2]]
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A dict per row, with None for what is missing."""
+    plain = table.astype(object)
+    return [
+        {str(key): value for key, value in row.items()} for row in plain.where(plain.notna(), None).to_dict("records")
+    ]
+
+
+def _side(adapter: Adapter, rank: int) -> Side:
+    origin = adapter.origin
+    if origin is None:
+        return Side(adapter.name, rank, None, adapter.base, lr=None, lr_tuned=None)
+    run = RunDirectory(origin.run)
+    arm = run.arms[origin.arm]
     tuned = run.best_lr(arm["rank"], arm["seed"]) == arm["lr"]
-    return Side(source.name, rank, source.step, source.base, arm["lr"], tuned)
+    return Side(adapter.name, rank, origin.step, adapter.base, arm["lr"], tuned)
 
 
 def _spread(cells: pd.DataFrame) -> Spread:
@@ -167,8 +192,7 @@ def _cells(phi: pd.DataFrame, rank_left: int, rank_right: int) -> list[Cell]:
 
 
 def _cell(i: int, j: int, sites: pd.DataFrame) -> Cell:
-    p_values = [random_p(*site) for site in sites[["phi", "null_mean", "null_sd"]].itertuples(index=False)]
-    return Cell(i, j, _spread(sites), len(sites), beyond_chance=sum(p < RARE / len(sites) for p in p_values))
+    return Cell(i, j, _spread(sites), len(sites), beyond_chance=int((sites.p_value < RARE / len(sites)).sum()))
 
 
 def _half_at(lead: list[float]) -> int | None:
@@ -194,12 +218,14 @@ def _depth(phi: pd.DataFrame) -> Trend:
     return Trend(len(means), float(spearmanr(order, ranks).statistic), float(test.pvalue))
 
 
-def _contrast(phi: pd.DataFrame) -> Contrast:
-    q, v = (phi[phi.projection == projection] for projection in ("q", "v"))
+def _contrast(phi: pd.DataFrame, first: str, second: str) -> Contrast:
+    q, v = (phi[phi.projection == projection] for projection in (first, second))
     cells = q.merge(v, on=["layer", "i", "j"], suffixes=("_q", "_v"))
     difference = cells.phi_q - cells.phi_v
     by_layer = difference.groupby(cells.layer).mean()
     return Contrast(
+        first=first,
+        second=second,
         correlation=_correlation(cells.phi_q, cells.phi_v),
         correlation_beyond_chance=_correlation(cells.phi_q - cells.null_mean_q, cells.phi_v - cells.null_mean_v),
         difference=difference.mean(),

@@ -1,17 +1,39 @@
 """The summary in words. Every sentence follows from the numbers, whichever way they point."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from deltaw.report.losses import Losses
-from deltaw.report.numbers import RARE, Cell, Spread, Summary
+from deltaw.activations import DRAWS
+from deltaw.report.levels import Control, Level, Levels
+from deltaw.report.numbers import RARE, Cell, Contrast, Spread, Summary
 
 UNLIKELY = 0.05  # a p below it is called a trend
 HARDLY = 0.01  # of φ: a smaller difference is called none
 
+CONTROLS = {
+    "shuffled": "Without the pairing of prompt and completion",
+    "random": "On random tokens instead of completions",
+    "frozen_a": "With A at its start and B alone trained",
+}
+
+MEANINGS = {
+    "A": "the right-singular vectors of A, by falling singular value, as in the paper",
+    "update": "those of A − A₀, what training added to A",
+    "input": "the right-singular vectors of ΔW",
+    "output": "the left-singular vectors of ΔW",
+}
+
 
 def findings(summary: Summary) -> list[str]:
-    """Three sentences: the leading directions, the subspaces as a whole, depth and q against v."""
-    return [_leading(summary), _whole(summary), f"{_depth(summary)}; {_contrast(summary)}."]
+    """Sentences: the verdict, the leading directions, the whole subspaces, depth and projections, each control."""
+    contrast = f"; {_contrast(summary.contrast)}" if summary.contrast else ""
+    return [
+        _verdict(summary),
+        _leading(summary),
+        _whole(summary),
+        f"{_depth(summary)}{contrast}.",
+        *(_without_the_task(summary, control) for control in summary.controls if control.levels),
+    ]
 
 
 def in_words(summary: Summary) -> str:
@@ -25,23 +47,92 @@ def in_words(summary: Summary) -> str:
         "\n".join(f"- {reservation}" for reservation in _reservations(summary)),
         "## What is compared",
         _compared(summary),
+        "## Every basis beside chance, on average over the sites",
+        _bases(summary),
+        *(["## Controls", _controls(summary)] if summary.controls else []),
+        "## Spectra, on average over the sites",
+        _spectra(summary),
         "## The figure",
         _figure(summary),
         "## φ by layer and matrix, over all i",
         _levels(summary),
-        "## Depth, and ΔW_q against ΔW_v",
-        f"{_depth(summary)}. {_contrast(summary)}. {_correlations(summary)}",
+        "## Depth, and one matrix against the other",
+        f"{_depth(summary)}. {_correlations(summary.contrast)}",
         "## Structure in i and j, on average over the sites",
         _structure(summary),
+        *(
+            ["## Against W: Table 7 of the paper", _amplification(summary.amplification)]
+            if summary.amplification
+            else []
+        ),
         *(["## Validation loss", _losses(summary.losses)] if summary.losses else []),
     ]
     return "\n\n".join(sections) + "\n"
 
 
+def _verdict(summary: Summary) -> str:
+    """Whether anything is shared beyond chance, by basis, and by which chance."""
+    if not summary.levels:
+        return "Nothing can be compared: in no basis do both adapters have a direction."
+    names = f"{summary.left.name} and {summary.right.name}"
+    told = [levels for levels in summary.levels if levels.k_star is not None]
+    if not told:
+        return f"Of what {names} share nothing can be told from chance: {summary.levels[0].reason}."
+    beyond = [levels for levels in told if levels.beyond_chance]
+    against = "what the layers' own inputs give" if told[0].sharing_inputs is not None else "random subspaces"
+    if not beyond:
+        return f"Nothing beyond chance: {names} share no direction beyond {against}, in {_bases_named(told)}."
+    counts = "; ".join(_count(levels) for levels in beyond)
+    rest = [levels for levels in told if not levels.beyond_chance]
+    nothing = f"; nothing in {_bases_named(rest)}" if rest else ""
+    return f"{names} share directions beyond {against}: {counts}{nothing}."
+
+
+def _bases_named(levels: Sequence[Levels]) -> str:
+    return (
+        "the basis " + ", ".join(one.basis for one in levels)
+        if len(levels) == 1
+        else "the bases " + ", ".join(one.basis for one in levels)
+    )
+
+
+def _count(levels: Levels) -> str:
+    """How many directions, at how many sites."""
+    if levels.sharing_inputs is not None:
+        where = f"{levels.sharing_inputs} of {levels.sites} sites"
+        return f"on {levels.basis} {levels.k_star_inputs:.1f} on average, at {where}"
+    only = " (random subspaces only)" if levels.basis == "output" else ""
+    return f"on {levels.basis} {levels.k_star:.1f} on average, at {levels.sharing} of {levels.sites} sites{only}"
+
+
+def _without_the_task(summary: Summary, control: Control) -> str:
+    """How much of the gain and of φ appears in a control."""
+    task = {levels.basis: levels for levels in summary.levels}
+    shares = []
+    for levels in control.levels:
+        if levels.basis in ("A", "update") and (own := task.get(levels.basis)):
+            count = (
+                f" and {levels.k_star_inputs:.1f} directions beyond the inputs ({own.k_star_inputs:.1f})"
+                if levels.k_star_inputs is not None and own.k_star_inputs is not None
+                else ""
+            )
+            shares.append(f"on {levels.basis} φ(1, 1) = {levels.first.phi:.3f} ({own.first.phi:.3f}){count}")
+    return (
+        f"{CONTROLS[control.control]}, {control.name} {_gain(control.share)} and shares with {summary.left.name} "
+        f"{'; '.join(shares)}; in brackets what {summary.right.name} shares."
+    )
+
+
+def _gain(share: float | None) -> str:
+    if share is None:
+        return "has no gain to compare"
+    return f"reaches {share:.0%} of the gain in validation loss" if share > 0 else "gains nothing in validation loss"
+
+
 def _leading(summary: Summary) -> str:
     cell = summary.cell(1, 1)
     if cell is None:
-        return "φ(1, 1) is undefined at every site: an A is zero."
+        return f"φ(1, 1) is undefined at every site: on the basis {summary.basis} an adapter has no direction."
     more = "more" if cell.beyond_chance else "no more"
     return (
         f"The leading directions of {summary.left.name} and {summary.right.name} have {more} in common than "
@@ -53,7 +144,7 @@ def _whole(summary: Summary) -> str:
     i, j = summary.left.rank, summary.right.rank
     cell = summary.cell(i, j)
     if cell is None:
-        return f"φ({i}, {j}) is undefined at every site: an A has fewer directions than its rank."
+        return f"φ({i}, {j}) is undefined at every site: an adapter has fewer directions than its rank."
     beyond = "beyond chance" if cell.beyond_chance else "not beyond chance"
     whole = f"Between all {i} and all {j} directions, φ({i}, {j}) is {_level(cell)}, {beyond} {_where(cell)}"
     return "; ".join([whole, *_fall(summary)]) + "."
@@ -100,25 +191,26 @@ def _depth(summary: Summary) -> str:
     return f"Mean φ {'rises' if trend.rho > 0 else 'falls'} with depth ({numbers})"
 
 
-def _contrast(summary: Summary) -> str:
-    contrast = summary.contrast
+def _contrast(contrast: Contrast) -> str:
+    one, other = f"ΔW_{contrast.first}", f"ΔW_{contrast.second}"
     if contrast.layers == 0:
-        return "no cell has a φ of both ΔW_q and ΔW_v"
+        return f"no cell has a φ of both {one} and {other}"
     count = f"{contrast.layers_above} of {_layers(contrast.layers)}"
     if abs(contrast.difference) < HARDLY:
-        return f"ΔW_q and ΔW_v differ by {abs(contrast.difference):.3f} in mean φ, ΔW_q being higher in {count}"
+        return f"{one} and {other} differ by {abs(contrast.difference):.3f} in mean φ, {one} being higher in {count}"
     side = "above" if contrast.difference > 0 else "below"
-    return f"ΔW_q lies {abs(contrast.difference):.3f} {side} ΔW_v in mean φ, being higher in {count}"
+    return f"{one} lies {abs(contrast.difference):.3f} {side} {other} in mean φ, being higher in {count}"
 
 
-def _correlations(summary: Summary) -> str:
-    contrast = summary.contrast
+def _correlations(contrast: Contrast | None) -> str:
+    if contrast is None:
+        return ""
+    first = f"{_contrast(contrast)[0].upper()}{_contrast(contrast)[1:]}. "
     if contrast.correlation is None or contrast.correlation_beyond_chance is None:
-        return "φ does not vary enough over cells for a correlation of the two."
+        return first + "φ does not vary enough over cells for a correlation of the two."
     return (
-        f"Cell by cell (layer, i, j), φ of ΔW_q and of ΔW_v correlate with "
-        f"r = {_signed(contrast.correlation)}; with chance taken off both, φ − max(i, j)/d, with "
-        f"r = {_signed(contrast.correlation_beyond_chance)}."
+        f"{first}Cell by cell (layer, i, j), φ of the two correlate with r = {_signed(contrast.correlation)}; with "
+        f"chance taken off both, φ − max(i, j)/d, with r = {_signed(contrast.correlation_beyond_chance)}."
     )
 
 
@@ -133,21 +225,35 @@ def _signed(number: float) -> str:
 def _reservations(summary: Summary) -> Iterator[str]:
     d = ", ".join(map(str, summary.widths))
     yield (
-        f"Chance is what random subspaces of ℝ^d give, d = {d}: max(i, j)/d on average. A site is beyond chance "
-        f"where they are as similar in fewer than {RARE:.0%} of cases divided by the number of sites."
+        f"Random: what random subspaces of ℝ^d give, d = {d} on the basis {summary.basis}: max(i, j)/d on average. A "
+        f"site is beyond it where they are as similar in fewer than {RARE:.0%} of cases divided by the number of sites."
     )
-    yield (
-        "Two adapters that read the same inputs can share directions for that alone, whatever they learned: "
-        "nothing here excludes it."
-    )
+    if any(levels.sharing_inputs is not None for levels in summary.levels):
+        yield (
+            f"Inputs: {DRAWS} draws in which the larger arm's update combines the layer's own inputs at random; "
+            "a direction is beyond them where it is shared more closely than in every draw."
+        )
+    else:
+        yield "Against random subspaces only: shared input statistics are not excluded."
+    if any(levels.basis == "output" for levels in summary.levels):
+        control = "compare it with the controls" if summary.controls else "that needs a control arm, and there is none"
+        yield f"On the output side no draw from inputs is defined, and random subspaces are a weak opponent: {control}."
+    yield "A and input share φ of the whole spans by algebra, wherever B has full rank: they are not two findings."
+    if any(levels.k_star is not None for levels in summary.levels):
+        yield "k_star counts directions; it is a description at this step, in this basis, against this chance."
+    close = [f"{s.arm} on {s.basis} at {s.arbitrary} of {s.sites} sites" for s in summary.spectra if s.arbitrary]
+    if close:
+        yield (
+            f"The first two singular values lie within 5 % of each other in {', '.join(close)}: there the first "
+            "direction, and φ(1, 1) with it, is arbitrary, while the span is not."
+        )
     if summary.left.lr_tuned is None or summary.right.lr_tuned is None:
         yield "How an adapter that is no arm of a run was trained is not known."
     if summary.left.lr_tuned is False or summary.right.lr_tuned is False:
         yield "Learning rate not tuned per rank."
     if summary.undefined:
-        yield f"{summary.undefined} cells are beyond the numerical rank of an A: they have no φ, nor count."
-    if summary.warning:
-        yield f"Warning: {summary.warning}."
+        yield f"{summary.undefined} cells are beyond the numerical rank of an adapter: they have no φ, nor count."
+    yield from (f"{remark}." for remark in summary.remarks)
 
 
 def _compared(summary: Summary) -> str:
@@ -159,19 +265,75 @@ def _compared(summary: Summary) -> str:
         ["learning rate", *("not known" if side.lr is None else f"{side.lr:g}" for side in sides)],
         ["base", *(side.base or "not known" for side in sides)],
     ]
-    basis = f"Basis {summary.basis}: the right-singular vectors of A, by falling singular value, as in the paper."
-    return _table(["", "left", "right"], rows) + f"\n\n{basis}"
+    bases = "; ".join(
+        f"{basis}: {MEANINGS[basis]}" for basis in dict.fromkeys(["A", *(one.basis for one in summary.levels)])
+    )
+    drawn = f"Bases: {bases}. Cells, figures and the findings about them are those of the basis {summary.basis}."
+    return _table(["", "left", "right"], rows) + f"\n\n{drawn}"
+
+
+def _bases(summary: Summary) -> str:
+    r_left, r_right = summary.left.rank, summary.right.rank
+    names = [f"φ({cell})" for cell in ("1, 1", f"1, {r_right}", f"{r_left}, {r_right}")]
+    head = ["basis", *(name for cell in names for name in (cell, "random", "inputs")), *_counted()]
+    rows = [[levels.basis, *_measures(levels)] for levels in summary.levels]
+    meaning = (
+        "Below `inputs` stands the largest draw, on average. k_star is the number of directions shared beyond random "
+        "subspaces, then beyond every draw from the inputs; in brackets the sites that have one."
+    )
+    reasons = sorted({f"- {one.basis}: {one.reason}" for one in summary.levels if one.reason})
+    return "\n\n".join([meaning, _table(head, rows), *(["\n".join(reasons)] if reasons else [])])
+
+
+def _controls(summary: Summary) -> str:
+    head = ["right", "share of the gain", "basis", "φ(1, 1)", "random", "inputs", "φ(1, r)", "random", "inputs"]
+    head += ["φ(r, r′)", "random", "inputs", *_counted()]
+    rows = [[summary.right.name, "", levels.basis, *_measures(levels)] for levels in summary.levels]
+    for control in summary.controls:
+        share = _percent(control.share)
+        rows += [[control.name, share, levels.basis, *_measures(levels)] for levels in control.levels]
+    return (
+        f"{summary.left.name} against the same rank, seed and learning rate without the task.\n\n{_table(head, rows)}"
+    )
+
+
+def _counted() -> list[str]:
+    return ["k_star", "beyond inputs"]
+
+
+def _measures(levels: Levels) -> list[str]:
+    beyond = "" if levels.k_star_inputs is None else f"{levels.k_star_inputs:.1f} ({levels.sharing_inputs})"
+    k_star = "" if levels.k_star is None else f"{levels.k_star:.1f} ({levels.sharing})"
+    return [*_beside(levels.first), *_beside(levels.row), *_beside(levels.corner), k_star, beyond]
+
+
+def _beside(level: Level) -> list[str]:
+    inputs = "" if level.inputs is None else f"{level.inputs:.3f}"
+    return [f"{level.phi:.3f}", f"{level.random:.3f}", inputs]
+
+
+def _spectra(summary: Summary) -> str:
+    rows = [
+        [one.arm, one.basis, one.rank, f"{one.stable_rank:.1f}", f"{one.entropy_rank:.1f}", f"{one.energy_rank:.1f}"]
+        for one in summary.spectra
+        if one.basis != "output"
+    ]
+    meaning = (
+        "Stable rank ‖·‖²_F / σ₁²; entropy rank exp H(σ² / Σσ²); energy rank, the fewest directions with 90 % of "
+        "‖·‖²_F. Those of ΔW stand in the row `input`."
+    )
+    return f"{meaning}\n\n{_table(['arm', 'basis', 'rank', 'stable', 'entropy', 'energy'], rows)}"
 
 
 def _figure(summary: Summary) -> str:
     i, j = summary.left.rank, summary.right.rank
     layers = ", ".join(map(str, summary.layers))
     return (
-        f"`fig6` has a row for each of the layers {layers} (counted from 1) and four columns: ΔW_q and ΔW_v "
-        f"with j from 1 to {j}, then the same with j from 1 to {summary.zoom}. i runs downward from 1 to {i}, "
-        "j to the right, and one colour scale from 0 to 1 serves all panels. The first two columns leave "
-        "out the cells with j < i, the last two those with j > i (grey-blue). That only halves the view: a cell "
-        "left out of one panel of a site is in its other one, and those with i = j are in both."
+        f"`fig6` has a row for each of the layers {layers} (counted from 1), and in it a panel of each matrix with j "
+        f"from 1 to {j}, then one with j from 1 to {summary.zoom}. i runs downward from 1 to {i}, j to the right, and "
+        "one colour scale from 0 to 1 serves all panels. The wide panels leave out the cells with j < i, the zoomed "
+        "ones those with j > i (grey-blue). That only halves the view: a cell left out of one panel of a site is in "
+        "its other one, and those with i = j are in both. `fig6-times-chance` shows φ / (max(i, j)/d) instead."
     )
 
 
@@ -212,14 +374,13 @@ def _beside_chance(summary: Summary, i: int, j: int) -> list[str]:
     return [f"{cell.phi.mean:.3f}", f"{cell.phi.chance:.3f}"] if cell else ["", ""]
 
 
-def _losses(losses: list[Losses]) -> str:
+def _losses(losses: Sequence[dict[str, Any]]) -> str:
     rows = [
         [
-            arm.arm,
-            arm.control or "",
-            f"{arm.start:.4f}",
-            f"{arm.end:.4f}",
-            "" if arm.share is None else f"{arm.share:.0%}",
+            arm["arm"],
+            arm["control"] or "",
+            *("diverged" if arm[end] is None else f"{arm[end]:.4f}" for end in ("start", "end")),
+            _percent(arm["share"]),
         ]
         for arm in losses
     ]
@@ -229,6 +390,33 @@ def _losses(losses: list[Losses]) -> str:
         "of a control's gain in the gain of the arm that learned the task at the same rank, seed and learning rate."
         f"\n\n{table}"
     )
+
+
+def _percent(share: float | None) -> str:
+    """Of a gain: nothing where it is not known, and no number where there is a loss instead."""
+    if share is None:
+        return ""
+    return f"{share:.0%}" if share > 0 else "none"
+
+
+def _amplification(rows: Sequence[dict[str, Any]]) -> str:
+    names = ["norm_W", "norm_update", "by_update", "by_W", "by_random", "by_random_closed", "factor"]
+    head = [
+        "layer",
+        "matrix",
+        "arm",
+        "‖W‖",
+        "‖ΔW‖",
+        "U, V of ΔW",
+        "of W",
+        "random",
+        "r‖W‖/√(d_out d_in)",
+        "‖ΔW‖/‖UᵀWVᵀ‖",
+    ]
+    lines = [
+        [row["layer"], f"ΔW_{row['projection']}", row["arm"], *(f"{row[name]:.3f}" for name in names)] for row in rows
+    ]
+    return f"Frobenius norms; the three columns from the sixth on are ‖UᵀWVᵀ‖.\n\n{_table(head, lines)}"
 
 
 def _table(names: list[str], rows: Sequence[Sequence[object]]) -> str:

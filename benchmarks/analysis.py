@@ -1,0 +1,326 @@
+"""What comparing adapters of GPT-3's shape costs, beside other ways to the same numbers, all measured in one run.
+
+python benchmarks/analysis.py > benchmarks/analysis.md
+python benchmarks/analysis.py --keep FOLDER --layers 4 --width 1024
+
+Makes a rank-8 and a rank-64 adapter of q and v and their starts, 2.7 GB, in FOLDER or for this run alone. Every job is
+done three times, each in a Python process of its own with its imports done and the files in the page cache; the
+fastest counts. Gradience is measured where it is installed (`pip install gradience`).
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from math import log2
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANKS = (8, 64)
+SHARED = 4  # directions that both adapters learn at a site
+REPEATS = 3
+IMPORT = "from deltaw import compare, load_adapter"
+DENSE = (1024, 2048)  # widths at which a dense SVD of ΔW is timed
+ANALYZE = Path(__file__).resolve().parent.parent / "analyze.py"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+
+Cost = dict[str, Any]  # "seconds"; "megabytes" where memory was measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--keep", type=Path, help="folder for the adapters; those that are there are used again")
+    parser.add_argument("--layers", type=int, default=96)
+    parser.add_argument("--width", type=int, default=12288)
+    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)  # what a child process is told to do
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        args.keep = (args.keep or Path(temporary)).resolve()
+        JOBS[args.job](args) if args.job else report(args)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Measure everything, and print it as Markdown."""
+    child(args, "make")
+    size = sum((folder(args, rank) / WEIGHTS).stat().st_size for rank in RANKS)
+    imports = [child(args, "imports") for _ in range(REPEATS)]
+    print(f"# Comparing r={RANKS[0]} with r={RANKS[1]}: q and v of {args.layers} layers of width {args.width}\n")
+    print(f"{processor()}, {os.cpu_count()} cores, {imports[0]['threads']} threads, torch {imports[0]['version']}.")
+    print(f"Two adapters in float32, {size / 1e6:,.0f} MB; the fastest of {REPEATS}.\n")
+    print(row("what", "seconds", "memory in MB", "time, ours = 1"))
+    print(row("---", "---:", "---:", "---:"))
+    for name, before in (("import torch", ""), ("import deltaw", " after that"), (IMPORT, " after both")):
+        print(row(f"`{name}`{before}", f"{min(cost[name] for cost in imports):.2f}", "", ""))
+
+    ours = best(args, "compare_a")
+    show("φ on A: `compare(left, right, 'A')`", ours, ours)
+    show("φ on A, nothing else: `similarity(A, A)` at every site", best(args, "similarity"), ours)
+    show("φ on A, nothing else: thin SVD of A", best(args, "svd"), ours)
+    show("φ on A, nothing else: QR of Aᵀ, then a small SVD", best(args, "qr"), ours)
+
+    ours, dense = best(args, "compare_output"), best(args, "dense")
+    show("ΔW, output side: `compare(left, right, 'output')`", ours, ours)
+    show("ΔW: dense SVD in float32, both adapters, extrapolated", dense, ours)
+    gradience = find_spec("gradience") is not None
+    tool = f"Gradience {version('gradience')}" if gradience else "Gradience"
+    audit = f"ΔW, output side, principal angles: {tool}, `merge_audit`"
+    if gradience:
+        show(audit, best(args, "gradience"), ours)
+    else:
+        print(row(audit, "not installed", "", ""))
+
+    ours = best(args, "compare_all")
+    show("φ on A, A − A₀, ΔW's input and output side: `compare(left, right, 'all')`", ours, ours)
+    left, right = (folder(args, rank) for rank in RANKS)
+    output = args.keep / "analysis"
+    ours = process(args, [ANALYZE, f"left={left}", f"right={right}", f"output={output}", "exhibits=[fig6]"])
+    show("`python analyze.py`, the whole process: tables of three bases, fig6, summary", ours, ours)
+    if gradience:
+        cost = process(args, ["-m", "gradience.cli", "merge-audit", "--adapter-a", left, "--adapter-b", right])
+        show(f"`gradience merge-audit`, the whole process ({tool})", cost, ours)
+
+    print("\nMemory is the peak of resident memory above that after the imports, of a whole process all of it. Pages")
+    print("of mapped files count: the other ways read through safetensors, which maps them.")
+    power = log2(dense["each"][1] / dense["each"][0])
+    each = ", ".join(f"{seconds:.2f} s at width {width}" for seconds, width in zip(dense["each"], DENSE, strict=True))
+    print(f"\nOne dense SVD took {each} (a power of {power:.1f} of the width); the rest is the cube of the width.")
+    print(f"\nLargest difference of φ on A from that of `compare`: {', '.join(differences(args))}.")
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def row(*entries: object) -> str:
+    return "| " + " | ".join(map(str, entries)) + " |"
+
+
+def show(what: str, cost: Cost, ours: Cost) -> None:
+    """Print what a job cost, and its time beside that of ours."""
+    numbers = cost["seconds"], cost["seconds"] / ours["seconds"]
+    seconds, ratio = (f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in numbers)
+    print(row(what, seconds, f"{cost['megabytes']:,.0f}" if "megabytes" in cost else "", ratio), flush=True)
+
+
+def differences(args: argparse.Namespace) -> Iterator[str]:
+    import numpy as np
+
+    ours = np.load(args.keep / "compare_a.npy")
+    for job in ("similarity", "svd", "qr"):
+        yield f"{job} {np.abs(np.load(args.keep / f'{job}.npy') - ours).max():.0e}"
+
+
+def child(args: argparse.Namespace, job: str) -> Cost:
+    """What a job printed, done in a fresh process."""
+    print(job, file=sys.stderr, flush=True)
+    shape = [f"--keep={args.keep}", f"--layers={args.layers}", f"--width={args.width}"]
+    done = subprocess.run([sys.executable, __file__, f"--job={job}", *shape], check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def best(args: argparse.Namespace, job: str) -> Cost:
+    return min((child(args, job) for _ in range(REPEATS)), key=lambda cost: cost["seconds"])
+
+
+def process(args: argparse.Namespace, words: list[str | Path]) -> Cost:
+    """What a whole Python process cost at best, started where there are no runs."""
+    costs = []
+    for _ in range(REPEATS):
+        print(*words, file=sys.stderr, flush=True)
+        start = perf_counter()
+        started = subprocess.Popen([sys.executable, *words], cwd=args.keep, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(started.pid, 0)
+        if status:
+            sys.exit("it failed")
+        costs.append({"seconds": perf_counter() - start, "megabytes": usage.ru_maxrss * MAXRSS_BYTES / 1e6})
+    return min(costs, key=lambda cost: cost["seconds"])
+
+
+@contextmanager
+def measured() -> Iterator[None]:
+    """Print what the block cost."""
+    before, start = peak(), perf_counter()
+    yield
+    print(json.dumps({"seconds": perf_counter() - start, "megabytes": (peak() - before) / 1e6}))
+
+
+def peak() -> int:
+    """Bytes. A process begins with what its parent had, so that `main` itself imports nothing large."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+
+
+def folder(args: argparse.Namespace, rank: int, start: bool = False) -> Path:
+    return args.keep / f"{args.layers}x{args.width}-r{rank}{'-start' if start else ''}"
+
+
+def modules(args: argparse.Namespace) -> list[str]:
+    """In the order of the sites."""
+    layers = (f"base_model.model.model.layers.{layer}.self_attn" for layer in range(args.layers))
+    return [f"{layer}.{projection}_proj" for layer in layers for projection in "qv"]
+
+
+def make(args: argparse.Namespace) -> None:
+    """The adapters and their starts, where they are not there yet; and the files into the page cache.
+
+    A is the usual start, and a tenth as large what was learned: a few directions that all ranks share, and noise.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    for rank in RANKS:
+        if (folder(args, rank) / CONFIG).exists():
+            for path in (folder(args, rank), folder(args, rank, start=True)):
+                (path / WEIGHTS).read_bytes()
+            continue
+        final, start = {}, {}
+        for number, module in enumerate(modules(args)):
+            common = torch.Generator().manual_seed(number)
+            own = torch.Generator().manual_seed(number + 10_000 * rank)
+            shared = torch.randn(SHARED, args.width, generator=common)
+            learned = torch.randn(rank, SHARED, generator=own) @ shared + torch.randn(rank, args.width, generator=own)
+            A = torch.empty(rank, args.width).uniform_(-1, 1, generator=own) / args.width**0.5
+            start[f"{module}.lora_A.weight"] = A
+            start[f"{module}.lora_B.weight"] = torch.zeros(args.width, rank)
+            final[f"{module}.lora_A.weight"] = A + 0.1 * learned / args.width**0.5
+            final[f"{module}.lora_B.weight"] = 0.01 * torch.randn(args.width, rank, generator=own)
+        config = {"peft_type": "LORA", "base_model_name_or_path": f"{args.layers}x{args.width}", "r": rank}
+        config |= {"lora_alpha": rank, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+        for tensors, path in ((start, folder(args, rank, start=True)), (final, folder(args, rank))):
+            path.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, path / WEIGHTS)
+            (path / CONFIG).write_text(json.dumps(config))  # last: a killed run leaves no adapter that counts
+    print("{}")
+
+
+def imports(_: argparse.Namespace) -> None:
+    times = [perf_counter()]
+    import torch
+
+    times.append(perf_counter())
+    import deltaw  # noqa: F401
+
+    times.append(perf_counter())
+    from deltaw import compare, load_adapter  # noqa: F401
+
+    times.append(perf_counter())
+    seconds = {name: times[k + 1] - times[k] for k, name in enumerate(("import torch", "import deltaw", IMPORT))}
+    print(json.dumps(seconds | {"version": torch.__version__, "threads": torch.get_num_threads()}))
+
+
+def compare_a(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from deltaw import compare, load_adapter
+
+    with measured():
+        left, right = (load_adapter(folder(args, rank)) for rank in RANKS)
+        table = compare(left, right, basis="A").phi
+    np.save(args.keep / "compare_a.npy", table.phi.to_numpy().reshape(-1, *RANKS))
+
+
+def compare_output(args: argparse.Namespace) -> None:
+    from deltaw import compare, load_adapter
+
+    with measured():
+        left, right = (load_adapter(folder(args, rank)) for rank in RANKS)
+        compare(left, right, basis="output")
+
+
+def compare_all(args: argparse.Namespace) -> None:
+    from deltaw import compare, load_adapter
+
+    with measured():
+        left, right = (load_adapter(folder(args, rank), start=folder(args, rank, start=True)) for rank in RANKS)
+        compare(left, right, basis="all")
+
+
+def similarity(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from deltaw import load_adapter, similarity
+
+    with measured():
+        left, right = (load_adapter(folder(args, rank)) for rank in RANKS)
+        found = [similarity(left.A(site), right.A(site)) for site in left.sites]
+    np.save(args.keep / "similarity.npy", np.stack(found))
+
+
+def textbook(args: argparse.Namespace) -> None:
+    """φ by the right-singular vectors themselves, as `args.job` finds them: "svd" or "qr"."""
+    import numpy as np
+    import torch
+    from safetensors import safe_open
+
+    def directions(A: "Tensor") -> "Tensor":
+        if args.job == "svd":
+            return torch.linalg.svd(A.double(), full_matrices=False).Vh
+        Q, R = torch.linalg.qr(A.double().T)
+        return torch.linalg.svd(R.T).Vh @ Q.T
+
+    i, j = (torch.arange(1, rank + 1) for rank in RANKS)
+    smaller = torch.minimum(i[:, None], j)
+    with measured():
+        found = []
+        with (
+            safe_open(folder(args, RANKS[0]) / WEIGHTS, "pt") as left,
+            safe_open(folder(args, RANKS[1]) / WEIGHTS, "pt") as right,
+        ):
+            for module in modules(args):
+                low, high = (directions(file.get_tensor(f"{module}.lora_A.weight")) for file in (left, right))
+                found.append((low @ high.T).square().cumsum(0).cumsum(1) / smaller)
+    np.save(args.keep / f"{args.job}.npy", np.stack(found))
+
+
+def dense(args: argparse.Namespace) -> None:
+    import torch
+
+    each = []
+    for width in DENSE:
+        update = torch.randn(width, RANKS[1]) @ torch.randn(RANKS[1], width)
+        start = perf_counter()
+        torch.linalg.svd(update)
+        each.append(perf_counter() - start)
+    times = len(RANKS) * len(modules(args))
+    print(json.dumps({"seconds": times * each[-1] * (args.width / DENSE[-1]) ** 3, "each": each}))
+
+
+def gradience(args: argparse.Namespace) -> None:
+    from gradience.vnext.merge import merge_audit  # type: ignore[import-not-found]
+
+    with measured():
+        merge_audit(*(folder(args, rank) for rank in RANKS))
+
+
+JOBS = {
+    "make": make,
+    "imports": imports,
+    "compare_a": compare_a,
+    "compare_output": compare_output,
+    "compare_all": compare_all,
+    "similarity": similarity,
+    "svd": textbook,
+    "qr": textbook,
+    "dense": dense,
+    "gradience": gradience,
+}
+
+
+if __name__ == "__main__":
+    main()

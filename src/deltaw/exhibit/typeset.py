@@ -1,0 +1,78 @@
+"""Tables as figures: rules and no grid, names to the left, numbers aligned."""
+
+import textwrap
+from math import floor, inf, isfinite, log10
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.textpath import TextPath
+
+from deltaw.exhibit.panel import NOTE, TITLE, WIDTH
+
+MARGIN, ROW = 0.2, 0.18  # inches: the sides of the page, from line to line
+NARROW, BROAD = 0.1, 0.32  # inches: between two columns, at least and at most
+TEXT = 8  # points
+HEAVY, LIGHT = 0.9, 0.5  # points: rules
+
+
+class Sheet:
+    """A table that is written from the top down; `rows` are all its lines of one text per column, to measure them."""
+
+    def __init__(self, title: str, rows: list[list[str]]) -> None:
+        self.widths = [max(map(_inches, column)) for column in zip(*rows, strict=True)]
+        spaces = len(self.widths) - 1
+        gap = min(max((WIDTH - 2 * MARGIN - sum(self.widths)) / max(spaces, 1), NARROW), BROAD)
+        table = sum(self.widths) + spaces * gap
+        self.page = max(WIDTH, table + 2 * MARGIN)
+        self.left = (self.page - table) / 2
+        self.rights = self.left + np.cumsum(self.widths) + gap * np.arange(spaces + 1)
+        self.figure = Figure()
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.page))  # in inches, from the left and top
+        self.axes.set_axis_off()
+        self.axes.text(self.page / 2, 0.25, title, fontsize=TITLE, ha="center", va="baseline")
+        self.y = 0.35
+
+    def row(self, texts: list[str]) -> list[Text]:
+        """A line with a text in each column: the first to the left, the others to the right."""
+        self.y += ROW
+        ends = [(self.left, "left"), *((right, "right") for right in self.rights[1:])]
+        return [
+            self.axes.text(x, self.y, text, fontsize=TEXT, ha=side, va="baseline")
+            for text, (x, side) in zip(texts, ends, strict=False)
+        ]
+
+    def over(self, text: str, first: int, last: int) -> None:
+        """A line with one text over the columns `first` to `last`, counted from 0, and a rule under it."""
+        self.y += ROW
+        ends = self.rights[first] - self.widths[first], self.rights[last]
+        self.axes.text(sum(ends) / 2, self.y, text, fontsize=TEXT, ha="center", va="baseline")
+        self.axes.plot(ends, [self.y + 0.4 * ROW] * 2, color="black", linewidth=LIGHT)
+        self.y += 0.2 * ROW
+
+    def rule(self, weight: float) -> None:
+        """A rule over the whole width."""
+        self.y += 0.4 * ROW
+        self.axes.plot([self.left, self.rights[-1]], [self.y] * 2, color="black", linewidth=weight)
+        self.y += 0.1 * ROW
+
+    def done(self, note: str) -> Figure:
+        """The figure, with `note` in small type under the table."""
+        lines = textwrap.wrap(note, int(17 * (self.rights[-1] - self.left)))
+        self.axes.text(self.left, self.y + 0.1, "\n".join(lines), fontsize=NOTE, va="top", linespacing=1.3)
+        down = self.y + 0.25 + 0.14 * len(lines)
+        self.axes.set_ylim(down, 0)
+        self.figure.set_size_inches(self.page, down)
+        return self.figure
+
+
+def numbers(values: "pd.Series[float]", least: int) -> list[str]:
+    """All with as many decimals as give the smallest two digits, from `least` to 5; "–" for what is not a number."""
+    smallest = min((abs(value) for value in values if isfinite(value) and value), default=inf)
+    decimals = min(max(least, 1 - floor(log10(smallest))), 5) if isfinite(smallest) else least
+    return [f"{value:.{decimals}f}" if isfinite(value) else "–" for value in values]
+
+
+def _inches(text: str) -> float:
+    return float(TextPath((0, 0), text, size=TEXT).get_extents().width) / 72 if text else 0.0

@@ -1,0 +1,206 @@
+"""The exhibits of one analysis: the pairs and tables that they need, and how each is drawn from the tables."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+
+from deltaw.adapter import Adapter, Site
+from deltaw.against_base import RANDOM, against_base
+from deltaw.cli import UserError
+from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
+from deltaw.exhibit.panel import PAPER, TIMES_CHANCE, Scale
+from deltaw.run import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
+from deltaw.study import Comparison, Pairing, compare_all, gaussian_cells
+from deltaw.subject import Subject
+
+GRIDS = ("fig3", "fig4", "fig6", "fig7", "fig8")  # of φ: drawn on the paper's scale, and in times chance
+EXHIBITS = (*GRIDS, "table6", "table7", "evolution")
+SEEDS = ("fig4", "fig7")
+AGAINST_BASE = ("fig8", "table7")
+
+
+def asked_for(cfg: DictConfig) -> list[str]:
+    """The exhibits as a list: one may be given by itself, as exhibits=all."""
+    return [cfg.exhibits] if isinstance(cfg.exhibits, str) else list(cfg.exhibits or [])
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All that exhibits and summary are made from.
+
+    Attributes:
+        phi: the cells of `comparison`, and those of arms against W and of two Gaussian matrices.
+        comparison: of left and right, of left and the controls of right, and of what exhibits need besides.
+        losses: a row per arm of the runs: see `losses_of`.
+        amplification: a row per arm and projection at one layer: see `against_base`.
+    """
+
+    phi: pd.DataFrame
+    comparison: Comparison
+    losses: pd.DataFrame
+    amplification: pd.DataFrame
+
+    def cells(self, pairing: Pairing, basis: str, projections: Collection[str]) -> pd.DataFrame:
+        """φ of one pair in one basis, at the sites of some projections, in the order of these."""
+        phi = self.phi[(self.phi.left == pairing.left.name) & (self.phi.right == pairing.right.name)]
+        phi = phi[phi.basis == basis]
+        return pd.concat([phi[phi.projection == projection] for projection in projections])
+
+    def write(self, folder: Path) -> None:
+        """A Parquet file for each table that has rows."""
+        tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites}
+        for name, table in (tables | {LOSSES: self.losses, AMPLIFICATION: self.amplification}).items():
+            if len(table):
+                table.to_parquet(folder / name, index=False)
+
+
+class Family:
+    """What was asked for of one subject.
+
+    Attributes:
+        layers: that figures of several layers show.
+        middle: the layer that the others show.
+        basis: that the figures draw.
+        projections: of those asked for, the ones that are adapted somewhere.
+        left_out: of what was asked for, what cannot be made, and why.
+
+    Raises:
+        UserError: an exhibit that was named needs what the subject does not have, or no layer has these projections.
+    """
+
+    def __init__(self, subject: Subject, cfg: DictConfig):
+        self.subject, self.cfg = subject, cfg
+        self.basis = "A" if cfg.basis == "all" else cfg.basis
+        adapted = pd.DataFrame([(site.layer, site.projection) for site in subject.left.sites])
+        adapted.columns = ["layer", "projection"]
+        self.projections = [name for name in cfg.projections if name in set(adapted.projection)]
+        self.left_out = [
+            f"projections: {name} is adapted nowhere" for name in cfg.projections if name not in self.projections
+        ]
+        if not self.projections:
+            raise UserError(f"projections={cfg.projections}: the adapters have {sorted(set(adapted.projection))}")
+        adapted = adapted[adapted.projection.isin(self.projections)]
+        self.layers = fig6.layers_to_draw(adapted, list(cfg.layers) if cfg.layers else None)
+        counts = adapted.layer.value_counts()
+        complete = sorted(int(layer) for layer in counts.index[counts == len(self.projections)])
+        self.middle = cfg.layers[0] if cfg.layers else complete[(len(complete) - 1) // 2]
+        self.pairings: dict[str, list[Pairing]] = {}
+        asked = asked_for(cfg)
+        for exhibit in EXHIBITS if "all" in asked else asked:
+            try:
+                self.pairings[exhibit] = self._needed(exhibit)
+            except UserError as error:
+                if exhibit in asked:
+                    raise
+                self.left_out.append(f"{exhibit} is left out: {error}")
+
+    def tables(self) -> Tables:
+        """All that the exhibits and the summary are made from."""
+        subject, cfg = self.subject, self.cfg
+        pairings = [subject.pairing, *subject.controls(), *(p for needed in self.pairings.values() for p in needed)]
+        comparison = compare_all(pairings, [cfg.basis], cfg.device)
+        phi, rows = [comparison.phi], []
+        if "fig4" in self.pairings:
+            lora = next(iter(self.pairings["fig4"][0].left.sites.values()))
+            phi.append(gaussian_cells(lora.rank, lora.d_in))
+        if {*AGAINST_BASE} & self.pairings.keys():
+            for site in self._middle_sites():
+                cells, row = against_base(site, subject.weight(site), subject.ranks(), cfg.device)
+                phi.append(cells)
+                rows.append(row)
+        amplification = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+        return Tables(pd.concat(phi, ignore_index=True), comparison, subject.losses, amplification)
+
+    def record(self, tables: Tables) -> dict[str, Any]:
+        """What the tables hold, for `tables.json`."""
+        pairs = tables.comparison.pairs
+        named = pairs[["left", "right", "step_left", "step_right"]].drop_duplicates().astype(object)
+        sides = (self.subject.left, self.subject.right)
+        return {
+            "left": _source(sides[0]),
+            "right": _source(sides[1]),
+            "pairs": named.where(named.notna(), None).to_dict("records"),
+            "bases": list(dict.fromkeys(pairs.basis)),
+            "exhibits": list(self.pairings),
+            "left_out": self.left_out,
+            "layers": self.layers,
+            "middle": self.middle,
+            "projections": self.projections,
+            "remarks": tables.comparison.remarks,
+        }
+
+    def figures(self, tables: Tables) -> Iterator[tuple[str, Figure]]:
+        """Name and figure of every exhibit; a grid of φ in two variants."""
+        for exhibit in self.pairings:
+            if exhibit in GRIDS:
+                yield exhibit, self._grid(exhibit, tables, PAPER)
+                yield f"{exhibit}-times-chance", self._grid(exhibit, tables, TIMES_CHANCE)
+            elif exhibit == "table6":
+                yield exhibit, table6.draw(tables.losses)
+            elif exhibit == "table7":
+                yield exhibit, table7.draw(tables.amplification)
+            else:
+                pairs = tables.comparison.pairs
+                of_one_arm = (pairs.left == pairs.right) & (pairs.step_left != pairs.step_right)
+                chosen = pairs.projection.isin(self.projections) & (pairs.basis == self.basis)
+                yield exhibit, evolution.draw(pairs[of_one_arm & chosen])
+
+    def _grid(self, exhibit: str, tables: Tables, scale: Scale) -> Figure:
+        shown = self.basis, self.projections
+        match exhibit:
+            case "fig3":
+                return fig3.draw(tables.cells(self.subject.pairing, *shown), self.middle, scale)
+            case "fig6":
+                return fig6.draw(tables.cells(self.subject.pairing, *shown), self.layers, scale)
+            case "fig4":
+                random = tables.phi[tables.phi.projection == RANDOM]
+                return fig4.draw(tables.cells(self.pairings["fig4"][0], *shown), random, self.middle, scale)
+            case "fig7":
+                return fig7.draw(tables.cells(self.pairings["fig7"][0], *shown), self.layers, scale)
+        W = tables.phi[(tables.phi.left == "W") & (tables.phi.projection == self.projections[0])]
+        arms = {f"r={rank}": W[W.right == arm] for arm, rank in self._largest_ranks()}
+        return fig8.draw(arms | {RANDOM: W[W.right == RANDOM]}, self.middle, scale)
+
+    def _needed(self, exhibit: str) -> list[Pairing]:
+        """The pairs that an exhibit needs besides left and right."""
+        if exhibit in SEEDS:
+            return [self.subject.two_seeds()]
+        if exhibit == "evolution":
+            return self.subject.over_time()
+        if exhibit in AGAINST_BASE:
+            for site in self._middle_sites():
+                self.subject.find_weight(site)
+        if exhibit == "table6" and not len(self.subject.losses):
+            raise UserError(
+                f"validation losses are recorded in runs, and {self.subject.left.name} and {self.subject.right.name} "
+                "are of none"
+            )
+        return []
+
+    def _largest_ranks(self) -> list[tuple[str, int]]:
+        """Name and rank of the arms that Figure 8 shows: at most the three of largest rank, as the paper's 4, 8, 64."""
+        site = self._middle_sites()[0]
+        return [(arm.name, arm.sites[site].rank) for arm in self.subject.ranks()[-3:]]
+
+    def _middle_sites(self) -> list[Site]:
+        chosen = self.projections
+        return [site for site in self.subject.left.sites if site.layer == self.middle and site.projection in chosen]
+
+
+def _source(adapter: Adapter) -> dict[str, Any]:
+    """Where a compared adapter comes from; None for what is not known outside of a run."""
+    origin = adapter.origin
+    return {
+        "name": adapter.name,
+        "folder": str(adapter.folder),
+        "base": adapter.base,
+        "run": str(origin.run) if origin else None,
+        "arm": origin.arm if origin else None,
+        "step": origin.step if origin else None,
+        "base_hash": origin.base_hash if origin else None,
+    }

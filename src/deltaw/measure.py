@@ -1,0 +1,163 @@
+"""All that is measured at one site: the directions of every adapter in every basis, and what two of them share."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from deltaw.activations import drawn_cosines
+from deltaw.adapter import Adapter, Site
+from deltaw.subspace import NEGLIGIBLE, Directions, Shared, Stack, phi, shared, update_directions
+
+# Whose subspaces are compared: of A (the paper's choice), of A − A₀, and the right- and left-singular vectors of ΔW.
+BASES = ("A", "update", "input", "output")
+
+_STACK = {"A": "inner", "input": "inner", "update": "update", "output": "outer"}
+
+
+class SiteMeasures:
+    """One site of several adapters, read once.
+
+    The adapters are known by their number. Where one altered its base (B₀ ≠ 0), ΔW is B A − B₀ A₀.
+
+    Args:
+        site: a site of all of them.
+        adapters: at least one.
+        bases: of `BASES`; "update" has nothing for an adapter whose start is not known.
+        device: where the factors are multiplied.
+        inputs: token inputs of the module, for the level that they alone give.
+
+    Raises:
+        UserError: a factor cannot be read, or holds a value that is not finite.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        adapters: Sequence[Adapter],
+        bases: Collection[str],
+        device: str = "cpu",
+        inputs: Float[Tensor, "tokens d_in"] | None = None,
+    ):
+        self.site, self.adapters, self.bases = site, adapters, bases
+        sources = {arm.folder: arm for arm in adapters}
+        if inputs is not None or "update" in bases or any(arm.alters_base for arm in adapters):
+            sources |= {arm.start.folder: arm.start for arm in adapters if arm.start}
+        self._A = {folder: arm.A(site).to(device) for folder, arm in sources.items()}
+        self._given = [] if inputs is None else [inputs.to(device)]
+        self._stacks: dict[str, Stack] = {}
+        self._directions: dict[tuple[str, int], Directions] = {}
+        self._starts: dict[int, Directions] = {}
+        self._stack_inner()
+        if "update" in bases:
+            self._stack_updates()
+        if {"input", "output"} & set(bases):
+            self._stack_outer(device)
+
+    def directions(self, basis: str, number: int) -> Directions | None:
+        """Of one adapter in one basis, `values` those of the matrix itself; None where its start would be needed."""
+        return self._directions.get((basis, number))
+
+    def cosines(self, basis: str, one: int, other: int) -> Float64[Tensor, "k_one k_other"] | None:
+        """Between the directions of two adapters; None where one of them has none in this basis."""
+        first, second = self.directions(basis, one), self.directions(basis, other)
+        return self._stacks[_STACK[basis]].cosines(first, second) if first and second else None
+
+    def phi(self, basis: str, one: int, other: int) -> Float64[Tensor, "low high"]:
+        """φ for every pair of sizes that the directions of two adapters can have, which both have the basis."""
+        cosines = self.cosines(basis, one, other)
+        assert cosines is not None
+        return phi(cosines, self._size(basis, one), self._size(basis, other))
+
+    def drawn(self, basis: str, one: int, other: int) -> Shared | None:
+        """What is shared where the larger of two adapters is redrawn from the inputs; None where that is not defined.
+
+        That is without inputs, on the output side, and where the larger has no known start, altered its base or never
+        moved from its start.
+        """
+        larger, smaller = (other, one) if self._rank(other) >= self._rank(one) else (one, other)
+        fixed, start = self.directions(basis, smaller), self._start(larger)
+        redrawable = basis != "output" and start is not None and not self.adapters[larger].alters_base
+        if not self._given or not redrawable or not fixed or not len(fixed.values):
+            return None
+        stack, rank = self._stacks[_STACK[basis]], self._rank(larger)
+        inputs = stack.directions[len(self._numbers(basis))]
+        if basis == "update":
+            cosines = drawn_cosines(stack, fixed, inputs, rank)
+        else:
+            norm = float(self._moved(larger).norm())
+            if norm <= NEGLIGIBLE * float(self._starts[larger].values.norm()):
+                return None  # an A that stayed at its start has no update to redraw
+            B = self._stacks["outer"].directions[larger] if basis == "input" else None
+            cosines = drawn_cosines(stack, fixed, inputs, rank, self._starts[larger], norm, B)
+        return shared(cosines if larger == one else cosines.mT)
+
+    def moved(self, number: int) -> float | None:
+        """‖A − A₀‖_F / ‖A₀‖_F; None where A₀ was not read."""
+        start = self._start(number)
+        return None if start is None else float(self._moved(number).norm() / start.double().norm())
+
+    def row_cosine(self, one: int, other: int) -> float:
+        """Mean cosine of the rows of two A's, row by row up to the smaller rank: near 1 where they started as one."""
+        A, A_other = (self._directions["A", k] for k in (one, other))
+        rows = min(len(A.left), len(A_other.left))
+        products = A.coordinates @ self._stacks["inner"].cosines(A, A_other) @ A_other.coordinates.T
+        norms = A.coordinates.norm(dim=1)[:rows] * A_other.coordinates.norm(dim=1)[:rows]
+        return float((products.diagonal() / norms).mean())
+
+    def _rank(self, number: int) -> int:
+        return self.adapters[number].sites[self.site].rank
+
+    def _size(self, basis: str, number: int) -> int:
+        """Most directions that there can be: of B A − B₀ A₀ twice the rank."""
+        doubled = self.adapters[number].alters_base and basis in ("input", "output")
+        return 2 * self._rank(number) if doubled else self._rank(number)
+
+    def _start(self, number: int) -> Tensor | None:
+        start = self.adapters[number].start
+        return self._A.get(start.folder) if start else None
+
+    def _moved(self, number: int) -> Float64[Tensor, "rank d_in"]:
+        start = self._start(number)
+        assert start is not None
+        return self._A[self.adapters[number].folder].double() - start
+
+    def _numbers(self, basis: str) -> list[int]:
+        """The adapters of a basis' stack, in its order; after them come the inputs."""
+        everyone = range(len(self.adapters))
+        return [k for k in everyone if self._start(k) is not None] if basis == "update" else list(everyone)
+
+    def _stack_inner(self) -> None:
+        matrices = []
+        for k, arm in enumerate(self.adapters):
+            A, start = self._A[arm.folder], self._start(k)
+            matrices.append(torch.cat([A, start]) if arm.alters_base and start is not None else A)
+        started = {k: start for k in self._numbers("A") if self._given and (start := self._start(k)) is not None}
+        stack = self._stacks["inner"] = Stack(*matrices, *self._given, *started.values())
+        for k, arm in enumerate(self.adapters):
+            found = stack.directions[k]
+            own = torch.eye(self._rank(k), len(found.left), dtype=torch.float64)  # A without A₀
+            self._directions["A", k] = found.of_product(own) if arm.alters_base else found
+        after = len(matrices) + len(self._given)
+        self._starts = {k: stack.directions[after + n] for n, k in enumerate(started)}
+
+    def _stack_updates(self) -> None:
+        numbers = self._numbers("update")
+        stack = self._stacks["update"] = Stack(*map(self._moved, numbers), *self._given)
+        self._directions |= {("update", k): stack.directions[n] for n, k in enumerate(numbers)}
+
+    def _stack_outer(self, device: str) -> None:
+        matrices = []
+        for arm in self.adapters:
+            B = arm.B(self.site).to(device)
+            if arm.alters_base and arm.start:
+                B = torch.cat([B, -arm.start.B(self.site).to(device)], dim=1)
+            matrices.append(B.T)
+        stack = self._stacks["outer"] = Stack(*matrices)
+        for k, arm in enumerate(self.adapters):
+            scale = arm.sites[self.site].scale
+            both = update_directions(self._stacks["inner"].directions[k], stack.directions[k])
+            for basis, found in zip(("input", "output"), both, strict=True):
+                self._directions[basis, k] = replace(found, values=found.values * scale)

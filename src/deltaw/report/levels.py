@@ -1,0 +1,148 @@
+"""What pairs share in each basis beside chance at its two levels; the same of controls; and spectra."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from deltaw.activations import DRAWS
+from deltaw.spectra import CLOSE
+from deltaw.study import RARE
+
+
+@dataclass(frozen=True)
+class Level:
+    """One measure of φ on average over sites; numbers of sites where it is beyond chance."""
+
+    phi: float
+    random: float  # on average between random subspaces
+    inputs: float | None  # the largest of the draws from the layer's inputs; None where these are not known
+    beyond_random: int  # sites that random subspaces reach in fewer than 1 % of cases divided by the sites
+    beyond_inputs: int | None  # sites above every draw
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a pair shares in one basis, on average over the sites where both have directions.
+
+    Attributes:
+        first, row, corner: φ(1, 1), φ(1, r) and φ of the whole spans.
+        k_star: directions shared beyond random subspaces; None where the space has no room to tell (`reason`).
+        sharing: sites with one such direction or more.
+        k_star_inputs, sharing_inputs: the same beyond every draw from the layer's inputs; None without these.
+        reason: why a number is missing at some site.
+    """
+
+    basis: str
+    sites: int
+    first: Level
+    row: Level
+    corner: Level
+    k_star: float | None
+    sharing: int
+    k_star_inputs: float | None
+    sharing_inputs: int | None
+    reason: str | None
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether directions are shared beyond chance, of the inputs where they are known, else of random subspaces.
+
+        A draw from the inputs is outdone by chance at one site in 101: so many sites are needed that this would
+        happen in fewer than 1 % of analyses.
+        """
+        if self.sharing_inputs is None:
+            return self.sharing > 0
+        return self.sharing_inputs > int(binom.ppf(1 - RARE, self.sites, 1 / (DRAWS + 1)))
+
+
+@dataclass(frozen=True)
+class Control:
+    """Left against a control of the right arm."""
+
+    name: str
+    control: str
+    share: float | None  # of the task's gain in validation loss
+    levels: list[Levels]
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Ranks of one adapter's matrices in one basis, on average over sites."""
+
+    arm: str
+    basis: str
+    rank: int
+    stable_rank: float
+    entropy_rank: float
+    energy_rank: float
+    arbitrary: int  # sites where the first two singular values lie within 5 %
+    sites: int
+
+
+def levels_of(pairs: pd.DataFrame) -> list[Levels]:
+    """Of the rows of one pair, a `Levels` for each basis in which some site has directions."""
+    defined = pairs.dropna(subset="phi_first")
+    return [_levels(basis, sites) for basis, sites in defined.groupby("basis", sort=False)]
+
+
+def _levels(basis: object, sites: pd.DataFrame) -> Levels:
+    known = bool(sites.k_star_inputs.notna().all())
+    told = sites.k_star.dropna()
+    return Levels(
+        basis=str(basis),
+        sites=len(sites),
+        first=_level(sites, "first", known),
+        row=_level(sites, "row", known),
+        corner=_level(sites, "corner", known),
+        k_star=float(told.mean()) if len(told) else None,
+        sharing=int((told > 0).sum()),
+        k_star_inputs=float(sites.k_star_inputs.mean()) if known else None,
+        sharing_inputs=int((sites.k_star_inputs > 0).sum()) if known else None,
+        reason=next(iter(sites.reason.dropna()), None),
+    )
+
+
+def _level(sites: pd.DataFrame, name: str, known: bool) -> Level:
+    phi, inputs = sites[f"phi_{name}"], sites[f"inputs_{name}"]
+    return Level(
+        phi=float(phi.mean()),
+        random=float(sites[f"null_{name}"].mean()),
+        inputs=float(inputs.mean()) if known else None,
+        beyond_random=int((sites[f"p_{name}"] < RARE / len(sites)).sum()),
+        beyond_inputs=int((phi > inputs).sum()) if known else None,
+    )
+
+
+def controls_of(pairs: pd.DataFrame, left: str, losses: pd.DataFrame) -> list[Control]:
+    """Of every control arm that left is compared with."""
+    controls = losses[losses.control.notna()].set_index("arm")
+    compared = [arm for arm in pairs.right[pairs.left == left].unique() if arm in controls.index]
+    return [
+        Control(
+            name=arm,
+            control=controls.control[arm],
+            share=None if np.isnan(controls.share[arm]) else float(controls.share[arm]),
+            levels=levels_of(pairs[(pairs.left == left) & (pairs.right == arm)]),
+        )
+        for arm in compared
+    ]
+
+
+def spectra_of(sites: pd.DataFrame, arms: list[str]) -> list[Spectra]:
+    """Of the adapters that are compared, in each basis with directions."""
+    defined = sites[sites.arm.isin(arms) & (sites.numerical_rank > 0)]
+    return [
+        Spectra(
+            arm=str(arm),
+            basis=str(basis),
+            rank=int(rows["rank"].max()),
+            stable_rank=float(rows.stable_rank.mean()),
+            entropy_rank=float(rows.entropy_rank.mean()),
+            energy_rank=float(rows.energy_rank.mean()),
+            arbitrary=int(sum(gaps[0] < CLOSE for gaps in rows.gaps)),
+            sites=len(rows),
+        )
+        for (arm, basis), rows in defined.groupby(["arm", "basis"], sort=False)
+    ]
