@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from deltaw import report
-from deltaw.adapter import Adapter
+from deltaw.adapter import Adapter, Lora, Site
 from deltaw.family import Tables
 from deltaw.losses import losses_of
 from deltaw.null import k_star, random_mean, random_p, random_sd
@@ -21,7 +21,11 @@ from deltaw.subject import Subject
 from tests.folders import write_run
 
 WIDTH, RANK_LEFT, RANK_RIGHT = 64, 4, 8
-SUBJECT = Subject(Adapter("low", Path("low"), "tiny", sites={}), Adapter("high", Path("high"), "tiny", sites={}))
+SITE = Site(1, "q", "layers.0.q_proj")
+SUBJECT = Subject(
+    Adapter("low", Path("low"), "tiny", sites={SITE: Lora(RANK_LEFT, WIDTH, WIDTH, 1.0)}),
+    Adapter("high", Path("high"), "tiny", sites={SITE: Lora(RANK_RIGHT, WIDTH, WIDTH, 1.0)}),
+)
 
 
 def table(layers: int = 8) -> pd.DataFrame:
@@ -47,6 +51,7 @@ def pair(phi: pd.DataFrame, cos2: list[float], inputs: float) -> pd.DataFrame:
             row |= {f"inputs_{name}": inputs}
         beyond = np.nan if np.isnan(inputs) else float(np.sum(np.array(cos2) > inputs))
         row |= {"k_star": k_star(cos2, RANK_LEFT, RANK_RIGHT, WIDTH), "k_star_inputs": beyond, "reason": None}
+        row |= {"step_left": pd.NA, "step_right": pd.NA}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -54,6 +59,7 @@ def pair(phi: pd.DataFrame, cos2: list[float], inputs: float) -> pd.DataFrame:
 SITES = pd.DataFrame(
     {
         "arm": ["low", "high"],
+        "step": pd.NA,
         "projection": ["q", "v"],
         "basis": "A",
         "rank": [RANK_LEFT, RANK_RIGHT],
@@ -69,24 +75,22 @@ SITES = pd.DataFrame(
 def summarise(
     phi: pd.DataFrame, cos2: list[float] | None = None, inputs: float = np.nan, remarks: list[str] | None = None
 ) -> Summary:
-    phi = phi.assign(p_value=random_p(*(phi[name].to_numpy() for name in ("phi", "null_mean", "null_sd"))))
+    phi = phi.assign(p_value=random_p(phi.phi.to_numpy(), phi.i.to_numpy(), phi.j.to_numpy(), WIDTH))
     comparison = Comparison(phi, pair(phi, cos2 or [0.1] * RANK_LEFT, inputs), SITES, remarks or [])
     tables = Tables(phi, comparison, losses_of([]), pd.DataFrame())
-    return report.summarise(tables, SUBJECT, "A", ["q", "v"], layers=[1, int(phi.layer.max())])
+    return report.summarise(tables, SUBJECT, "A", ["q", "v"], [1, int(phi.layer.max())], ["fig6"])
 
 
 def summarise_run(left: Adapter, right: Adapter, layers: list[int]) -> Summary:
     subject = Subject(left, right)
     comparison = compare_all([subject.pairing, *subject.controls()], ["all"])
     tables = Tables(comparison.phi, comparison, subject.losses, pd.DataFrame())
-    return report.summarise(tables, subject, "A", ["q", "v"], layers)
+    return report.summarise(tables, subject, "A", ["q", "v"], layers, [])
 
 
 def test_nothing_beyond_chance_is_said_so() -> None:
     verdict = report.findings(summarise(table()))[0]
-    assert verdict == (
-        "Nothing beyond chance: low and high share no direction beyond random subspaces, in the basis A."
-    )
+    assert verdict == ("Nothing beyond chance: low and high share no direction beyond random subspaces, on A.")
 
 
 def test_shared_directions_are_counted_against_the_chance_that_is_known() -> None:
@@ -116,8 +120,8 @@ def test_near_equal_singular_values_and_remarks_are_told(tmp_path: Path) -> None
 
 def test_chance_alone_is_called_chance() -> None:
     _, leading, whole, _ = report.findings(summarise(table()))
-    assert "no more in common than random ones at any of 16 sites: φ(1, 1) is 0.016 on average" in leading
-    assert "not beyond chance at any of 16 sites" in whole
+    assert "no more in common than random ones at any of 16 sites: φ(1, 1) on A is 0.016 on average" in leading
+    assert "it is not beyond random ones at any of 16 sites" in whole
 
 
 def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
@@ -125,9 +129,10 @@ def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
     phi.loc[(phi.i == 1) & (phi.layer <= 4), "phi"] = 0.9
     _, leading, whole, _ = report.findings(summarise(phi))
     assert (
-        "have more in common than random ones at 8 of 16 sites: φ(1, 1) is 0.458 on average (0.016 to 0.900)" in leading
+        "have more in common than random ones at 8 of 16 sites: φ(1, 1) on A is 0.458 on average (0.016 to 0.900)"
+        in leading
     )
-    assert "not beyond chance at any of 16 sites; φ(i, 8) falls from" in whole
+    assert "it is not beyond random ones at any of 16 sites; φ(i, 8) falls from" in whole
     assert "half of its lead over chance gone by i = 2" in whole
 
 
@@ -163,19 +168,25 @@ def test_few_layers_cannot_be_tested(layers: int) -> None:
     assert (summary.depth.rho, summary.depth.p) == (None, None)
 
 
-def test_a_perfect_order_of_four_layers_is_not_taken_for_certain() -> None:
-    phi = table(4)
+def test_a_perfect_order_of_five_layers_is_not_taken_for_certain() -> None:
+    phi = table(5)
     phi["phi"] += 0.1 * phi.layer
     depth = summarise(phi).depth
-    assert depth.rho == pytest.approx(1) and depth.p == pytest.approx(2 / 24)
+    assert depth.rho == pytest.approx(1) and depth.p == pytest.approx(2 / 120)
+
+
+def test_four_layers_are_too_few_for_a_trend() -> None:
+    phi = table(4)
+    phi["phi"] += 0.1 * phi.layer
+    assert "A trend over depth cannot be tested with 4 layers" in report.findings(summarise(phi))[3]
 
 
 @pytest.mark.parametrize(
     ("shift", "words"),
     [
-        (0.1, "ΔW_q lies 0.100 above ΔW_v in mean φ, being higher in 8 of 8 layers"),
-        (-0.1, "ΔW_q lies 0.100 below ΔW_v in mean φ, being higher in 0 of 8 layers"),
-        (0.001, "ΔW_q and ΔW_v differ by 0.001 in mean φ, ΔW_q being higher in 8 of 8 layers"),
+        (0.1, "ΔW_q lies 0.100 above ΔW_v in mean φ − chance, being higher in 8 of 8 layers"),
+        (-0.1, "ΔW_q lies 0.100 below ΔW_v in mean φ − chance, being higher in 0 of 8 layers"),
+        (0.001, "ΔW_q and ΔW_v differ by 0.001 in mean φ − chance, ΔW_q being higher in 8 of 8 layers"),
     ],
 )
 def test_q_against_v_has_its_own_direction(shift: float, words: str) -> None:
@@ -226,7 +237,7 @@ def test_cells_without_phi_count_nowhere(tmp_path: Path) -> None:
     phi.loc[phi.j == RANK_RIGHT, "phi"] = np.nan
     summary = summarise(phi)
     assert summary.undefined == 16 * RANK_LEFT
-    assert "φ(4, 8) is undefined at every site" in report.findings(summary)[2]
+    assert "φ(i, 8)" not in report.findings(summary)[2]
     report.write(summary, tmp_path)
     assert "NaN" not in (tmp_path / "summary.json").read_text()
     assert "64 cells are beyond the numerical rank" in (tmp_path / "summary.md").read_text()

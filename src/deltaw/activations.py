@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from deltaw.subspace import NEGLIGIBLE, Directions, Stack, one_thread
+from deltaw.subspace import NEGLIGIBLE, Directions, Stack
 
 DRAWS = 100
 
 
-@one_thread()
 def drawn_cosines(
     stack: Stack,
     other: Directions,

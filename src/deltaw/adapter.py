@@ -12,17 +12,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from deltaw.cli import UserError
 from deltaw.projection import fused_rows, is_fused, layer_of, projection_of
+from deltaw.stored import Buffers, Stored, read_header, stored
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _BASE_CONFIG = "config.json"  # of a transformers model
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 # PEFT's wrapper around the base, the module, and the adapter's name where the state was saved with it.
 _FACTOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
@@ -78,16 +77,6 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A tensor that lies in a safetensors file."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    offset: int  # bytes from the start of the file
-
-
-@dataclass(frozen=True)
 class Adapter:
     """One arm after one step, or any PEFT adapter: what it adapts, and its factors, read when they are asked for."""
 
@@ -103,17 +92,21 @@ class Adapter:
     transposed: bool = False  # the base stores its weights as (d_in, d_out)
     tensors: dict[Site, tuple[Stored, Stored]] = field(default_factory=dict, repr=False)  # A and B of whole layers
 
-    def A(self, site: Site) -> Float[Tensor, "rank d_in"]:  # noqa: N802
+    def A(self, site: Site, buffers: Buffers | None = None) -> Float[Tensor, "rank d_in"]:  # noqa: N802
         """Read A of `site` from the file, in the dtype in which it is stored.
+
+        Args:
+            site: one of `sites`.
+            buffers: memory to use again; the tensor is valid until the next A of this adapter is read into it.
 
         Raises:
             UserError: it holds a value that is not finite, or the file has changed since it was opened.
         """
-        return _read_finite(self.folder / WEIGHTS, self.tensors[site][0])
+        return self.tensors[site][0].read(buffers, kind=(self.folder, "A"))
 
-    def B(self, site: Site) -> Float[Tensor, "d_out rank"]:  # noqa: N802
-        """Read B of `site` from the file, of a fused layer this projection's rows. Raises as `A` does."""
-        return self.sites[site].rows_of(_read_finite(self.folder / WEIGHTS, self.tensors[site][1]))
+    def B(self, site: Site, buffers: Buffers | None = None) -> Float[Tensor, "d_out rank"]:  # noqa: N802
+        """Read B of `site` from the file, of a fused layer this projection's rows. As `A` in all else."""
+        return self.sites[site].rows_of(self.tensors[site][1].read(buffers, kind=(self.folder, "B")))
 
 
 def load_adapter(folder: str | Path, start: str | Path | None = None) -> Adapter:
@@ -153,23 +146,6 @@ def load_adapter(folder: str | Path, start: str | Path | None = None) -> Adapter
     )
 
 
-def _read_finite(path: Path, stored: Stored) -> Tensor:
-    tensor = torch.empty(stored.shape, dtype=stored.dtype)
-    octets = tensor.view(-1).view(torch.uint8).numpy().data
-    try:
-        with path.open("rb") as file:  # anew each time: a file that stays mapped counts as memory, page by page
-            file.seek(stored.offset)
-            complete = file.readinto(octets) == len(octets)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}): copy or save the adapter again") from None
-    if not complete:
-        raise UserError(f"{path} ends within {stored.name}: it changed while it was read, start again")
-    # The sum is ten times as fast as asking every value, and never finite where one of them is not.
-    if not tensor.sum().isfinite() and not tensor.isfinite().all():
-        raise UserError(f"{path}: {stored.name} holds NaN or infinity: take a step before training diverged")
-    return tensor
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -200,7 +176,7 @@ def _read_base_config(base: str) -> dict[str, Any]:
 
 def _read_pairs(path: Path, config: dict[str, Any]) -> tuple[dict[str, tuple[Stored, Stored]], list[str]]:
     """A and B of every linear layer by its module, and what else there is: tensors, and modules of another kind."""
-    header, data = _read_header(path)
+    header = read_header(path)
     layers: dict[str, dict[str, str]] = {}  # module → factor → tensor
     names = set()  # of adapters
     others = []
@@ -219,7 +195,8 @@ def _read_pairs(path: Path, config: dict[str, Any]) -> tuple[dict[str, tuple[Sto
                 name = factors[partner].replace(f".lora_{partner}.", f".lora_{factor}.")
                 raise UserError(f"{path} lacks {name} and has its partner: save the adapter again")
         if _is_linear(module, [header[name]["shape"] for name in factors.values()], config):
-            pairs[module] = _stored(path, factors["A"], header, data), _stored(path, factors["B"], header, data)
+            A, B = (stored(path, factors[factor], header[factors[factor]]) for factor in "AB")
+            pairs[module] = A, B
             _check_fit(path, module, *pairs[module])
         else:
             others.append(module)
@@ -228,34 +205,11 @@ def _read_pairs(path: Path, config: dict[str, Any]) -> tuple[dict[str, tuple[Sto
     return pairs, others
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Name → dtype, shape and place of every tensor, and the offset from which places count, in bytes."""
-    try:
-        with safe_open(path, framework="pt"):  # refuses a file that is not as long as its header says
-            pass
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: save the adapter as safetensors, no .bin is read") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): copy or save the adapter again") from None
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
 def _is_linear(module: str, shapes: list[list[int]], config: dict[str, Any]) -> bool:
     """Whether this is no convolution and no parameter that stacks experts, whose A and B lie one upon another."""
     stacks = [name.rpartition(".")[0] or "experts" for name in config.get("target_parameters") or []]
     owner = module.replace(".base_layer", "")  # PEFT wraps a module once for each of its parameters
     return min(map(len, shapes)) <= 2 and not f".{owner}".endswith(tuple(f".{stack}" for stack in stacks))
-
-
-def _stored(path: Path, name: str, header: dict[str, Any], data: int) -> Stored:
-    entry = header[name]
-    if entry["dtype"] not in _DTYPES:
-        raise UserError(f"{path}: {name} has dtype {entry['dtype']}: save it as one of {', '.join(_DTYPES)}")
-    return Stored(name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
 
 
 def _check_fit(path: Path, module: str, A: Stored, B: Stored) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from deltaw.subspace import Stack, phi, update_directions
+from deltaw.subspace import Stack, numerical_rank, phi
 
 DRAWS = 10  # of random directions
 
@@ -40,7 +40,7 @@ class FrozenWeight:
 
     Args:
         W: d_out × d_in.
-        count: of its leading directions, 1 to min(d_out, d_in).
+        count: of its leading directions.
         device: where it is decomposed.
     """
 
@@ -57,15 +57,12 @@ class FrozenWeight:
 
     def amplification(self, A: Float[Tensor, "r d_in"], B: Float[Tensor, "d_out r"], scale: float) -> Amplification:
         """Table 7 for ΔW = scale · B A, of a rank up to `count`."""
-        A, B, r = A.to(self.W), B.to(self.W), len(A)
-        (of_A,), (of_B,) = Stack(A).directions, Stack(B.T).directions
-        inputs, outputs = update_directions(of_A, of_B)
-        V, U = inputs.combination.T.to(A) @ A, outputs.combination.T.to(B) @ B.T
-        norm, update, by_update = (
-            float(self.W.norm()),
-            abs(scale) * float(inputs.values.norm()),
-            _projected(U, self.W, V),
-        )
+        r = len(A)
+        (Q_out, R_out), (Q_in, R_in) = (torch.linalg.qr(factor.to(self.W)) for factor in (B, A.T))
+        left, values, Vh = torch.linalg.svd(R_out @ R_in.T)
+        k = numerical_rank(values.cpu())
+        U, V = (Q_out @ left[:, :k]).T, Vh[:k] @ Q_in.T
+        norm, update, by_update = float(self.W.norm()), abs(scale) * float(values.norm()), _projected(U, self.W, V)
         return Amplification(
             norm_W=norm,
             norm_update=update,

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 
 from deltaw import report
@@ -11,20 +12,19 @@ from deltaw.exhibit import save
 from deltaw.family import EXHIBITS, Family, asked_for
 from deltaw.measure import BASES
 from deltaw.run import ANALYSIS, TABLES, RunDirectory, default_pair, find_adapter, rewritten
-from deltaw.study import told_apart
-from deltaw.subject import Subject
+from deltaw.subject import Subject, told_apart
 
 
 def analyse(cfg: DictConfig) -> None:
     """Tables from the two adapters, then the exhibits and the summary from the tables."""
     _check(cfg)
-    run = RunDirectory(Path(cfg.run)) if cfg.run else RunDirectory.newest(Path("runs"))
+    run = _run(cfg)
     names = default_pair(run, cfg.left, cfg.right)
     subject = _subject(cfg, run, names)
     family = Family(subject, cfg)
     print(f"comparing {subject.left.name} with {subject.right.name} at {len(subject.left.sites)} sites", flush=True)
     tables = family.tables()
-    summary = report.summarise(tables, subject, family.basis, family.projections, family.layers)
+    summary = report.summarise(tables, subject, family.basis, family.projections, family.layers, list(family.pairings))
 
     output = Path(cfg.output) if cfg.output else _home(cfg, run, names) / ANALYSIS
     with rewritten(output) as folder:
@@ -47,8 +47,18 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"basis={cfg.basis}: choose from {', '.join(BASES)} or all")
     if cfg.device.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"device={cfg.device}: give cpu or cuda")
+    if cfg.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={cfg.device}: PyTorch finds no GPU here, give cpu")
     if not cfg.projections:
         raise UserError("projections=[]: name at least one, as [q,v]")
+
+
+def _run(cfg: DictConfig) -> RunDirectory | None:
+    """The run that arms' names are of: the newest one is asked for only where a name is not a path by itself."""
+    if cfg.run:
+        return RunDirectory(Path(cfg.run))
+    paths = [Path(name) for name in (cfg.left, cfg.right) if name]
+    return None if len(paths) == 2 and all(map(Path.is_dir, paths)) else RunDirectory.newest(Path("runs"))
 
 
 def _subject(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) -> Subject:

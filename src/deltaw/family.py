@@ -14,8 +14,9 @@ from deltaw.against_base import RANDOM, against_base
 from deltaw.cli import UserError
 from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
 from deltaw.exhibit.panel import PAPER, TIMES_CHANCE, Scale
+from deltaw.projection import projection_of
 from deltaw.run import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
-from deltaw.study import Comparison, Pairing, compare_all, gaussian_cells
+from deltaw.study import Comparison, Pairing, compare_all, gaussian_cells, joined
 from deltaw.subject import Subject
 
 GRIDS = ("fig3", "fig4", "fig6", "fig7", "fig8")  # of φ: drawn on the paper's scale, and in times chance
@@ -51,6 +52,20 @@ class Tables:
         phi = phi[phi.basis == basis]
         return pd.concat([phi[phi.projection == projection] for projection in projections])
 
+    def pairs(self, pairing: Pairing, projections: Collection[str]) -> pd.DataFrame:
+        """What two adapters share, at the sites of some projections, in every basis."""
+        pairs, sides = self.comparison.pairs, {"left": pairing.left, "right": pairing.right}
+        chosen = pairs.projection.isin(projections)
+        for side, adapter in sides.items():
+            chosen &= (pairs[side] == adapter.name) & (pairs[f"step_{side}"].fillna(-1) == _step(adapter))
+        return pairs[chosen]
+
+    def spectra(self, adapter: Adapter, projections: Collection[str]) -> pd.DataFrame:
+        """What one adapter is, at the sites of some projections, in every basis."""
+        sites = self.comparison.sites
+        own = (sites.arm == adapter.name) & (sites.step.fillna(-1) == _step(adapter))
+        return sites[own & sites.projection.isin(projections)]
+
     def write(self, folder: Path) -> None:
         """A Parquet file for each table that has rows."""
         tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites}
@@ -78,9 +93,12 @@ class Family:
         self.basis = "A" if cfg.basis == "all" else cfg.basis
         adapted = pd.DataFrame([(site.layer, site.projection) for site in subject.left.sites])
         adapted.columns = ["layer", "projection"]
-        self.projections = [name for name in cfg.projections if name in set(adapted.projection)]
+        present = list(dict.fromkeys(adapted.projection))
+        self.projections = [found for name in cfg.projections for found in present if _is_called(found, name)]
         self.left_out = [
-            f"projections: {name} is adapted nowhere" for name in cfg.projections if name not in self.projections
+            f"projections: {name} is adapted nowhere"
+            for name in cfg.projections
+            if not any(_is_called(found, name) for found in present)
         ]
         if not self.projections:
             raise UserError(f"projections={cfg.projections}: the adapters have {sorted(set(adapted.projection))}")
@@ -103,11 +121,14 @@ class Family:
         """All that the exhibits and the summary are made from."""
         subject, cfg = self.subject, self.cfg
         pairings = [subject.pairing, *subject.controls(), *(p for needed in self.pairings.values() for p in needed)]
-        comparison = compare_all(pairings, [cfg.basis], cfg.device)
+        comparison = compare_all([pairing for pairing in pairings if pairing.drawn], [cfg.basis], cfg.device)
+        for side in (subject.left, subject.right):  # snapshots by themselves: there may be many of them
+            if steps := [pairing for pairing in pairings if not pairing.drawn and _is_same_arm(pairing.left, side)]:
+                comparison = joined(comparison, compare_all(steps, [cfg.basis], cfg.device))
         phi, rows = [comparison.phi], []
         if "fig4" in self.pairings:
-            lora = next(iter(self.pairings["fig4"][0].left.sites.values()))
-            phi.append(gaussian_cells(lora.rank, lora.d_in))
+            lora = subject.right.sites[self._middle_sites()[0]]
+            phi.append(gaussian_cells(lora.rank, lora.d_out if self.basis == "output" else lora.d_in))
         if {*AGAINST_BASE} & self.pairings.keys():
             for site in self._middle_sites():
                 cells, row = against_base(site, subject.weight(site), subject.ranks(), cfg.device)
@@ -162,8 +183,9 @@ class Family:
                 return fig4.draw(tables.cells(self.pairings["fig4"][0], *shown), random, self.middle, scale)
             case "fig7":
                 return fig7.draw(tables.cells(self.pairings["fig7"][0], *shown), self.layers, scale)
-        W = tables.phi[(tables.phi.left == "W") & (tables.phi.projection == self.projections[0])]
-        arms = {f"r={rank}": W[W.right == arm] for arm, rank in self._largest_ranks()}
+        first = self._middle_sites()[0].projection
+        W = tables.phi[(tables.phi.left == "W") & (tables.phi.projection == first)]
+        arms = {label: W[W.right == arm] for arm, label in self._largest_ranks()}
         return fig8.draw(arms | {RANDOM: W[W.right == RANDOM]}, self.middle, scale)
 
     def _needed(self, exhibit: str) -> list[Pairing]:
@@ -175,21 +197,42 @@ class Family:
         if exhibit in AGAINST_BASE:
             for site in self._middle_sites():
                 self.subject.find_weight(site)
+            if magnitude := [arm.name for arm in self.subject.ranks() if arm.direction_only]:
+                raise UserError(f"{magnitude} have a magnitude besides B A (DoRA): they cannot be measured against W")
         if exhibit == "table6" and not len(self.subject.losses):
             raise UserError(
-                f"validation losses are recorded in runs, and {self.subject.left.name} and {self.subject.right.name} "
-                "are of none"
+                f"validation losses are recorded in runs, and of {self.subject.left.name} and "
+                f"{self.subject.right.name} there are none"
             )
         return []
 
-    def _largest_ranks(self) -> list[tuple[str, int]]:
-        """Name and rank of the arms that Figure 8 shows: at most the three of largest rank, as the paper's 4, 8, 64."""
+    def _largest_ranks(self) -> list[tuple[str, str]]:
+        """Name and label of the arms that Figure 8 shows: at most three, of the largest ranks."""
         site = self._middle_sites()[0]
-        return [(arm.name, arm.sites[site].rank) for arm in self.subject.ranks()[-3:]]
+        arms = self.subject.ranks()[-3:]
+        ranks = [arm.sites[site].rank for arm in arms]
+        by_rank = len(set(ranks)) == len(ranks)
+        return [(arm.name, f"r={rank}" if by_rank else arm.name) for arm, rank in zip(arms, ranks, strict=True)]
 
     def _middle_sites(self) -> list[Site]:
         chosen = self.projections
-        return [site for site in self.subject.left.sites if site.layer == self.middle and site.projection in chosen]
+        sites = [site for site in self.subject.left.sites if site.layer == self.middle and site.projection in chosen]
+        return sorted(sites, key=lambda site: chosen.index(site.projection))
+
+
+def _is_called(projection: str, name: str) -> bool:
+    """Whether q, say, means a projection that is told apart from others by its path, as in encoder-decoders."""
+    return name in (projection, projection_of(projection))
+
+
+def _step(adapter: Adapter) -> int:
+    """−1 outside of a run."""
+    return adapter.origin.step if adapter.origin else -1
+
+
+def _is_same_arm(one: Adapter, other: Adapter) -> bool:
+    ends = [(end.origin.run, end.origin.arm) for end in (one, other) if end.origin]
+    return len(ends) == 2 and ends[0] == ends[1]
 
 
 def _source(adapter: Adapter) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from deltaw.activations import drawn_cosines
 from deltaw.adapter import Adapter, Site
-from deltaw.subspace import NEGLIGIBLE, Directions, Shared, Stack, phi, shared, update_directions
+from deltaw.stored import Buffers
+from deltaw.subspace import NEGLIGIBLE, Difference, Directions, Shared, Stack, phi, shared, update_directions
 
 # Whose subspaces are compared: of A (the paper's choice), of A − A₀, and the right- and left-singular vectors of ΔW.
 BASES = ("A", "update", "input", "output")
@@ -28,6 +29,7 @@ class SiteMeasures:
         bases: of `BASES`; "update" has nothing for an adapter whose start is not known.
         device: where the factors are multiplied.
         inputs: token inputs of the module, for the level that they alone give.
+        buffers: memory to read factors into, which another site may use once this one is measured.
 
     Raises:
         UserError: a factor cannot be read, or holds a value that is not finite.
@@ -40,21 +42,20 @@ class SiteMeasures:
         bases: Collection[str],
         device: str = "cpu",
         inputs: Float[Tensor, "tokens d_in"] | None = None,
+        buffers: Buffers | None = None,
     ):
         self.site, self.adapters, self.bases = site, adapters, bases
-        sources = {arm.folder: arm for arm in adapters}
-        if inputs is not None or "update" in bases or any(arm.alters_base for arm in adapters):
-            sources |= {arm.start.folder: arm.start for arm in adapters if arm.start}
-        self._A = {folder: arm.A(site).to(device) for folder, arm in sources.items()}
+        sources = {arm.folder: arm for arm in adapters} | {arm.start.folder: arm.start for arm in adapters if arm.start}
+        self._A = {folder: arm.A(site, buffers).to(device) for folder, arm in sources.items()}
         self._given = [] if inputs is None else [inputs.to(device)]
         self._stacks: dict[str, Stack] = {}
         self._directions: dict[tuple[str, int], Directions] = {}
         self._starts: dict[int, Directions] = {}
         self._stack_inner()
-        if "update" in bases:
+        if self._numbers("update"):
             self._stack_updates()
         if {"input", "output"} & set(bases):
-            self._stack_outer(device)
+            self._stack_outer(device, buffers)
 
     def directions(self, basis: str, number: int) -> Directions | None:
         """Of one adapter in one basis, `values` those of the matrix itself; None where its start would be needed."""
@@ -87,7 +88,7 @@ class SiteMeasures:
         if basis == "update":
             cosines = drawn_cosines(stack, fixed, inputs, rank)
         else:
-            norm = float(self._moved(larger).norm())
+            norm = float(self._directions["update", larger].values.norm())
             if norm <= NEGLIGIBLE * float(self._starts[larger].values.norm()):
                 return None  # an A that stayed at its start has no update to redraw
             B = self._stacks["outer"].directions[larger] if basis == "input" else None
@@ -97,7 +98,9 @@ class SiteMeasures:
     def moved(self, number: int) -> float | None:
         """‖A − A₀‖_F / ‖A₀‖_F; None where A₀ was not read."""
         start = self._start(number)
-        return None if start is None else float(self._moved(number).norm() / start.double().norm())
+        if start is None:
+            return None
+        return float(self._directions["update", number].values.norm()) / float(start.float().norm())
 
     def row_cosine(self, one: int, other: int) -> float:
         """Mean cosine of the rows of two A's, row by row up to the smaller rank: near 1 where they started as one."""
@@ -119,45 +122,65 @@ class SiteMeasures:
         start = self.adapters[number].start
         return self._A.get(start.folder) if start else None
 
-    def _moved(self, number: int) -> Float64[Tensor, "rank d_in"]:
-        start = self._start(number)
-        assert start is not None
-        return self._A[self.adapters[number].folder].double() - start
-
     def _numbers(self, basis: str) -> list[int]:
         """The adapters of a basis' stack, in its order; after them come the inputs."""
-        everyone = range(len(self.adapters))
-        return [k for k in everyone if self._start(k) is not None] if basis == "update" else list(everyone)
+        return [k for k, _ in self._numbered if basis != "update" or self._start(k) is not None]
 
     def _stack_inner(self) -> None:
-        matrices = []
-        for k, arm in enumerate(self.adapters):
-            A, start = self._A[arm.folder], self._start(k)
-            matrices.append(torch.cat([A, start]) if arm.alters_base and start is not None else A)
-        started = {k: start for k in self._numbers("A") if self._given and (start := self._start(k)) is not None}
+        """Rows of A; of an arm that altered its base those of A − A₀ and A₀, each scaled to norm 1."""
+        matrices = [self._both_parts(k) if arm.alters_base else self._A[arm.folder] for k, arm in self._numbered]
+        started = {k: start for k, _ in self._numbered if self._given and (start := self._start(k)) is not None}
         stack = self._stacks["inner"] = Stack(*matrices, *self._given, *started.values())
-        for k, arm in enumerate(self.adapters):
+        for k, arm in self._numbered:
             found = stack.directions[k]
-            own = torch.eye(self._rank(k), len(found.left), dtype=torch.float64)  # A without A₀
-            self._directions["A", k] = found.of_product(own) if arm.alters_base else found
+            whole = [norm * torch.eye(self._rank(k), dtype=torch.float64) for norm in self._norms(k)]
+            self._directions["A", k] = found.of_product(torch.cat(whole, 1)) if arm.alters_base else found
         after = len(matrices) + len(self._given)
         self._starts = {k: stack.directions[after + n] for n, k in enumerate(started)}
 
     def _stack_updates(self) -> None:
         numbers = self._numbers("update")
-        stack = self._stacks["update"] = Stack(*map(self._moved, numbers), *self._given)
+        differences = [self._difference(k) for k in numbers]
+        stack = self._stacks["update"] = Stack(*differences, *self._given)
         self._directions |= {("update", k): stack.directions[n] for n, k in enumerate(numbers)}
 
-    def _stack_outer(self, device: str) -> None:
+    def _stack_outer(self, device: str, buffers: Buffers | None) -> None:
+        """Columns of B; of an arm that altered its base those of the B that goes with A − A₀ and A₀.
+
+        B A − B₀ A₀ = B (A − A₀) + (B − B₀) A₀: small steps from the start do not cancel.
+        """
         matrices = []
-        for arm in self.adapters:
-            B = arm.B(self.site).to(device)
+        for k, arm in self._numbered:
+            B = arm.B(self.site, buffers).to(device)
             if arm.alters_base and arm.start:
-                B = torch.cat([B, -arm.start.B(self.site).to(device)], dim=1)
+                moved, whole = self._norms(k)
+                B = torch.cat([moved * B.double(), whole * (B.double() - arm.start.B(self.site).to(device))], dim=1)
             matrices.append(B.T)
         stack = self._stacks["outer"] = Stack(*matrices)
-        for k, arm in enumerate(self.adapters):
+        for k, arm in self._numbered:
             scale = arm.sites[self.site].scale
             both = update_directions(self._stacks["inner"].directions[k], stack.directions[k])
             for basis, found in zip(("input", "output"), both, strict=True):
                 self._directions[basis, k] = replace(found, values=found.values * scale)
+
+    @property
+    def _numbered(self) -> list[tuple[int, Adapter]]:
+        return list(enumerate(self.adapters))
+
+    def _difference(self, number: int) -> Difference:
+        """A − A₀."""
+        start = self._start(number)
+        assert start is not None
+        return Difference(self._A[self.adapters[number].folder], start)
+
+    def _both_parts(self, number: int) -> Float64[Tensor, "_ d_in"]:
+        difference = self._difference(number)
+        moved, whole = self._norms(number)
+        return torch.cat([difference[:, :] / moved, difference.start.double() / whole])
+
+    def _norms(self, number: int) -> tuple[float, float]:
+        """‖A − A₀‖ and ‖A₀‖, or 1 for 0; of an arm that altered its base."""
+        if not self.adapters[number].alters_base:
+            return 1.0, 1.0
+        difference = self._difference(number)
+        return float(difference[:, :].norm()) or 1.0, float(difference.start.double().norm()) or 1.0

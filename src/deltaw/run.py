@@ -157,7 +157,7 @@ class RunDirectory:
         return replace(load_adapter(self.snapshot(arm, step), start), name=arm, origin=origin)
 
     def inputs(self, module: str) -> Float[Tensor, "tokens d_in"] | None:
-        """Token inputs of an adapted module; None where the run has not kept them.
+        """Token inputs of an adapted module; None where the run has not kept them, or not of this one.
 
         Raises:
             UserError: they are kept, and cannot be read.
@@ -167,10 +167,9 @@ class RunDirectory:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                inputs: Tensor = file.get_tensor(module)
+                return file.get_tensor(module) if module in file.keys() else None  # noqa: SIM118 (it is no dict)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read for {module} ({error}): delete it to go on without") from None
-        return inputs
+            raise UserError(f"{path} cannot be read ({error}): delete it to go on without") from None
 
 
 def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: str | None = None) -> Adapter:
@@ -235,7 +234,11 @@ def default_pair(run: RunDirectory | None, left: str | None, right: str | None) 
 
 
 def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str | None) -> str:
-    arms = [arm for arm in run.record["arms"] if arm["control"] is None and arm["name"] != other_than]
+    arms = [
+        arm
+        for arm in run.record["arms"]
+        if arm["control"] is None and arm["name"] != (other_than or "").partition("@")[0]
+    ]
     if not arms:
         raise UserError(f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=")
     rank = extreme(arm["rank"] for arm in arms)

@@ -1,25 +1,34 @@
 """Pairs of adapters → tables: φ in every cell of every site, what each pair shares, and what each adapter is."""
 
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from deltaw.adapter import Adapter
+from deltaw.adapter import Adapter, Site
 from deltaw.cli import UserError
 from deltaw.measure import BASES, SiteMeasures
 from deltaw.run import RunDirectory
+from deltaw.stored import Buffers
 from deltaw.subspace import similarity
 from deltaw.tables import Cells, head, pair_row, site_rows, width_of
 
 SAME_START = 0.3  # mean cosine of the rows of two A's: 0.5 to 1 for one start, also after training; else about 0
 RARE = 0.01  # chance alone gives one of the directions that k_star counts, at any site, in fewer cases
 FROZEN = 1e-2  # of ‖A − A₀‖ / ‖A₀‖: an A that has moved less has hardly been trained
+
+
+MOST_AT_ONCE = 8  # sites: each has its own factors in memory
+
+Rows = tuple[list[tuple[tuple[object, ...], Tensor, int]], list[dict[str, object]], list[dict[str, object]]]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,6 @@ class Comparison:
     remarks: list[str]
 
 
-log = logging.getLogger(__name__)
-
-
 def compare(left: Adapter, right: Adapter, basis: str = "all", device: str = "cpu") -> Comparison:
     """φ between two adapters of one base, at every site and for every pair of sizes, and what it is by chance.
 
@@ -83,39 +89,76 @@ def compare(left: Adapter, right: Adapter, basis: str = "all", device: str = "cp
 
 def compare_all(pairings: Sequence[Pairing], bases: Collection[str], device: str = "cpu") -> Comparison:
     """As `compare`, of several pairs with the same sites; each adapter is read once, and each pair counted once."""
-    pairings = list({(_key(pairing.left), _key(pairing.right)): pairing for pairing in reversed(pairings)}.values())[
-        ::-1
-    ]
+    unique: dict[object, Pairing] = {}
+    for pairing in pairings:  # of two alike the first stays: it asks for more
+        unique.setdefault((_key(pairing.left), _key(pairing.right)), pairing)
+    pairings = list(unique.values())
     for pairing in pairings:
         check(pairing.left, pairing.right)
-        if warning := base_warning(pairing.left, pairing.right):
-            log.warning(warning)
+    warnings = dict.fromkeys(filter(None, (base_warning(pairing.left, pairing.right) for pairing in pairings)))
+    for warning in warnings:
+        log.warning(warning)
     arms = list({_key(arm): arm for pairing in pairings for arm in (pairing.left, pairing.right)}.values())
     chosen, missing = _bases(arms, bases)
-    numbers = {_key(arm): number for number, arm in enumerate(arms)}
-    run = next((RunDirectory(p.right.origin.run) for p in pairings if p.drawn and p.right.origin), None)
-    level = RARE / len(arms[0].sites)
+    measure = partial(_measure, pairings=pairings, arms=arms, bases=chosen, device=device, buffers=Buffers())
     cells = Cells()
     pairs: list[dict[str, object]] = []
     sites: list[dict[str, object]] = []
-    for site in tqdm(arms[0].sites, desc="φ", unit="site", delay=2):
-        inputs = run.inputs(site.module) if run else None
-        measures = SiteMeasures(site, arms, chosen, device, inputs)
-        for k in range(len(arms)):
-            sites += site_rows(measures, k)
-        for pairing in pairings:
-            one, other = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
-            pairs += [pair_row(measures, basis, one, other, pairing.drawn, level) for basis in chosen]
-            for basis in chosen if pairing.cells else []:
-                cells.add(
-                    head(measures, basis, one, other), measures.phi(basis, one, other), width_of(measures, basis, one)
-                )
+    for cells_of_site, pairs_of_site, rows_of_site in _each(measure, list(arms[0].sites), device):
+        for row in cells_of_site:
+            cells.add(*row)
+        pairs += pairs_of_site
+        sites += rows_of_site
     tables = {
         "phi": cells.table(),
         "pairs": pd.DataFrame(pairs).astype({"step_left": "Int64", "step_right": "Int64"}),
         "sites": pd.DataFrame(sites).astype({"step": "Int64"}),
     }
-    return Comparison(**tables, remarks=[*missing, *_remarks(arms, tables["pairs"], tables["sites"])])
+    remarks = [*warnings, *missing, *_remarks(arms, tables["pairs"], tables["sites"])]
+    return Comparison(**tables, remarks=remarks)
+
+
+def _each(measure: Callable[[Site], Rows], sites: list[Site], device: str) -> Iterator[Rows]:
+    """`measure` of every site in order, several at once, each in one thread.
+
+    A site's matrices are small: threads within a product or a decomposition would mostly wait for each other.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, MOST_AT_ONCE) if device == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from tqdm(pool.map(measure, sites), desc="φ", unit="site", delay=2, total=len(sites))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error
+            torch.set_num_threads(threads)
+
+
+def _measure(
+    site: Site, pairings: Sequence[Pairing], arms: list[Adapter], bases: list[str], device: str, buffers: Buffers
+) -> Rows:
+    """All rows of one site."""
+    numbers = {_key(arm): number for number, arm in enumerate(arms)}
+    measures = SiteMeasures(site, arms, bases, device, _inputs(pairings, site), buffers)
+    cells: list[tuple[tuple[object, ...], Tensor, int]] = []
+    pairs = []
+    for pairing in pairings:
+        one, other = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
+        for basis in bases:
+            pairs.append(pair_row(measures, basis, one, other, pairing.drawn, RARE / len(arms[0].sites)))
+            if pairing.cells:
+                values, width = measures.phi(basis, one, other), width_of(measures, basis, one)
+                cells.append((head(measures, basis, one, other), values, width))
+    return cells, pairs, [row for number in range(len(arms)) for row in site_rows(measures, number)]
+
+
+def _inputs(pairings: Sequence[Pairing], site: Site) -> Tensor | None:
+    """Token inputs of a module, from the run of the arm that is redrawn first, else of the other one of its pair."""
+    for pairing in filter(lambda pairing: pairing.drawn, pairings):
+        for arm in sorted((pairing.right, pairing.left), key=lambda arm: -arm.sites[site].rank):
+            module = next(own.module for own in arm.sites if own == site)
+            if arm.origin and (inputs := RunDirectory(arm.origin.run).inputs(module)) is not None:
+                return inputs
+    return None
 
 
 def _key(arm: Adapter) -> tuple[str, Path]:
@@ -129,7 +172,7 @@ def _bases(arms: Sequence[Adapter], asked: Collection[str]) -> tuple[list[str], 
     without = [arm.name for arm in arms if arm.start is None]
     reason = (
         f"The basis update, A − A₀, needs the factors before the first step, and those of {', '.join(without)} "
-        "are not known: give left_start= or right_start="
+        "are not known: for an adapter folder give left_start= or right_start="
     )
     if "all" in asked:
         return [basis for basis in BASES if basis != "update" or not without], [reason] if without else []
@@ -140,8 +183,7 @@ def _bases(arms: Sequence[Adapter], asked: Collection[str]) -> tuple[list[str], 
 
 def _remarks(arms: Sequence[Adapter], pairs: pd.DataFrame, sites: pd.DataFrame) -> list[str]:
     """What the tables show that changes how they are to be read."""
-    remarks = [warning for one, other in pairwise(arms) if (warning := base_warning(one, other))]
-    remarks += [f"{arm.name}: {remark}" for arm in arms for remark in arm.remarks]
+    remarks = [f"{arm.name}: {remark}" for arm in arms for remark in arm.remarks]
     starts = pairs.groupby(["left", "right"], sort=False).row_cosine.mean()
     for left, right in starts.index[
         (starts > SAME_START) & (starts.index.get_level_values(0) != starts.index.get_level_values(1))
@@ -157,20 +199,6 @@ def _remarks(arms: Sequence[Adapter], pairs: pd.DataFrame, sites: pd.DataFrame) 
             "output side, and on A it is its random start"
         )
     return list(dict.fromkeys(remarks))
-
-
-def told_apart(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
-    """The two, under the names of their steps or of their runs as well where they are called alike."""
-    if left.name != right.name or not (left.origin and right.origin):
-        return left, right
-    if left.origin.run == right.origin.run:
-        return replace(left, name=f"{left.name}@{left.origin.step}"), replace(
-            right, name=f"{right.name}@{right.origin.step}"
-        )
-    return (
-        replace(left, name=f"{left.origin.run.name}/{left.name}"),
-        replace(right, name=f"{right.origin.run.name}/{right.name}"),
-    )
 
 
 def base_warning(left: Adapter, right: Adapter) -> str | None:
@@ -210,6 +238,17 @@ def check(left: Adapter, right: Adapter) -> None:
                 f"{site} maps {widths[0]} (in, out) in {left.name} and {widths[1]} in {right.name}: "
                 "compare adapters of one base"
             )
+
+
+def joined(one: Comparison, other: Comparison) -> Comparison:
+    """The tables of two comparisons, one below the other; what both describe once."""
+    sites = pd.concat([one.sites, other.sites], ignore_index=True)
+    return Comparison(
+        phi=pd.concat([table for table in (one.phi, other.phi) if len(table)] or [one.phi], ignore_index=True),
+        pairs=pd.concat([one.pairs, other.pairs], ignore_index=True),
+        sites=sites[~sites.duplicated(["arm", "step", "layer", "projection", "basis"])].reset_index(drop=True),
+        remarks=list(dict.fromkeys([*one.remarks, *other.remarks])),
+    )
 
 
 def gaussian_cells(rank: int, width: int) -> pd.DataFrame:

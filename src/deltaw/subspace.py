@@ -4,8 +4,7 @@ One kernel: with the rows of several matrices over one space stacked, all that i
 matrix of the rows' inner products. No basis of the space's own length is kept, nothing of width × width is formed.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -22,17 +21,6 @@ NEGLIGIBLE = 1e-6  # of the largest singular value: below it a direction is roun
 ILL_CONDITIONED = 1e-3
 
 COLUMNS = 1024  # that are multiplied at once
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For decompositions of small matrices: on a busy machine threads would wait for each other for long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,6 @@ class Directions:
         """X in terms of its own directions."""
         return self.left * self.values
 
-    @one_thread()
     def of_product(self, mixing: Float64[Tensor, "m n"]) -> "Directions":
         """The directions of `mixing` · X, another matrix over the same rows."""
         left, values, Vh = torch.linalg.svd(mixing @ self.coordinates, full_matrices=False)
@@ -60,17 +47,39 @@ class Directions:
         return Directions(left[:, :k], values[:k], self.place, self.combination @ Vh[:k].T)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A matrix minus another of its shape; subtracted in float64, where it is needed."""
+
+    matrix: Float[Tensor, "n width"]
+    start: Float[Tensor, "n width"]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.matrix.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Float64[Tensor, "n columns"]:
+        return self.matrix[part].double() - self.start[part]
+
+
 class Stack:
     """Matrices over one space, row below row: the directions of each, and the angles between any two.
 
     Args:
-        matrices: n × width each, n of any size and any precision; all is counted in float64.
+        matrices: n × width each, n of any size and any precision, or differences of two; all is counted in float64.
 
     Raises:
         ValueError: a matrix holds a value that is not finite.
     """
 
-    def __init__(self, *matrices: Float[Tensor, "_ width"]):
+    def __init__(self, *matrices: Float[Tensor, "_ width"] | Difference):
         ends = list(accumulate(map(len, matrices)))
         self._slices = [slice(end - len(matrix), end) for end, matrix in zip(ends, matrices, strict=True)]
         self._products = _products(matrices)
@@ -82,10 +91,10 @@ class Stack:
         """Inner products of the directions of one matrix with those of another."""
         return one.combination.T @ self._block(one.place, other.place) @ other.combination
 
-    def _refine(self, matrices: list[Tensor], ill: list[Directions]) -> None:
+    def _refine(self, matrices: list[Tensor | Difference], ill: list[Directions]) -> None:
         """Put the directions of some matrices in the place of their rows, and take the products again."""
         for found in ill:
-            matrix = matrices[found.place].double()
+            matrix = matrices[found.place][:, :].double()
             rows = found.combination.T.to(matrix) @ matrix
             matrices[found.place] = _padded(rows.T, len(matrix)).T
         self._products = _products(matrices)
@@ -96,7 +105,6 @@ class Stack:
     def _block(self, one: int, other: int) -> Float64[Tensor, "n_one n_other"]:
         return self._products[self._slices[one], self._slices[other]]
 
-    @one_thread()
     def _eigenvectors(self, place: int) -> Directions:
         squares, vectors = torch.linalg.eigh(self._block(place, place))
         values, vectors = squares.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
@@ -104,12 +112,15 @@ class Stack:
         return Directions(vectors[:, :k], values[:k], place, vectors[:, :k] / values[:k])
 
 
-def _products(matrices: Sequence[Float[Tensor, "_ width"]]) -> Float64[Tensor, "rows rows"]:
+def _products(matrices: Sequence[Tensor | Difference]) -> Float64[Tensor, "rows rows"]:
     """Inner products of all rows of all matrices, a slice of columns at a time: it stays in the processor's cache."""
-    rows, width = sum(map(len, matrices)), matrices[0].shape[1]
-    products = torch.zeros(rows, rows, dtype=torch.float64, device=matrices[0].device)
+    ends = list(accumulate(map(len, matrices)))
+    width, device = matrices[0].shape[1], matrices[0].device
+    products = torch.zeros(ends[-1], ends[-1], dtype=torch.float64, device=device)
     for start in range(0, width, COLUMNS):
-        columns = torch.cat([matrix[:, start : start + COLUMNS].double() for matrix in matrices])
+        columns = torch.empty(ends[-1], min(COLUMNS, width - start), dtype=torch.float64, device=device)
+        for matrix, end in zip(matrices, ends, strict=True):
+            columns[end - len(matrix) : end] = matrix[:, start : start + COLUMNS]
         products.addmm_(columns, columns.T)
     if not products.diagonal().isfinite().all():
         raise ValueError("a factor holds NaN or infinity: it has no directions")
@@ -130,7 +141,6 @@ def numerical_rank(singular_values: Float64[Tensor, " k"]) -> int:
     return int((singular_values > NEGLIGIBLE * singular_values[:1]).sum())
 
 
-@one_thread()
 def update_directions(A: Directions, B: Directions) -> tuple[Directions, Directions]:
     """The input and output directions of B A, its right- and left-singular vectors.
 
@@ -173,7 +183,6 @@ class Shared(NamedTuple):
     cos2: Float64[Tensor, "*draws angles"]  # cos²θ of the min(k, k') principal angles between them, falling
 
 
-@one_thread()
 def shared(cosines: Float64[Tensor, "*draws k_one k_other"]) -> Shared:
     """The summary of `cosines`, each within [0, 1]; of many draws at once where there are leading dimensions.
 

@@ -5,13 +5,14 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deltaw.adapter import Adapter
 from deltaw.measure import SiteMeasures
-from deltaw.null import Chance, chance, k_star, random_p
+from deltaw.null import chance, k_star, random_p
 from deltaw.spectra import spectrum_of
 from deltaw.subspace import Shared, shared
 
@@ -25,6 +26,7 @@ class Cells:
         self._heads: list[tuple[object, ...]] = []
         self._columns: list[NDArray[np.float64]] = []  # (i, j, mean, sd, φ) × cells
         self._reasons: list[NDArray[np.object_]] = []
+        self._widths: list[int] = []
 
     def add(self, head: tuple[object, ...], phi: Float64[Tensor, "low high"], width: int, first: int = 1) -> None:
         """The cells of one pair at one site in one basis.
@@ -37,6 +39,7 @@ class Cells:
         """
         low, high = phi.shape
         self._heads.append(head)
+        self._widths.append(width)
         columns = np.stack([*_grid(low, high, width), phi.numpy()])[:, first - 1 :]
         self._columns.append(columns.reshape(5, -1))
         defined = ~phi.isnan()
@@ -45,17 +48,18 @@ class Cells:
 
     def table(self) -> pd.DataFrame:
         """As `Comparison.phi`."""
-        sizes = [columns.shape[1] for columns in self._columns]
+        sizes = np.array([columns.shape[1] for columns in self._columns], dtype=int)
         heads = pd.DataFrame(self._heads, columns=_PAIR).astype({"step_left": "Int64", "step_right": "Int64"})
         table = heads.take(np.repeat(np.arange(len(heads)), sizes)).reset_index(drop=True)
-        i, j, mean, sd, values = np.concatenate([np.empty((5, 0)), *self._columns], axis=1)
+        i_j, (mean, sd, values) = np.split(np.concatenate([np.empty((5, 0)), *self._columns], axis=1), [2])
+        i, j = i_j.astype(int)
         return table.assign(
-            i=i.astype(int),
-            j=j.astype(int),
+            i=i,
+            j=j,
             phi=values,
             null_mean=mean,
             null_sd=sd,
-            p_value=random_p(values, mean, sd),
+            p_value=random_p(values, i, j, np.repeat(np.array(self._widths, dtype=int), sizes)),
             reason=np.concatenate([np.empty(0, dtype=object), *self._reasons]),
         )
 
@@ -71,22 +75,31 @@ def pair_row(measures: SiteMeasures, basis: str, one: int, other: int, drawn: bo
         return row | _nothing() | {"reason": _why_nothing(basis, low, high)}
     found = shared(cosines)
     null = measures.drawn(basis, one, other) if drawn else None
-    row |= _levels(found, null, chance(low, high, width), low, high)
+    row |= _levels(found, null, low, high, width)
     beyond = k_star(found.cos2, low, high, width, level)
     row |= {"cos2": found.cos2.tolist(), "k_star": beyond}
-    row["k_star_inputs"] = np.nan if null is None else float((found.cos2 > null.cos2.max(0).values).cumprod(0).sum())
+    row["k_star_inputs"] = np.nan if null is None else _beyond_draws(found.cos2, null.cos2)
     return row | {"reason": _why_no_k_star(low, high, width) if np.isnan(beyond) else None}
 
 
-def _levels(found: Shared, null: Shared | None, random: Chance, low: int, high: int) -> dict[str, float]:
+def _beyond_draws(cos2: Float64[Tensor, " angles"], draws: Float64[Tensor, "draws drawn"]) -> float:
+    """How many angles, from the smallest on, are smaller than the same angle of every draw, if that has one."""
+    largest = torch.zeros_like(cos2)
+    count = min(len(cos2), draws.shape[1])
+    largest[:count] = draws.max(0).values[:count]
+    return float((cos2 > largest).cumprod(0).sum())
+
+
+def _levels(found: Shared, null: Shared | None, low: int, high: int, width: int) -> dict[str, float]:
     """φ(1, 1), φ(1, high) and φ(low, high), each beside chance at its two levels."""
     levels: dict[str, float] = {}
-    for name, cell in (("first", (0, 0)), ("row", (0, high - 1)), ("corner", (low - 1, high - 1))):
-        phi_, mean, sd = float(getattr(found, name)), float(random.mean[cell]), float(random.sd[cell])
-        levels |= {f"phi_{name}": phi_, f"null_{name}": mean, f"p_{name}": float(random_p(phi_, mean, sd))}
+    for name, i, j in (("first", 1, 1), ("row", 1, high), ("corner", low, high)):
+        phi = float(getattr(found, name))
+        levels |= {f"phi_{name}": phi, f"null_{name}": max(i, j) / width}
+        levels[f"p_{name}"] = float(random_p(phi, i, j, width))
         draws = None if null is None else getattr(null, name)
         levels[f"inputs_{name}"] = np.nan if draws is None else float(draws.max())
-        levels[f"p_inputs_{name}"] = np.nan if draws is None else float((1 + (draws >= phi_).sum()) / (1 + len(draws)))
+        levels[f"p_inputs_{name}"] = np.nan if draws is None else float((1 + (draws >= phi).sum()) / (1 + len(draws)))
     return levels
 
 
@@ -171,4 +184,6 @@ def _why_nothing(basis: str, low: int, high: int) -> str:
 
 
 def _why_no_k_star(low: int, high: int, width: int) -> str:
+    if low + high == width:
+        return f"k_star: {low} and {high} directions fill ℝ^{width}, so that their angles cannot be told from chance"
     return f"k_star: of {low} and {high} directions in ℝ^{width}, {low + high - width} are shared by dimension alone"

@@ -89,7 +89,7 @@ def _curves(axes: Axes, rows: pd.DataFrame, color: str) -> None:
         (LEADING, with_last.step, with_last.phi_first),
     ):  # over the frame, where a curve runs at 0 or 1
         axes.plot(x, y, color=color, label=label, clip_on=False, zorder=3, **STYLES[label])
-    axes.axhline(rows.null_corner.iloc[0], color=color, label=CHANCE, clip_on=False, zorder=3, **STYLES[CHANCE])
+    axes.axhline(rows.null_corner.max(), color=color, label=CHANCE, clip_on=False, zorder=3, **STYLES[CHANCE])
 
 
 def _label(panels: list[list[Axes]], layers: list[int], labels: list[str], last: int) -> None:

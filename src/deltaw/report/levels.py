@@ -1,5 +1,6 @@
 """What pairs share in each basis beside chance at its two levels; the same of controls; and spectra."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,10 @@ import pandas as pd
 from scipy.stats import binom
 
 from deltaw.activations import DRAWS
+from deltaw.adapter import Adapter
+from deltaw.family import Tables
 from deltaw.spectra import CLOSE
-from deltaw.study import RARE
+from deltaw.study import RARE, Pairing
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Level:
     """One measure of φ on average over sites; numbers of sites where it is beyond chance."""
 
     phi: float
+    lowest: float
+    highest: float
     random: float  # on average between random subspaces
     inputs: float | None  # the largest of the draws from the layer's inputs; None where these are not known
     beyond_random: int  # sites that random subspaces reach in fewer than 1 % of cases divided by the sites
@@ -49,8 +54,8 @@ class Levels:
     def beyond_chance(self) -> bool:
         """Whether directions are shared beyond chance, of the inputs where they are known, else of random subspaces.
 
-        A draw from the inputs is outdone by chance at one site in 101: so many sites are needed that this would
-        happen in fewer than 1 % of analyses.
+        A hundred draws from the inputs are outdone by chance at one site in 101: so many sites are needed that this
+        happens, in one basis, in fewer than 1 % of analyses.
         """
         if self.sharing_inputs is None:
             return self.sharing > 0
@@ -108,6 +113,8 @@ def _level(sites: pd.DataFrame, name: str, known: bool) -> Level:
     phi, inputs = sites[f"phi_{name}"], sites[f"inputs_{name}"]
     return Level(
         phi=float(phi.mean()),
+        lowest=float(phi.min()),
+        highest=float(phi.max()),
         random=float(sites[f"null_{name}"].mean()),
         inputs=float(inputs.mean()) if known else None,
         beyond_random=int((sites[f"p_{name}"] < RARE / len(sites)).sum()),
@@ -115,34 +122,42 @@ def _level(sites: pd.DataFrame, name: str, known: bool) -> Level:
     )
 
 
-def controls_of(pairs: pd.DataFrame, left: str, losses: pd.DataFrame) -> list[Control]:
-    """Of every control arm that left is compared with."""
-    controls = losses[losses.control.notna()].set_index("arm")
-    compared = [arm for arm in pairs.right[pairs.left == left].unique() if arm in controls.index]
+def controls_of(tables: Tables, pairings: Sequence[Pairing], projections: Collection[str]) -> list[Control]:
+    """Of pairs that have a control on their right."""
+    recorded = tables.losses.set_index("arm")
     return [
         Control(
-            name=arm,
-            control=controls.control[arm],
-            share=None if np.isnan(controls.share[arm]) else float(controls.share[arm]),
-            levels=levels_of(pairs[(pairs.left == left) & (pairs.right == arm)]),
+            name=pairing.right.name,
+            control=str(recorded.control[pairing.right.name]),
+            share=_or_none(recorded.share[pairing.right.name]),
+            levels=levels_of(tables.pairs(pairing, projections)),
         )
-        for arm in compared
+        for pairing in pairings
+        if pairing.right.name in recorded.index
     ]
 
 
-def spectra_of(sites: pd.DataFrame, arms: list[str]) -> list[Spectra]:
-    """Of the adapters that are compared, in each basis with directions."""
-    defined = sites[sites.arm.isin(arms) & (sites.numerical_rank > 0)]
-    return [
-        Spectra(
-            arm=str(arm),
-            basis=str(basis),
-            rank=int(rows["rank"].max()),
-            stable_rank=float(rows.stable_rank.mean()),
-            entropy_rank=float(rows.entropy_rank.mean()),
-            energy_rank=float(rows.energy_rank.mean()),
-            arbitrary=int(sum(gaps[0] < CLOSE for gaps in rows.gaps)),
-            sites=len(rows),
-        )
-        for (arm, basis), rows in defined.groupby(["arm", "basis"], sort=False)
-    ]
+def _or_none(share: float) -> float | None:
+    return None if np.isnan(share) else float(share)
+
+
+def spectra_of(tables: Tables, sides: Sequence[Adapter], projections: Collection[str]) -> list[Spectra]:
+    """Of each adapter, in each basis with directions."""
+    found = []
+    for side in sides:
+        defined = tables.spectra(side, projections)
+        defined = defined[defined.numerical_rank > 0]
+        for basis, rows in defined.groupby("basis", sort=False):
+            found.append(
+                Spectra(
+                    arm=side.name,
+                    basis=str(basis),
+                    rank=int(rows["rank"].max()),
+                    stable_rank=float(rows.stable_rank.mean()),
+                    entropy_rank=float(rows.entropy_rank.mean()),
+                    energy_rank=float(rows.energy_rank.mean()),
+                    arbitrary=int(sum(gaps[0] < CLOSE for gaps in rows.gaps)),
+                    sites=len(rows),
+                )
+            )
+    return found

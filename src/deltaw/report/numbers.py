@@ -15,7 +15,6 @@ from deltaw.adapter import Adapter
 from deltaw.family import Tables
 from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
 from deltaw.run import RunDirectory
-from deltaw.study import RARE
 from deltaw.subject import Subject
 
 
@@ -58,13 +57,11 @@ class Cell:
     i: int
     j: int
     phi: Spread
-    sites: int
-    beyond_chance: int  # how many of the sites
 
 
 @dataclass(frozen=True)
 class Trend:
-    """Spearman's ρ of mean φ against layer; None with fewer than 4 layers, or where all are equal."""
+    """Spearman's ρ of mean φ against layer; None with fewer than 5 layers, or where all are equal."""
 
     layers: int
     rho: float | None
@@ -79,7 +76,7 @@ class Contrast:
     second: str
     correlation: float | None  # of φ over cells (layer, i, j)
     correlation_beyond_chance: float | None  # of φ − chance: without what i and j alone explain
-    difference: float  # mean φ of the first − mean φ of the second
+    difference: float  # mean φ − chance of the first − that of the second
     layers_above: int  # in how many layers the mean of the first is higher
     layers: int
 
@@ -96,6 +93,7 @@ class Summary:
     levels: list[Levels]  # by basis
     controls: list[Control]
     spectra: list[Spectra]
+    exhibits: list[str]
     layers: list[int]  # that the figure draws
     zoom: int  # largest j of its zoomed panels
     undefined: int  # cells beyond a numerical rank
@@ -108,12 +106,24 @@ class Summary:
     losses: list[dict[str, Any]]  # rows of `losses_of`
     amplification: list[dict[str, Any]]  # rows of Table 7
 
+    @property
+    def drawn(self) -> Levels | None:
+        """What is shared in the basis that is drawn; None where no site has directions in it."""
+        return next((levels for levels in self.levels if levels.basis == self.basis), None)
+
     def cell(self, i: int, j: int) -> Cell | None:
         """One of `cells`; None where no site has it, or it was not chosen."""
         return next((cell for cell in self.cells if (cell.i, cell.j) == (i, j)), None)
 
 
-def summarise(tables: Tables, subject: Subject, basis: str, projections: Sequence[str], layers: list[int]) -> Summary:
+def summarise(
+    tables: Tables,
+    subject: Subject,
+    basis: str,
+    projections: Sequence[str],
+    layers: list[int],
+    exhibits: list[str],
+) -> Summary:
     """The numbers of left and right, and of left and the controls of right.
 
     Args:
@@ -121,11 +131,11 @@ def summarise(tables: Tables, subject: Subject, basis: str, projections: Sequenc
         subject: who was compared.
         basis: that the figures draw.
         projections: those to speak of.
-        layers: those that the figure draws; each has all of the projections.
+        layers: those that Figure 6 draws; each has all of the projections.
+        exhibits: that are drawn.
     """
     left, right = subject.left, subject.right
-    pairs, sites = (t[t.projection.isin(projections)] for t in (tables.comparison.pairs, tables.comparison.sites))
-    compared = pairs[(pairs.left == left.name) & (pairs.right == right.name)]
+    compared = tables.pairs(subject.pairing, projections)
     phi = tables.cells(subject.pairing, basis, projections)
     phi = phi.round({"phi": 9})  # the last digits are rounding, no structure
     rank_left, rank_right = int(phi.i.max()), int(phi.j.max())
@@ -134,14 +144,15 @@ def summarise(tables: Tables, subject: Subject, basis: str, projections: Sequenc
     by_i = defined[defined.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
     drawn = [(layer, projection) for layer in layers for projection in projections]
     return Summary(
-        left=_side(left, rank_left),
-        right=_side(right, rank_right),
+        left=_side(left),
+        right=_side(right),
         basis=basis,
         widths=sorted(set(compared.width[compared.basis == basis])),
         remarks=tables.comparison.remarks,
         levels=levels_of(compared),
-        controls=controls_of(pairs, left.name, tables.losses),
-        spectra=spectra_of(sites, [left.name, right.name]),
+        controls=controls_of(tables, subject.controls(), projections),
+        spectra=spectra_of(tables, [left, right], projections),
+        exhibits=exhibits,
         layers=layers,
         zoom=zoom,
         undefined=len(phi) - len(defined),
@@ -164,8 +175,8 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _side(adapter: Adapter, rank: int) -> Side:
-    origin = adapter.origin
+def _side(adapter: Adapter) -> Side:
+    origin, rank = adapter.origin, max((lora.rank for lora in adapter.sites.values()), default=0)
     if origin is None:
         return Side(adapter.name, rank, None, adapter.base, lr=None, lr_tuned=None)
     run = RunDirectory(origin.run)
@@ -188,11 +199,7 @@ def _cells(phi: pd.DataFrame, rank_left: int, rank_right: int) -> list[Cell]:
     sizes = {2**n for n in range(max(rank_left, rank_right).bit_length())} | {rank_left, rank_right}
     chosen = {cell for k in sizes for cell in ((k, k), (1, k), (k, rank_right))}
     by_cell = phi.groupby(["i", "j"])
-    return [_cell(i, j, by_cell.get_group((i, j))) for i, j in sorted(chosen & by_cell.groups.keys())]
-
-
-def _cell(i: int, j: int, sites: pd.DataFrame) -> Cell:
-    return Cell(i, j, _spread(sites), len(sites), beyond_chance=int((sites.p_value < RARE / len(sites)).sum()))
+    return [Cell(i, j, _spread(by_cell.get_group((i, j)))) for i, j in sorted(chosen & by_cell.groups.keys())]
 
 
 def _half_at(lead: list[float]) -> int | None:
@@ -204,7 +211,7 @@ def _half_at(lead: list[float]) -> int | None:
 
 def _depth(phi: pd.DataFrame) -> Trend:
     means = phi.groupby("layer").phi.mean()
-    if len(means) < 4 or means.nunique() == 1:  # of 3 layers no order is rarer than 1 in 3
+    if len(means) < 5 or means.nunique() == 1:  # of 4 layers no order is rarer than 1 in 12, either way
         return Trend(len(means), rho=None, p=None)
     ranks, order = means.rank().to_numpy(), np.arange(len(means))
     test = permutation_test(
@@ -221,7 +228,7 @@ def _depth(phi: pd.DataFrame) -> Trend:
 def _contrast(phi: pd.DataFrame, first: str, second: str) -> Contrast:
     q, v = (phi[phi.projection == projection] for projection in (first, second))
     cells = q.merge(v, on=["layer", "i", "j"], suffixes=("_q", "_v"))
-    difference = cells.phi_q - cells.phi_v
+    difference = (cells.phi_q - cells.null_mean_q) - (cells.phi_v - cells.null_mean_v)  # their widths may differ
     by_layer = difference.groupby(cells.layer).mean()
     return Contrast(
         first=first,

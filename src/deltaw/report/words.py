@@ -5,7 +5,8 @@ from typing import Any
 
 from deltaw.activations import DRAWS
 from deltaw.report.levels import Control, Level, Levels
-from deltaw.report.numbers import RARE, Cell, Contrast, Spread, Summary
+from deltaw.report.numbers import Contrast, Spread, Summary
+from deltaw.study import RARE
 
 UNLIKELY = 0.05  # a p below it is called a trend
 HARDLY = 0.01  # of φ: a smaller difference is called none
@@ -29,6 +30,7 @@ def findings(summary: Summary) -> list[str]:
     contrast = f"; {_contrast(summary.contrast)}" if summary.contrast else ""
     return [
         _verdict(summary),
+        *(_output(summary, "they", levels) for levels in summary.levels if _has_output(summary, levels)),
         _leading(summary),
         _whole(summary),
         f"{_depth(summary)}{contrast}.",
@@ -52,8 +54,7 @@ def in_words(summary: Summary) -> str:
         *(["## Controls", _controls(summary)] if summary.controls else []),
         "## Spectra, on average over the sites",
         _spectra(summary),
-        "## The figure",
-        _figure(summary),
+        *(["## Figure 6", _figure(summary)] if "fig6" in summary.exhibits else []),
         "## φ by layer and matrix, over all i",
         _levels(summary),
         "## Depth, and one matrix against the other",
@@ -71,56 +72,80 @@ def in_words(summary: Summary) -> str:
 
 
 def _verdict(summary: Summary) -> str:
-    """Whether anything is shared beyond chance, by basis, and by which chance."""
+    """Whether anything is shared beyond chance, by basis, and by which chance; the output side is told by itself."""
+    names = f"{summary.left.name} and {summary.right.name}{_step(summary)}"
     if not summary.levels:
-        return "Nothing can be compared: in no basis do both adapters have a direction."
-    names = f"{summary.left.name} and {summary.right.name}"
+        return f"Nothing can be compared: in no basis do {names} both have a direction."
     told = [levels for levels in summary.levels if levels.k_star is not None]
     if not told:
         return f"Of what {names} share nothing can be told from chance: {summary.levels[0].reason}."
-    beyond = [levels for levels in told if levels.beyond_chance]
-    against = "what the layers' own inputs give" if told[0].sharing_inputs is not None else "random subspaces"
+    weighed = [levels for levels in told if levels.basis != "output"]
+    if not weighed:
+        return _output(summary, names, told[0])
+    against = "what the layers' own inputs give" if weighed[0].sharing_inputs is not None else "random subspaces"
+    beyond = [levels for levels in weighed if levels.beyond_chance]
+    rest = [levels for levels in weighed if not levels.beyond_chance]
     if not beyond:
-        return f"Nothing beyond chance: {names} share no direction beyond {against}, in {_bases_named(told)}."
-    counts = "; ".join(_count(levels) for levels in beyond)
-    rest = [levels for levels in told if not levels.beyond_chance]
-    nothing = f"; nothing in {_bases_named(rest)}" if rest else ""
+        return f"Nothing beyond chance: {names} share no direction beyond {against}, on {_named(weighed)}."
+    counts = "; ".join(f"on {levels.basis} {_count(levels)}" for levels in beyond)
+    nothing = f"; nothing on {_named(rest)}" if rest else ""
     return f"{names} share directions beyond {against}: {counts}{nothing}."
 
 
-def _bases_named(levels: Sequence[Levels]) -> str:
-    return (
-        "the basis " + ", ".join(one.basis for one in levels)
-        if len(levels) == 1
-        else "the bases " + ", ".join(one.basis for one in levels)
-    )
+def _has_output(summary: Summary, levels: Levels) -> bool:
+    """Whether the output side is to be told besides other bases."""
+    return levels.basis == "output" and levels.k_star is not None and len(summary.levels) > 1
+
+
+def _step(summary: Summary) -> str:
+    steps = list(dict.fromkeys(side.step for side in (summary.left, summary.right) if side.step is not None))
+    return f", after step {' and '.join(map(str, steps))}," if steps else ""
+
+
+def _named(levels: Sequence[Levels]) -> str:
+    return ", ".join(one.basis for one in levels)
 
 
 def _count(levels: Levels) -> str:
-    """How many directions, at how many sites."""
-    if levels.sharing_inputs is not None:
-        where = f"{levels.sharing_inputs} of {levels.sites} sites"
-        return f"on {levels.basis} {levels.k_star_inputs:.1f} on average, at {where}"
-    only = " (random subspaces only)" if levels.basis == "output" else ""
-    return f"on {levels.basis} {levels.k_star:.1f} on average, at {levels.sharing} of {levels.sites} sites{only}"
+    """How many directions, at how many sites: beyond the inputs where they are known."""
+    count, sites = levels.k_star, levels.sharing
+    if levels.k_star_inputs is not None and levels.sharing_inputs is not None:
+        count, sites = levels.k_star_inputs, levels.sharing_inputs
+    return f"{count:.1f} on average, at {sites} of {levels.sites} sites"
+
+
+def _output(summary: Summary, names: str, levels: Levels) -> str:
+    """No draw from inputs is defined there: what is beyond random subspaces is weighed by the controls."""
+    own = f"On the output side {names} share {_count(levels)}, beyond random subspaces"
+    others = [
+        f"{one.k_star:.1f} with {control.name}"
+        for control in summary.controls
+        for one in control.levels
+        if one.basis == "output" and one.k_star is not None
+    ]
+    if not others:
+        return f"{own}: without a control arm that says nothing of the task."
+    return f"{own}; {summary.left.name} shares {', '.join(others)}."
 
 
 def _without_the_task(summary: Summary, control: Control) -> str:
     """How much of the gain and of φ appears in a control."""
     task = {levels.basis: levels for levels in summary.levels}
-    shares = []
-    for levels in control.levels:
-        if levels.basis in ("A", "update") and (own := task.get(levels.basis)):
-            count = (
-                f" and {levels.k_star_inputs:.1f} directions beyond the inputs ({own.k_star_inputs:.1f})"
-                if levels.k_star_inputs is not None and own.k_star_inputs is not None
-                else ""
-            )
-            shares.append(f"on {levels.basis} φ(1, 1) = {levels.first.phi:.3f} ({own.first.phi:.3f}){count}")
+    shares = [
+        f"on {levels.basis} φ(1, 1) = {levels.first.phi:.3f} ({own.first.phi:.3f}){_beyond_inputs(levels, own)}"
+        for levels in control.levels
+        if (own := task.get(levels.basis)) and (levels.basis != "input" or "A" not in task)
+    ]
     return (
         f"{CONTROLS[control.control]}, {control.name} {_gain(control.share)} and shares with {summary.left.name} "
         f"{'; '.join(shares)}; in brackets what {summary.right.name} shares."
     )
+
+
+def _beyond_inputs(control: Levels, task: Levels) -> str:
+    if control.k_star_inputs is None or task.k_star_inputs is None:
+        return ""
+    return f" and {control.k_star_inputs:.1f} directions beyond the inputs ({task.k_star_inputs:.1f})"
 
 
 def _gain(share: float | None) -> str:
@@ -130,23 +155,25 @@ def _gain(share: float | None) -> str:
 
 
 def _leading(summary: Summary) -> str:
-    cell = summary.cell(1, 1)
-    if cell is None:
+    levels = summary.drawn
+    if levels is None:
         return f"φ(1, 1) is undefined at every site: on the basis {summary.basis} an adapter has no direction."
-    more = "more" if cell.beyond_chance else "no more"
+    more = "more" if levels.first.beyond_random else "no more"
     return (
         f"The leading directions of {summary.left.name} and {summary.right.name} have {more} in common than "
-        f"random ones {_where(cell)}: φ(1, 1) is {_level(cell)}."
+        f"random ones {_where(levels.first, levels.sites)}: φ(1, 1) on {summary.basis} is {_level(levels.first)}."
     )
 
 
 def _whole(summary: Summary) -> str:
-    i, j = summary.left.rank, summary.right.rank
-    cell = summary.cell(i, j)
-    if cell is None:
-        return f"φ({i}, {j}) is undefined at every site: an adapter has fewer directions than its rank."
-    beyond = "beyond chance" if cell.beyond_chance else "not beyond chance"
-    whole = f"Between all {i} and all {j} directions, φ({i}, {j}) is {_level(cell)}, {beyond} {_where(cell)}"
+    levels = summary.drawn
+    if levels is None:
+        return "Nor is φ of the whole spans defined anywhere."
+    ranks = f"{summary.left.rank} and {summary.right.rank}"
+    whole = (
+        f"φ of the whole spans, of up to {ranks} directions, is {_level(levels.corner)}; it is "
+        f"{'' if levels.corner.beyond_random else 'not '}beyond random ones {_where(levels.corner, levels.sites)}"
+    )
     return "; ".join([whole, *_fall(summary)]) + "."
 
 
@@ -164,23 +191,24 @@ def _fall(summary: Summary) -> list[str]:
     return [f"φ(i, {summary.right.rank}) falls {ends}{half}"]
 
 
-def _where(cell: Cell) -> str:
-    """At how many sites a cell is beyond chance."""
-    if cell.beyond_chance == 0:
-        return f"at any of {cell.sites} sites"
-    if cell.beyond_chance == cell.sites:
-        return f"at each of {cell.sites} sites"
-    return f"at {cell.beyond_chance} of {cell.sites} sites"
+def _where(level: Level, sites: int) -> str:
+    """At how many sites a level is beyond random subspaces."""
+    if level.beyond_random == 0:
+        return f"at any of {sites} sites"
+    if level.beyond_random == sites:
+        return f"at each of {sites} sites"
+    return f"at {level.beyond_random} of {sites} sites"
 
 
-def _level(cell: Cell) -> str:
-    spread = f"{cell.phi.lowest:.3f} to {cell.phi.highest:.3f}"
-    return f"{cell.phi.mean:.3f} on average ({spread}), where chance gives {cell.phi.chance:.3f}"
+def _level(level: Level) -> str:
+    spread = f"{level.phi:.3f} on average ({level.lowest:.3f} to {level.highest:.3f})"
+    random = f"where random subspaces give {level.random:.3f}"
+    return f"{spread}, {random}" + ("" if level.inputs is None else f" and the inputs up to {level.inputs:.3f}")
 
 
 def _depth(summary: Summary) -> str:
     trend = summary.depth
-    if trend.layers < 4:
+    if trend.layers < 5:
         return f"A trend over depth cannot be tested with {_layers(trend.layers)}"
     if trend.rho is None or trend.p is None:
         return f"Mean φ is the same at all {_layers(trend.layers)}"
@@ -197,9 +225,10 @@ def _contrast(contrast: Contrast) -> str:
         return f"no cell has a φ of both {one} and {other}"
     count = f"{contrast.layers_above} of {_layers(contrast.layers)}"
     if abs(contrast.difference) < HARDLY:
-        return f"{one} and {other} differ by {abs(contrast.difference):.3f} in mean φ, {one} being higher in {count}"
+        near = f"{one} and {other} differ by {abs(contrast.difference):.3f} in mean φ − chance"
+        return f"{near}, {one} being higher in {count}"
     side = "above" if contrast.difference > 0 else "below"
-    return f"{one} lies {abs(contrast.difference):.3f} {side} {other} in mean φ, being higher in {count}"
+    return f"{one} lies {abs(contrast.difference):.3f} {side} {other} in mean φ − chance, being higher in {count}"
 
 
 def _correlations(contrast: Contrast | None) -> str:
@@ -235,9 +264,6 @@ def _reservations(summary: Summary) -> Iterator[str]:
         )
     else:
         yield "Against random subspaces only: shared input statistics are not excluded."
-    if any(levels.basis == "output" for levels in summary.levels):
-        control = "compare it with the controls" if summary.controls else "that needs a control arm, and there is none"
-        yield f"On the output side no draw from inputs is defined, and random subspaces are a weak opponent: {control}."
     yield "A and input share φ of the whole spans by algebra, wherever B has full rank: they are not two findings."
     if any(levels.k_star is not None for levels in summary.levels):
         yield "k_star counts directions; it is a description at this step, in this basis, against this chance."
