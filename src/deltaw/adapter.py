@@ -100,7 +100,8 @@ class Adapter:
             buffers: memory to use again; the tensor is valid until the next A of this adapter is read into it.
 
         Raises:
-            UserError: it holds a value that is not finite, or the file has changed since it was opened.
+            UserError: the file has changed since it was opened, or, without `buffers`, A holds a value that is not
+                finite.
         """
         return self.tensors[site][0].read(buffers, kind=(self.folder, "A"))
 

@@ -51,15 +51,20 @@ class SiteMeasures:
         self._stacks: dict[str, Stack] = {}
         self._directions: dict[tuple[str, int], Directions] = {}
         self._starts: dict[int, Directions] = {}
-        self._stack_inner()
-        if self._numbers("update"):
-            self._stack_updates()
-        if {"input", "output"} & set(bases):
-            self._stack_outer(device, buffers)
+        try:
+            self._stack_inner()
+            if self._numbers("update"):
+                self._stack_updates()
+            if {"input", "output"} & set(bases):
+                self._stack_outer(device, buffers)
+        except ValueError:
+            for arm in sources.values():  # read by themselves, factors are checked one by one
+                arm.A(site), arm.B(site)
+            raise
 
     def directions(self, basis: str, number: int) -> Directions | None:
         """Of one adapter in one basis, `values` those of the matrix itself; None where its start would be needed."""
-        return self._directions.get((basis, number))
+        return self._directions.get((basis, number)) if basis in self.bases else None
 
     def cosines(self, basis: str, one: int, other: int) -> Float64[Tensor, "k_one k_other"] | None:
         """Between the directions of two adapters; None where one of them has none in this basis."""
@@ -176,11 +181,11 @@ class SiteMeasures:
     def _both_parts(self, number: int) -> Float64[Tensor, "_ d_in"]:
         difference = self._difference(number)
         moved, whole = self._norms(number)
-        return torch.cat([difference[:, :] / moved, difference.start.double() / whole])
+        return torch.cat([difference.double() / moved, difference.start.double() / whole])
 
     def _norms(self, number: int) -> tuple[float, float]:
         """‖A − A₀‖ and ‖A₀‖, or 1 for 0; of an arm that altered its base."""
         if not self.adapters[number].alters_base:
             return 1.0, 1.0
         difference = self._difference(number)
-        return float(difference[:, :].norm()) or 1.0, float(difference.start.double().norm()) or 1.0
+        return float(difference.double().norm()) or 1.0, float(difference.start.double().norm()) or 1.0

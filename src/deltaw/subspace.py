@@ -65,8 +65,14 @@ class Difference:
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def __getitem__(self, part: tuple[slice, slice]) -> Float64[Tensor, "n columns"]:
-        return self.matrix[part].double() - self.start[part]
+    def double(self) -> Float64[Tensor, "n width"]:
+        """All of it."""
+        return self.matrix.double() - self.start
+
+    def write(self, columns: slice, place: Float64[Tensor, "n columns"]) -> None:
+        """Put some of its columns there."""
+        place.copy_(self.matrix[:, columns])
+        place.sub_(self.start[:, columns])
 
 
 class Stack:
@@ -94,7 +100,7 @@ class Stack:
     def _refine(self, matrices: list[Tensor | Difference], ill: list[Directions]) -> None:
         """Put the directions of some matrices in the place of their rows, and take the products again."""
         for found in ill:
-            matrix = matrices[found.place][:, :].double()
+            matrix = matrices[found.place].double()
             rows = found.combination.T.to(matrix) @ matrix
             matrices[found.place] = _padded(rows.T, len(matrix)).T
         self._products = _products(matrices)
@@ -117,10 +123,14 @@ def _products(matrices: Sequence[Tensor | Difference]) -> Float64[Tensor, "rows 
     ends = list(accumulate(map(len, matrices)))
     width, device = matrices[0].shape[1], matrices[0].device
     products = torch.zeros(ends[-1], ends[-1], dtype=torch.float64, device=device)
+    upright = isinstance(matrices[0], Tensor) and matrices[0].stride(0) == 1  # as Bᵀ lies in memory
     for start in range(0, width, COLUMNS):
-        columns = torch.empty(ends[-1], min(COLUMNS, width - start), dtype=torch.float64, device=device)
+        shape = ends[-1], min(COLUMNS, width - start)
+        columns = torch.empty(shape[::-1] if upright else shape, dtype=torch.float64, device=device)
+        columns = columns.T if upright else columns
         for matrix, end in zip(matrices, ends, strict=True):
-            columns[end - len(matrix) : end] = matrix[:, start : start + COLUMNS]
+            place, part = columns[end - len(matrix) : end], slice(start, start + COLUMNS)
+            matrix.write(part, place) if isinstance(matrix, Difference) else place.copy_(matrix[:, part])
         products.addmm_(columns, columns.T)
     if not products.diagonal().isfinite().all():
         raise ValueError("a factor holds NaN or infinity: it has no directions")
