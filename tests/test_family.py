@@ -1,6 +1,7 @@
 """Every exhibit, from a tiny run that has the arms that they need."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from deltaw.family import EXHIBITS, GRIDS
 from deltaw.measure import BASES
 from deltaw.run import RunDirectory
 from deltaw.subject import Subject
+from tests.folders import write_adapter
 from tests.tiny import ROOT, make_base, make_pairs, run
 
 
@@ -145,3 +147,61 @@ def test_a_weight_that_is_gone_is_named_before_anything_is_measured(
     assert record["weights"].keys() == {site.module for site in subject.left.sites}
     with pytest.raises(UserError, match=r"nowhere.* is no folder here: give base="):
         subject.find_weight(next(iter(subject.left.sites)))
+
+
+def test_the_summary_is_of_the_steps_compared_and_not_of_those_that_evolution_draws(analysis: Path) -> None:
+    summary = json.loads((analysis / "summary.json").read_text())
+    assert {(one["arm"], one["basis"]): one["sites"] for one in summary["spectra"]} == {
+        (arm, basis): 6 for arm in ("r2-s0", "r6-s0") for basis in BASES
+    }
+    assert {levels["basis"]: levels["sites"] for levels in summary["levels"]} == dict.fromkeys(BASES, 6)
+    assert [control["name"] for control in summary["controls"]] == ["r6-s0-shuffled", "r6-s0-frozen_a"]
+
+
+def test_a_control_is_not_its_own_control_and_no_second_seed(trained: Path) -> None:
+    arms = RunDirectory(trained)
+    against = Subject(arms.adapter("r6-s0"), arms.adapter("r6-s0-shuffled"))
+    assert against.controls() == []
+    assert against.two_seeds().right.name == "r6-s1-shuffled"
+    steps = Subject(arms.adapter("r6-s0", 5), arms.adapter("r6-s0"))
+    assert steps.two_seeds().right.name == "r6-s1"
+
+
+def test_a_control_without_that_step_is_left_out(trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(copy / "snapshots" / "r6-s0-shuffled" / "step-00000005")
+    arms = RunDirectory(copy)
+    subject = Subject(arms.adapter("r2-s0", 5), arms.adapter("r6-s0", 5))
+    assert [pairing.right.name for pairing in subject.controls()] == ["r6-s0-frozen_a"]
+
+
+def test_all_exhibits_leave_out_what_needs_a_base_that_is_gone(trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    record = json.loads((copy / "run.json").read_text())
+    record["weights"] = {module: weight | {"file": "/gone"} for module, weight in record["weights"].items()}
+    (copy / "run.json").write_text(json.dumps(record))
+    for config in copy.glob("snapshots/*/*/adapter_config.json"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "gone"}))
+    analyze(f"run={copy}", "exhibits=all", "basis=A")
+    left_out = json.loads((copy / "analysis" / "tables.json").read_text())["left_out"]
+    assert [line.partition(" ")[0] for line in left_out] == ["fig8", "table7"]
+    with pytest.raises(UserError, match="'gone' is no folder here"):
+        analyze(f"run={copy}", "exhibits=fig8", "basis=A")
+
+
+def test_one_folder_against_itself_is_the_same_adapter_in_every_exhibit(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    one = trained / "snapshots" / "r6-s0" / "step-00000010"
+    analyze(f"left={one}", f"right={one}", f"base={folder / 'base'}", f"output={tmp_path / 'out'}", "exhibits=all")
+    pairs = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
+    assert pairs.phi_corner.to_numpy() == pytest.approx(np.ones(len(pairs)))
+    assert (tmp_path / "out" / "fig8.png").exists()
+
+
+def test_two_random_adapters_share_nothing_beyond_chance(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_adapter(tmp_path / str(seed), rank=3, seed=seed)
+    analyze(f"left={tmp_path / '1'}", f"right={tmp_path / '2'}", f"output={tmp_path / 'out'}")
+    findings = json.loads((tmp_path / "out" / "summary.json").read_text())["findings"]
+    assert findings[0].startswith("Nothing beyond chance")

@@ -1,11 +1,14 @@
 """The paper's figures and tables, and one of training: each made from the tables alone."""
 
+import logging
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 DPI = 300
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of dates inside matplotlib's own fonts
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
