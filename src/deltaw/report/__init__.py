@@ -6,8 +6,9 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from deltaw.report.findings import findings
 from deltaw.report.numbers import Summary, summarise
-from deltaw.report.words import findings, in_words
+from deltaw.report.words import in_words
 from deltaw.run import SUMMARY_NUMBERS, SUMMARY_WORDS
 
 __all__ = ["findings", "summarise", "write"]
