@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from scipy.special import entr
 from torch import Tensor
 
 from deltaw.subspace import Stack, update_directions
@@ -56,13 +58,13 @@ def spectrum(A: Float[Tensor, "rank width"], B: Float[Tensor, "d_out rank"] | No
 
 def spectrum_of(singular_values: Float64[Tensor, " k"]) -> Spectrum:
     """The spectrum with these singular values, falling and above 0."""
-    squares = singular_values.square()
-    shares = squares / squares.sum()
-    after = torch.cat([singular_values[1:], singular_values.new_zeros(1)])[: len(singular_values)]
+    values = singular_values.numpy()  # a few numbers, for which NumPy is quicker than PyTorch
+    shares = values**2 / (values**2).sum()
+    after = np.append(values[1:], 0)[: len(values)]
     return Spectrum(
         singular_values=singular_values,
-        stable_rank=float(1 / shares[0]) if len(shares) else torch.nan,
-        entropy_rank=float(torch.special.entr(shares).sum().exp()) if len(shares) else torch.nan,
-        energy_rank=int((shares.cumsum(0) < ENERGY - 1e-12).sum()) + 1 if len(shares) else 0,
-        gaps=(singular_values - after) / singular_values,
+        stable_rank=float(1 / shares[0]) if len(shares) else np.nan,
+        entropy_rank=float(np.exp(entr(shares).sum())) if len(shares) else np.nan,
+        energy_rank=int((shares.cumsum() < ENERGY - 1e-12).sum()) + 1 if len(shares) else 0,
+        gaps=torch.from_numpy((values - after) / values),
     )

@@ -18,7 +18,7 @@ from deltaw.measure import BASES, SiteMeasures
 from deltaw.run import RunDirectory
 from deltaw.stored import Buffers
 from deltaw.subspace import similarity
-from deltaw.tables import Cells, head, pair_row, site_rows, width_of
+from deltaw.tables import Cells, head, pair_row, pairs_table, site_rows, width_of
 
 SAME_START = 0.3  # mean cosine of the rows of two A's: 0.5 to 1 for one start, also after training; else about 0
 RARE = 0.01  # chance alone gives one of the directions that k_star counts, at any site, in fewer cases
@@ -111,7 +111,7 @@ def compare_all(pairings: Sequence[Pairing], bases: Collection[str], device: str
         sites += rows_of_site
     tables = {
         "phi": cells.table(),
-        "pairs": pd.DataFrame(pairs).astype({"step_left": "Int64", "step_right": "Int64"}),
+        "pairs": pairs_table(pairs),
         "sites": pd.DataFrame(sites).astype({"step": "Int64"}),
     }
     remarks = [*warnings, *missing, *_remarks(arms, tables["pairs"], tables["sites"])]
@@ -143,8 +143,9 @@ def _measure(
     pairs = []
     for pairing in pairings:
         one, other = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
+        of_pair = {"row_cosine": measures.row_cosine(one, other)}
         for basis in bases:
-            pairs.append(pair_row(measures, basis, one, other, pairing.drawn, RARE / len(arms[0].sites)))
+            pairs.append(pair_row(measures, basis, one, other, pairing.drawn, RARE / len(arms[0].sites)) | of_pair)
             if pairing.cells:
                 values, width = measures.phi(basis, one, other), width_of(measures, basis, one)
                 cells.append((head(measures, basis, one, other), values, width))

@@ -20,7 +20,7 @@ NEGLIGIBLE = 1e-6  # of the largest singular value: below it a direction is roun
 # products with others are taken: its smallest directions would otherwise be known to less than six digits.
 ILL_CONDITIONED = 1e-3
 
-COLUMNS = 1024  # that are multiplied at once
+COLUMNS = 2048  # that are multiplied at once
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,13 @@ def _products(matrices: Sequence[Tensor | Difference]) -> Float64[Tensor, "rows 
     width, device = matrices[0].shape[1], matrices[0].device
     products = torch.zeros(ends[-1], ends[-1], dtype=torch.float64, device=device)
     upright = isinstance(matrices[0], Tensor) and matrices[0].stride(0) == 1  # as Bᵀ lies in memory
+    shape = ends[-1], min(COLUMNS, width)
+    memory = torch.empty(shape[::-1] if upright else shape, dtype=torch.float64, device=device)
     for start in range(0, width, COLUMNS):
-        shape = ends[-1], min(COLUMNS, width - start)
-        columns = torch.empty(shape[::-1] if upright else shape, dtype=torch.float64, device=device)
-        columns = columns.T if upright else columns
+        part = slice(start, min(start + COLUMNS, width))
+        columns = (memory.T if upright else memory)[:, : part.stop - start]
         for matrix, end in zip(matrices, ends, strict=True):
-            place, part = columns[end - len(matrix) : end], slice(start, start + COLUMNS)
+            place = columns[end - len(matrix) : end]
             matrix.write(part, place) if isinstance(matrix, Difference) else place.copy_(matrix[:, part])
         products.addmm_(columns, columns.T)
     if not products.diagonal().isfinite().all():

@@ -70,16 +70,27 @@ def pair_row(measures: SiteMeasures, basis: str, one: int, other: int, drawn: bo
     low, high = (0, 0) if cosines is None else cosines.shape
     width = width_of(measures, basis, one)
     row = dict(zip(_PAIR, head(measures, basis, one, other), strict=True))
-    row |= {"width": width, "rank_left": low, "rank_right": high, "row_cosine": measures.row_cosine(one, other)}
+    row |= {"width": width, "rank_left": low, "rank_right": high}
     if cosines is None or not low or not high:
         return row | _nothing() | {"reason": _why_nothing(basis, low, high)}
     found = shared(cosines)
     null = measures.drawn(basis, one, other) if drawn else None
-    row |= _levels(found, null, low, high, width)
+    row |= _levels(found, null)
     beyond = k_star(found.cos2, low, high, width, level)
     row |= {"cos2": found.cos2.tolist(), "k_star": beyond}
     row["k_star_inputs"] = np.nan if null is None else _beyond_draws(found.cos2, null.cos2)
     return row | {"reason": _why_no_k_star(low, high, width) if np.isnan(beyond) else None}
+
+
+def pairs_table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """As `Comparison.pairs`, of what `pair_row` gave: beside each φ what it is between random subspaces."""
+    table = pd.DataFrame(rows).astype({"step_left": "Int64", "step_right": "Int64"})
+    low, high, width = (table[name].to_numpy() for name in ("rank_left", "rank_right", "width"))
+    for name, i, j in (("first", 1, 1), ("row", 1, high), ("corner", low, high)):
+        phi = table[f"phi_{name}"].to_numpy()
+        table[f"null_{name}"] = np.where(np.isnan(phi), np.nan, np.maximum(i, j) / width)
+        table[f"p_{name}"] = random_p(phi, i, j, width)
+    return table
 
 
 def _beyond_draws(cos2: Float64[Tensor, " angles"], draws: Float64[Tensor, "draws drawn"]) -> float:
@@ -90,14 +101,13 @@ def _beyond_draws(cos2: Float64[Tensor, " angles"], draws: Float64[Tensor, "draw
     return float((cos2 > largest).cumprod(0).sum())
 
 
-def _levels(found: Shared, null: Shared | None, low: int, high: int, width: int) -> dict[str, float]:
-    """φ(1, 1), φ(1, high) and φ(low, high), each beside chance at its two levels."""
+def _levels(found: Shared, null: Shared | None) -> dict[str, float]:
+    """φ(1, 1), φ(1, high) and φ(low, high), each beside what the inputs alone give."""
     levels: dict[str, float] = {}
-    for name, i, j in (("first", 1, 1), ("row", 1, high), ("corner", low, high)):
+    for name in ("first", "row", "corner"):
         phi = float(getattr(found, name))
-        levels |= {f"phi_{name}": phi, f"null_{name}": max(i, j) / width}
-        levels[f"p_{name}"] = float(random_p(phi, i, j, width))
         draws = None if null is None else getattr(null, name)
+        levels[f"phi_{name}"] = phi
         levels[f"inputs_{name}"] = np.nan if draws is None else float(draws.max())
         levels[f"p_inputs_{name}"] = np.nan if draws is None else float((1 + (draws >= phi).sum()) / (1 + len(draws)))
     return levels
@@ -105,8 +115,7 @@ def _levels(found: Shared, null: Shared | None, low: int, high: int, width: int)
 
 def _nothing() -> dict[str, object]:
     names = ("first", "row", "corner")
-    kinds = ("phi", "null", "p", "inputs", "p_inputs")
-    undefined = {f"{kind}_{name}": np.nan for name in names for kind in kinds}
+    undefined = {f"{kind}_{name}": np.nan for name in names for kind in ("phi", "inputs", "p_inputs")}
     return undefined | {"cos2": [], "k_star": np.nan, "k_star_inputs": np.nan}
 
 
