@@ -172,7 +172,7 @@ def test_a_perfect_order_of_five_layers_is_not_taken_for_certain() -> None:
     phi = table(5)
     phi["phi"] += 0.1 * phi.layer
     depth = summarise(phi).depth
-    assert depth.rho == pytest.approx(1) and depth.p == pytest.approx(2 / 120)
+    assert depth.rho == pytest.approx(1) and depth.p == pytest.approx(2 / 120, rel=0.2)  # of 9,999 orders drawn
 
 
 def test_four_layers_are_too_few_for_a_trend() -> None:

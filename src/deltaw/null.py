@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float64, Int64
 from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import airy, betainccinv, expit, fdtrc
 from torch import Tensor
 
@@ -134,7 +133,11 @@ def _logit_law(small: int, large: int, width: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=64)
 def _tracy_widom_quantile(level: float) -> float:
-    return float(brentq(lambda s: tracy_widom_tail(s) - level, -5, 60))
+    low, high = -5.0, 60.0
+    while high - low > 1e-12:  # by halves: importing SciPy's solvers takes longer than the whole of this
+        middle = (low + high) / 2
+        low, high = (middle, high) if tracy_widom_tail(middle) > level else (low, middle)
+    return high
 
 
 def tracy_widom_tail(s: float) -> float:

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from scipy.special import bdtrik
 
 from deltaw.activations import DRAWS
 from deltaw.adapter import Adapter
@@ -59,7 +60,7 @@ class Levels:
         """
         if self.sharing_inputs is None:
             return self.sharing > 0
-        return self.sharing_inputs > int(binom.ppf(1 - RARE, self.sites, 1 / (DRAWS + 1)))
+        return self.sharing_inputs > ceil(bdtrik(1 - RARE, self.sites, 1 / (DRAWS + 1)))  # the binomial quantile
 
 
 @dataclass(frozen=True)
