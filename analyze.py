@@ -5,6 +5,8 @@ python analyze.py run=runs/x left=r8-s0 right=r64-s0 step=100
 python analyze.py left=path/to/adapter_r8 right=path/to/adapter_r64 output=some/dir
 """
 
+import gc
+
 import hydra
 from omegaconf import DictConfig
 
@@ -15,8 +17,12 @@ from deltaw import cli, config
 def main(cfg: DictConfig) -> None:
     with cli.one_line_errors():
         print("loading PyTorch, pandas and matplotlib", flush=True)
+        from deltaw.exhibit.picture import prepare
+
+        prepare()
         from deltaw.analysis import analyse
 
+        gc.freeze()  # modules stay to the end: to search them for cycles, at exit above all, takes a third of a second
         analyse(cfg)
 
 

@@ -1,5 +1,7 @@
 """The other exhibits, and what holds for all of them, read back from their artists."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from deltaw.exhibit import DPI, evolution, fig3, fig4, fig6, fig7, fig8, save, table6, table7
+from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
+from deltaw.exhibit.files import DPI, save
 from deltaw.exhibit.panel import PAPER, TIMES_CHANCE, Scale, ticks
+from deltaw.exhibit.picture import Picture, drawn
 from tests.tables import amplification, losses, pairs, phi
 
 GRIDS: dict[str, Callable[[int, int, Scale, Sequence[str]], Figure]] = {
@@ -128,6 +132,26 @@ def test_the_files_are_the_same_each_time_and_the_pdf_has_real_text(name: str, t
         once, again = ((tmp_path / stem).with_suffix(suffix).read_bytes() for stem in ("once", "again"))
         assert once == again
     assert b"/FontFile2" in once and b"/Type3" not in once
+
+
+def test_pictures_are_drawn_beside_the_block_and_are_those_of_their_module(tmp_path: Path) -> None:
+    cells = phi(2, 4, [1])
+    pictures = [Picture("fig6", {"cells": cells, "layers": [1]}, times_chance=variant) for variant in (False, True)]
+    with drawn(pictures, tmp_path):
+        pass
+    for name, scale in (("fig6", PAPER), ("fig6-times-chance", TIMES_CHANCE)):
+        save(fig6.draw(cells, [1], scale), tmp_path / "here")
+        assert (tmp_path / f"{name}.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+
+
+def test_what_cannot_be_drawn_is_an_error_here(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="'rows'"), drawn([Picture("table6", {"rows": 0})], tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(("module", "other"), [("deltaw.analysis", "matplotlib"), ("deltaw.exhibit.table7", "torch")])
+def test_no_process_loads_what_another_needs(module: str, other: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import sys, {module}; assert {other!r} not in sys.modules"], check=True)
 
 
 def values(axes: Axes) -> np.ndarray:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from deltaw.cli import UserError
 from deltaw.exhibit import fig6, panel
 from deltaw.exhibit.panel import PAPER, TIMES_CHANCE
+from deltaw.family import layers_to_draw
 from tests.tables import phi
 
 
@@ -38,26 +39,26 @@ ROWS = {
 
 @pytest.mark.parametrize(("depth", "rows"), ROWS.items())
 def test_rows_are_the_first_layer_and_the_thirds_of_the_depth(depth: int, rows: list[int]) -> None:
-    assert fig6.layers_to_draw(phi(1, 1, list(range(1, depth + 1)))) == rows
+    assert layers_to_draw(phi(1, 1, list(range(1, depth + 1)))) == rows
 
 
 def test_depth_counts_the_layers_that_were_adapted() -> None:
-    assert fig6.layers_to_draw(phi(1, 1, [10, 11, 12, 13, 14, 15])) == [10, 11, 13, 15]
+    assert layers_to_draw(phi(1, 1, [10, 11, 12, 13, 14, 15])) == [10, 11, 13, 15]
 
 
 def test_layers_can_be_chosen_where_they_have_all_projections() -> None:
-    assert fig6.layers_to_draw(phi(1, 1, [1, 2, 3]), [3, 1]) == [3, 1]
+    assert layers_to_draw(phi(1, 1, [1, 2, 3]), [3, 1]) == [3, 1]
     with pytest.raises(UserError, match=r"\[7\]"):
-        fig6.layers_to_draw(phi(1, 1, [1, 2, 3]), [1, 7])
+        layers_to_draw(phi(1, 1, [1, 2, 3]), [1, 7])
     table = phi(1, 1, [1, 2, 3, 4], ["o", "up_proj"])
     some = table[(table.projection == "o") | (table.layer > 2)]
-    assert fig6.layers_to_draw(some) == [3, 4] and fig6.layers_to_draw(table) == [1, 3, 4]
+    assert layers_to_draw(some) == [3, 4] and layers_to_draw(table) == [1, 3, 4]
     with pytest.raises(UserError, match=r"\['o', 'up_proj'\] are all in \[3, 4\], not in \[1\]"):
-        fig6.layers_to_draw(some, [1, 3])
+        layers_to_draw(some, [1, 3])
     with pytest.raises(UserError, match=r"no layer has all of the projections \['o', 'up_proj'\]"):
-        fig6.layers_to_draw(table[(table.projection == "o") == (table.layer < 3)])
+        layers_to_draw(table[(table.projection == "o") == (table.layer < 3)])
     with pytest.raises(UserError, match="asked for"):
-        fig6.layers_to_draw(table[:0])
+        layers_to_draw(table[:0])
 
 
 def test_ticks_are_those_of_the_paper() -> None:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from deltaw import report
 from deltaw.cli import UserError
-from deltaw.exhibit import save
+from deltaw.exhibit.picture import drawn
 from deltaw.family import EXHIBITS, Family, asked_for
 from deltaw.measure import BASES
 from deltaw.run import ANALYSIS, TABLES, RunDirectory, default_pair, find_adapter, rewritten
@@ -24,18 +24,18 @@ def analyse(cfg: DictConfig) -> None:
     family = Family(subject, cfg)
     print(f"comparing {subject.left.name} with {subject.right.name} at {len(subject.left.sites)} sites", flush=True)
     tables = family.tables()
-    summary = report.summarise(tables, subject, family.basis, family.projections, family.layers, list(family.pairings))
-
     output = Path(cfg.output) if cfg.output else _home(cfg, run, names) / ANALYSIS
-    with rewritten(output) as folder:
+    pictures = list(family.pictures(tables))
+    print(f"drawing {', '.join(picture.name for picture in pictures) or 'nothing'}", flush=True)
+    with rewritten(output) as folder, drawn(pictures, folder):
         tables.write(folder)
         (folder / TABLES).write_text(json.dumps(family.record(tables), indent=2) + "\n")
-        for name, figure in family.figures(tables):
-            print(f"drawing {name}", flush=True)
-            save(figure, folder / name)
+        summary = report.summarise(
+            tables, subject, family.basis, family.projections, family.layers, list(family.pairings)
+        )
         report.write(summary, folder)
-    pictures = sorted(str(path) for path in output.glob("*.png"))
-    print(*pictures, *family.left_out, *report.findings(summary), sep="\n")
+    files = sorted(str(path) for path in output.glob("*.png"))
+    print(*files, *family.left_out, *report.findings(summary), sep="\n")
 
 
 def _check(cfg: DictConfig) -> None:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from deltaw.adapter import Adapter, Site
 from deltaw.against_base import RANDOM, against_base
 from deltaw.cli import UserError
-from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
-from deltaw.exhibit.panel import PAPER, TIMES_CHANCE, Scale
+from deltaw.exhibit.picture import Picture
 from deltaw.projection import projection_of
 from deltaw.run import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
 from deltaw.study import Comparison, Pairing, compare_all, gaussian_cells, joined
@@ -103,7 +101,7 @@ class Family:
         if not self.projections:
             raise UserError(f"projections={cfg.projections}: the adapters have {sorted(set(adapted.projection))}")
         adapted = adapted[adapted.projection.isin(self.projections)]
-        self.layers = fig6.layers_to_draw(adapted, list(cfg.layers) if cfg.layers else None)
+        self.layers = layers_to_draw(adapted, list(cfg.layers) if cfg.layers else None)
         counts = adapted.layer.value_counts()
         complete = sorted(int(layer) for layer in counts.index[counts == len(self.projections)])
         self.middle = cfg.layers[0] if cfg.layers else complete[(len(complete) - 1) // 2]
@@ -155,38 +153,46 @@ class Family:
             "remarks": tables.comparison.remarks,
         }
 
-    def figures(self, tables: Tables) -> Iterator[tuple[str, Figure]]:
-        """Name and figure of every exhibit; a grid of φ in two variants."""
+    def pictures(self, tables: Tables) -> Iterator[Picture]:
+        """Every exhibit; a grid of φ in two variants."""
         for exhibit in self.pairings:
+            contents = self._contents(exhibit, tables)
+            yield Picture(exhibit, contents)
             if exhibit in GRIDS:
-                yield exhibit, self._grid(exhibit, tables, PAPER)
-                yield f"{exhibit}-times-chance", self._grid(exhibit, tables, TIMES_CHANCE)
-            elif exhibit == "table6":
-                yield exhibit, table6.draw(tables.losses)
-            elif exhibit == "table7":
-                yield exhibit, table7.draw(tables.amplification)
-            else:
-                pairs = tables.comparison.pairs
-                of_one_arm = (pairs.left == pairs.right) & (pairs.step_left != pairs.step_right)
-                chosen = pairs.projection.isin(self.projections) & (pairs.basis == self.basis)
-                yield exhibit, evolution.draw(pairs[of_one_arm & chosen])
+                yield Picture(exhibit, contents, times_chance=True)
 
-    def _grid(self, exhibit: str, tables: Tables, scale: Scale) -> Figure:
-        shown = self.basis, self.projections
+    def _contents(self, exhibit: str, tables: Tables) -> dict[str, Any]:
+        """What the `draw` of an exhibit takes."""
         match exhibit:
             case "fig3":
-                return fig3.draw(tables.cells(self.subject.pairing, *shown), self.middle, scale)
-            case "fig6":
-                return fig6.draw(tables.cells(self.subject.pairing, *shown), self.layers, scale)
+                return {"cells": self._cells(tables, self.subject.pairing, [self.middle]), "layer": self.middle}
             case "fig4":
-                random = tables.phi[tables.phi.projection == RANDOM]
-                return fig4.draw(tables.cells(self.pairings["fig4"][0], *shown), random, self.middle, scale)
+                cells = self._cells(tables, self.pairings["fig4"][0], [self.middle])
+                return {"cells": cells, "random": tables.phi[tables.phi.projection == RANDOM], "layer": self.middle}
+            case "fig6":
+                return {"cells": self._cells(tables, self.subject.pairing, self.layers), "layers": self.layers}
             case "fig7":
-                return fig7.draw(tables.cells(self.pairings["fig7"][0], *shown), self.layers, scale)
+                return {"cells": self._cells(tables, self.pairings["fig7"][0], self.layers), "layers": self.layers}
+            case "fig8":
+                return {"panels": self._against_W(tables.phi), "layer": self.middle}
+            case "table6":
+                return {"losses": tables.losses}
+            case "table7":
+                return {"amplification": tables.amplification}
+        pairs = tables.comparison.pairs
+        of_one_arm = (pairs.left == pairs.right) & (pairs.step_left != pairs.step_right)
+        return {"pairs": pairs[of_one_arm & pairs.projection.isin(self.projections) & (pairs.basis == self.basis)]}
+
+    def _cells(self, tables: Tables, pairing: Pairing, layers: list[int]) -> pd.DataFrame:
+        cells = tables.cells(pairing, self.basis, self.projections)
+        return cells[cells.layer.isin(layers)]
+
+    def _against_W(self, phi: pd.DataFrame) -> dict[str, pd.DataFrame]:  # noqa: N802
+        """The panels of Figure 8."""
         first = self._middle_sites()[0].projection
-        W = tables.phi[(tables.phi.left == "W") & (tables.phi.projection == first)]
+        W = phi[(phi.left == "W") & (phi.projection == first)]
         arms = {label: W[W.right == arm] for arm, label in self._largest_ranks()}
-        return fig8.draw(arms | {RANDOM: W[W.right == RANDOM]}, self.middle, scale)
+        return arms | {RANDOM: W[W.right == RANDOM]}
 
     def _needed(self, exhibit: str) -> list[Pairing]:
         """The pairs that an exhibit needs besides left and right."""
@@ -218,6 +224,27 @@ class Family:
         chosen = self.projections
         sites = [site for site in self.subject.left.sites if site.layer == self.middle and site.projection in chosen]
         return sorted(sites, key=lambda site: chosen.index(site.projection))
+
+
+def layers_to_draw(table: pd.DataFrame, layers: list[int] | None = None) -> list[int]:
+    """The rows of the figure: `layers`, else the first and those nearest to ⅓, ⅔ and the whole of the depth.
+
+    Depth is counted over the layers that have all projections of the table, so that 96 of them give 1, 32, 64, 96.
+
+    Raises:
+        UserError: no layer has them all, or not one that was asked for.
+    """
+    projections = table.projection.unique().tolist()
+    of_layer = table.groupby("layer").projection.nunique()
+    present = of_layer.index[of_layer == len(projections)].tolist()
+    if not projections:
+        raise UserError("no layer has any of the projections asked for: choose some that the adapters adapt")
+    if not present:
+        raise UserError(f"no layer has all of the projections {projections}: choose fewer")
+    if missing := sorted(set(layers or []) - set(present)):
+        raise UserError(f"layers={layers}: the projections {projections} are all in {present}, not in {missing}")
+    thirds = {present[max(round(len(present) * third / 3), 1) - 1] for third in range(4)}
+    return layers or sorted(thirds)
 
 
 def _is_called(projection: str, name: str) -> bool:

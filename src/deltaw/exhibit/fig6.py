@@ -4,33 +4,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deltaw.cli import UserError
 from deltaw.exhibit import panel
 from deltaw.exhibit.panel import PAPER, Scale
 
 # Inches: zoomed cells are about square, and panels with all j are wider where they have more columns than those.
 HEIGHT, WIDE, ZOOMED, EQUAL = 1.02, 1.55, 1.0, 1.275
-
-
-def layers_to_draw(table: pd.DataFrame, layers: list[int] | None = None) -> list[int]:
-    """The rows of the figure: `layers`, else the first and those nearest to ⅓, ⅔ and the whole of the depth.
-
-    Depth is counted over the layers that have all projections of the table, so that 96 of them give 1, 32, 64, 96.
-
-    Raises:
-        UserError: no layer has them all, or not one that was asked for.
-    """
-    projections = table.projection.unique().tolist()
-    of_layer = table.groupby("layer").projection.nunique()
-    present = of_layer.index[of_layer == len(projections)].tolist()
-    if not projections:
-        raise UserError("no layer has any of the projections asked for: choose some that the adapters adapt")
-    if not present:
-        raise UserError(f"no layer has all of the projections {projections}: choose fewer")
-    if missing := sorted(set(layers or []) - set(present)):
-        raise UserError(f"layers={layers}: the projections {projections} are all in {present}, not in {missing}")
-    thirds = {present[max(round(len(present) * third / 3), 1) - 1] for third in range(4)}
-    return layers or sorted(thirds)
 
 
 def draw(cells: pd.DataFrame, layers: list[int], scale: Scale = PAPER) -> Figure:
