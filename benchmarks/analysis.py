@@ -65,11 +65,11 @@ def report(args: argparse.Namespace) -> None:
     for name, before in (("import torch", ""), ("import deltaw", " after that"), (IMPORT, " after both")):
         print(row(f"`{name}`{before}", f"{min(cost[name] for cost in imports):.2f}", "", ""))
 
-    ours = best(args, "compare_a")
-    show("φ on A: `compare(left, right, 'A')`", ours, ours)
-    show("φ on A, nothing else: `similarity(A, A)` at every site", best(args, "similarity"), ours)
-    show("φ on A, nothing else: thin SVD of A", best(args, "svd"), ours)
-    show("φ on A, nothing else: QR of Aᵀ, then a small SVD", best(args, "qr"), ours)
+    on_A = best(args, "compare_a")
+    show("φ on A: `compare(left, right, 'A')`", on_A, on_A)
+    show("φ on A, nothing else: `similarity(A, A)` at every site", best(args, "similarity"), on_A)
+    show("φ on A, nothing else: thin SVD of A", best(args, "svd"), on_A)
+    show("φ on A, nothing else: QR of Aᵀ, then a small SVD", best(args, "qr"), on_A)
 
     ours, dense = best(args, "compare_output"), best(args, "dense")
     show("ΔW, output side: `compare(left, right, 'output')`", ours, ours)
@@ -78,7 +78,8 @@ def report(args: argparse.Namespace) -> None:
     tool = f"Gradience {version('gradience')}" if gradience else "Gradience"
     audit = f"ΔW, output side, principal angles: {tool}, `merge_audit`"
     if gradience:
-        show(audit, best(args, "gradience"), ours)
+        audited = best(args, "gradience")
+        show(audit, audited, ours)
     else:
         print(row(audit, "not installed", "", ""))
 
@@ -92,8 +93,11 @@ def report(args: argparse.Namespace) -> None:
         cost = process(args, ["-m", "gradience.cli", "merge-audit", "--adapter-a", left, "--adapter-b", right])
         show(f"`gradience merge-audit`, the whole process ({tool})", cost, ours)
 
-    print("\nMemory is the peak of resident memory above that after the imports, of a whole process all of it. Pages")
-    print("of mapped files count: the other ways read through safetensors, which maps them.")
+    print("\nMemory is the peak of resident memory above that after the imports, of a whole process all of it, without")
+    print("those beside it that draw. Pages of mapped files count: the other ways map them, as safetensors does.")
+    if gradience:
+        times = audited["seconds"] / on_A["seconds"]
+        print(f"\n`merge_audit` takes {times:.1f} times as long as `compare(left, right, 'A')`.")
     power = log2(dense["each"][1] / dense["each"][0])
     each = ", ".join(f"{seconds:.2f} s at width {width}" for seconds, width in zip(dense["each"], DENSE, strict=True))
     print(f"\nOne dense SVD took {each} (a power of {power:.1f} of the width); the rest is the cube of the width.")
