@@ -34,12 +34,23 @@ class ProjectionsConfig:
 
 
 @dataclass
+class PretrainConfig:
+    layers: int
+    width: int
+    intermediate: int
+    heads: int
+    steps: int
+    rows: int
+
+
+@dataclass
 class ModelConfig:
     path: str
     dtype: str
     lr: float
     gradient_checkpointing: bool
     projections: ProjectionsConfig
+    pretrain: PretrainConfig | None = None
 
 
 @dataclass

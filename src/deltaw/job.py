@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from deltaw.arm import Arm, arms_from
+from deltaw.base.pretrain import Recipe, ensure
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
 from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
@@ -58,6 +59,8 @@ def train(cfg: DictConfig) -> None:
         say(f"{writer.path} is finished: python analyze.py run={writer.path}")
         return
 
+    if cfg.model.pretrain:
+        ensure(Path(cfg.model.path), Recipe(**cfg.model.pretrain))
     say(f"loading the base {cfg.model.path}")
     base = load_base(cfg.model.path, cfg.model.dtype, cfg.model.gradient_checkpointing)
     modules = projections(base.model, cfg.model.projections)

@@ -1,14 +1,19 @@
-"""Make the bundled base: a byte-level BPE and a small Llama, pretrained on the Python standard library's source.
+"""Make a base: a byte-level BPE and a small Llama, pretrained on the Python standard library's source.
 
-python -m deltaw.base.pretrain                      as shipped: 2100 steps, an hour and a half on one core
+python -m deltaw.base.pretrain                      the bundled one: 2100 steps, an hour and a half on one core
 python -m deltaw.base.pretrain --output some/dir --steps 10
 
-The text is that of the running interpreter, less the modules that the arms learn from.
+The text is that of the running interpreter, less the modules that the arms learn from. `train.py` makes a base where
+its config has `model.pretrain`.
 """
 
 import argparse
+import fcntl
+import json
 import random
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,16 +22,47 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from deltaw.base import BUNDLED
+from deltaw.cli import UserError
 from deltaw.data.library import pretraining_files
 
 VOCABULARY = 2048
 END = "<|end|>"
-ROWS, LENGTH = 16, 256  # windows of a batch, tokens of a window
+LENGTH = 256  # tokens of a window
 WARMUP = 50  # steps
 HELD_OUT = 40  # every 40th document is kept for the loss that the model card reports
+RECIPE = "pretrain.json"  # beside the weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of a Llama, and how long it learns; the bundled base's unless told otherwise.
+
+    Attributes:
+        layers, width, intermediate, heads: of the decoder; `intermediate` is the width within a feed-forward block.
+        steps: optimiser steps.
+        rows: windows of 256 tokens in a step.
+    """
+
+    layers: int = 8
+    width: int = 256
+    intermediate: int = 688
+    heads: int = 4
+    steps: int = 2100
+    rows: int = 16
+
+    def __post_init__(self) -> None:
+        """UserError where a size is below 1, or heads do not divide the width."""
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise UserError(f"model.pretrain.{name}={value}: give 1 or more")
+        if self.width % (2 * self.heads):
+            raise UserError(
+                f"model.pretrain.width={self.width} does not give model.pretrain.heads={self.heads} heads of an even "
+                f"width: choose a multiple of {2 * self.heads}"
+            )
 
 
 def documents() -> tuple[list[str], list[str]]:
@@ -53,44 +89,48 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END, pad_token=END)
 
 
-def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Tensor:
+def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """All documents in one row of token ids, each ended by `END`."""
     ids = tokenizer(texts, verbose=False)["input_ids"]
     return torch.tensor([token for row in ids for token in [*row, tokenizer.eos_token_id]])
 
 
-def build(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained model, 6.85 M parameters."""
+def build(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> LlamaForCausalLM:
+    """The untrained model, 6.85 M parameters as bundled."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=8,
-        num_attention_heads=4,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):  # so that 96 layers add up to what 8 do
+            parameter.data.mul_((Recipe.layers / recipe.layers) ** 0.5)
+    return model
 
 
-def windows(tokens: Tensor, steps: int) -> Iterator[Tensor]:
-    """`steps` batches (ROWS, LENGTH); an epoch shows the text once, each time cut at another phase."""
+def windows(tokens: Tensor, steps: int, rows: int) -> Iterator[Tensor]:
+    """`steps` batches (rows, LENGTH); an epoch shows the text once, each time cut at another phase."""
     generator = torch.Generator().manual_seed(0)
     queue = tokens.new_empty(0, LENGTH)
     for _ in range(steps):
-        while len(queue) < ROWS:
+        while len(queue) < rows:
             phase = int(torch.randint(LENGTH, (), generator=generator))
             cut = _rows(tokens[phase:])
             queue = torch.cat([queue, cut[torch.randperm(len(cut), generator=generator)]])
-        yield queue[:ROWS]
-        queue = queue[ROWS:]
+        yield queue[:rows]
+        queue = queue[rows:]
 
 
-def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int) -> None:
+def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int) -> None:
     """Muon on the layers' matrices, AdamW on embedding and norms; bfloat16 products, float32 weights."""
     names = dict(model.named_parameters())
     matrices = [p for name, p in names.items() if p.ndim == 2 and "embed" not in name]
@@ -102,7 +142,7 @@ def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int) -> None:
     schedules = [
         LambdaLR(o, lambda step: min((step + 1) / WARMUP, (steps - step) / max(1, steps - WARMUP))) for o in optimizers
     ]
-    bar = tqdm(windows(tokens, steps), "pretraining", total=steps, unit="step")
+    bar = tqdm(windows(tokens, steps, rows), "pretraining", total=steps, unit="step")
     for step, batch in enumerate(bar):
         with torch.autocast(model.device.type, torch.bfloat16):
             loss = model(input_ids=batch.to(model.device), labels=batch.to(model.device)).loss
@@ -128,24 +168,51 @@ def _rows(tokens: Tensor) -> Tensor:
     return tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
 
 
+def pretrain(folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Write a base into `folder`; without a tokenizer one is trained on the same text."""
+    print("reading and tokenising the standard library", flush=True)
+    learnt, held_out = documents()
+    tokenizer = tokenizer or train_tokenizer(learnt)
+    tokens = tokenise(learnt, tokenizer)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = build(tokenizer, recipe)
+    print(f"pretraining {model.num_parameters() / 1e6:.1f} M parameters on {len(tokens):,} tokens", flush=True)
+    fit(model, tokens, recipe.steps, recipe.rows)
+    model.bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    loss = mean_loss(model.float().eval(), tokenise(held_out, tokenizer))
+    print(f"{folder}: {recipe.steps} steps, held-out loss {loss:.3f} nats a token", flush=True)
+
+
+def ensure(folder: Path, recipe: Recipe) -> None:
+    """Have a base of `recipe`, with the bundled tokenizer, in `folder`: of processes started together one makes it.
+
+    Raises:
+        UserError: what is there was made otherwise.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            new = folder.with_name(f".{folder.name}.new")
+            shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+            pretrain(new, recipe, AutoTokenizer.from_pretrained(BUNDLED))
+            (new / RECIPE).write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+            new.rename(folder)
+    there = json.loads((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).exists() else None
+    if there != asdict(recipe):
+        raise UserError(
+            f"model.path={folder} holds a base made by {there}, not by model.pretrain={asdict(recipe)}: "
+            "delete it, or give another model.path"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=BUNDLED)
-    parser.add_argument("--steps", type=int, default=2100)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
     args = parser.parse_args()
-
-    print("reading and tokenising the standard library", flush=True)
-    learnt, held_out = documents()
-    tokenizer = train_tokenizer(learnt)
-    tokens = tokenise(learnt, tokenizer)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = build(tokenizer)
-    fit(model, tokens, args.steps)
-
-    model.bfloat16().save_pretrained(args.output)
-    tokenizer.save_pretrained(args.output)
-    loss = mean_loss(model.float().eval(), tokenise(held_out, tokenizer))
-    print(f"{args.output}: {len(tokens):,} tokens, {args.steps} steps, held-out loss {loss:.3f} nats a token")
+    pretrain(args.output, Recipe(steps=args.steps))
 
 
 if __name__ == "__main__":
