@@ -180,7 +180,8 @@ def pretrain(folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase | 
     fit(model, tokens, recipe.steps, recipe.rows)
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    loss = mean_loss(model.float().eval(), tokenise(held_out, tokenizer))
+    enough = max(1, recipe.steps * recipe.rows // 10) * LENGTH  # measuring is to take no longer than learning
+    loss = mean_loss(model.float().eval(), tokenise(held_out, tokenizer)[:enough])
     print(f"{folder}: {recipe.steps} steps, held-out loss {loss:.3f} nats a token", flush=True)
 
 
