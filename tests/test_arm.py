@@ -31,7 +31,9 @@ def test_names_hold_what_tells_arms_apart() -> None:
 @pytest.mark.parametrize(("scaling", "scale"), [("constant", 16), ("alpha/r", 2), ("rslora", 16 / math.sqrt(8))])
 def test_peft_is_told_the_scale_that_was_trained(scaling: str, scale: float) -> None:
     one = arm(rank=8, scaling=scaling)
-    config = adapter_config(one, ["layers.0.q_proj", "layers.0.v_proj"], "base")
+    base = nn.ModuleDict({name: nn.Linear(9, 9) for name in ("q_proj", "v_proj", "o_proj")})
+    attach(base, ["q_proj", "v_proj"], [one])
+    config = adapter_config(one, base, "base")
     alpha, rank = config["lora_alpha"], config["r"]
     assert isinstance(alpha, float) and isinstance(rank, int)
     assert one.scale == pytest.approx(scale)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from deltaw.cli import UserError
+from deltaw.projection import Fused
 from deltaw.weight import Weight, find_weight, read_weight
 from tests.tiny import make_base, make_pairs, run
 
@@ -55,7 +56,7 @@ def test_a_base_that_holds_a_weight_twice_is_trained_without_a_record_of_it(
 def test_first_parts_of_the_name_may_be_missing_on_either_side(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, model={f"{name}.weight": W})
     assert find_weight(folder, MODULE, (4, 3)) == Weight(
-        str(folder / "model.safetensors"), f"{name}.weight", (0, 4), False
+        str(folder / "model.safetensors"), f"{name}.weight", ((0, 4),), False
     )
 
 
@@ -73,14 +74,22 @@ def test_a_weight_is_found_in_whichever_file_holds_it(tmp_path: Path) -> None:
     assert Path(first.file).name == "a.safetensors"
 
 
-@pytest.mark.parametrize("rows", [(0, 2), (1, 4), None])
-def test_of_a_fused_layer_only_the_rows_asked_for_are_read(tmp_path: Path, rows: tuple[int, int] | None) -> None:
-    expected = W[slice(*rows)] if rows else W
-    folder = write(tmp_path, model={f"{MODULE}.weight": W, "h.0.c_attn.weight": W.T.contiguous()})
-    plain = find_weight(folder, MODULE, (4, 3), rows)
-    transposed = find_weight(folder, "transformer.h.0.c_attn", (4, 3), rows, transposed=True)
-    assert torch.equal(read_weight(plain), expected)
-    assert torch.equal(read_weight(transposed), expected)
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_of_a_layer_that_was_split_only_the_rows_of_the_part_are_read(
+    tmp_path: Path, blocks: int, transposed: bool
+) -> None:
+    layout = Fused(blocks, {"q": 4 // blocks, "k": 2 // blocks, "v": 2 // blocks}, transposed)
+    fused = torch.arange(24.0).view(8, 3)
+    parts = fused.view(blocks, 8 // blocks, 3).split(list(layout.widths.values()), dim=1)
+    folder = write(tmp_path, model={"h.0.c_attn.weight": fused.T.contiguous() if transposed else fused})
+    for letter, part in zip("qkv", parts, strict=True):
+        rows = part.flatten(0, 1)
+        shape = (rows.shape[0], rows.shape[1])
+        found = find_weight(
+            folder, f"transformer.h.0.c_attn.{letter}_proj", shape, split={"transformer.h.0.c_attn": layout}
+        )
+        assert torch.equal(read_weight(found), rows)
 
 
 def test_what_is_stored_is_read_as_it_is_stored(tmp_path: Path) -> None:

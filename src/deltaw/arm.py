@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.cli import UserError
+from deltaw.projection import is_conv1d, widths
 
 SCALINGS = ("constant", "alpha/r", "rslora")
 CONTROLS = ("shuffled", "random", "frozen_a")
@@ -95,7 +96,7 @@ def arms_from(
 
 
 class ArmsLinear(nn.Module):
-    """A frozen linear layer with the factors of K arms: block k of the batch sees arm k alone.
+    """A frozen linear layer (or a Conv1D) with the factors of K arms: block k of the batch sees arm k alone.
 
         y_k = base(x_k) + scale_k · B_k A_k x_k
 
@@ -105,17 +106,17 @@ class ArmsLinear(nn.Module):
     control is "frozen_a".
     """
 
-    def __init__(self, base: nn.Linear, module: str, arms: list[Arm]):
+    def __init__(self, base: nn.Module, module: str, arms: list[Arm]):
         super().__init__()
         self.base = base
         self.scales = [arm.scale for arm in arms]
-        width, device = base.in_features, base.weight.device
+        (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
             nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in arms
         )
-        self.B = nn.ParameterList([torch.zeros(base.out_features, arm.rank, device=device) for arm in arms])
+        self.B = nn.ParameterList([torch.zeros(d_out, arm.rank, device=device) for arm in arms])
 
-    def forward(self, x: Float[Tensor, "rows tokens d_in"]) -> Float[Tensor, "rows tokens d_out"]:
+    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
         y = self.base(x)
         blocks = zip(x.chunk(len(self.scales)), self.A, self.B, self.scales, strict=True)
         updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, A, B, scale in blocks]
@@ -137,12 +138,12 @@ def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
     base.requires_grad_(False)
     for module in modules:
         layer = base.get_submodule(module)
-        assert isinstance(layer, nn.Linear)
-        limit = min(layer.in_features, layer.out_features)
+        d_in, d_out = widths(layer)
+        limit = min(d_in, d_out)
         if above := [arm.rank for arm in arms if arm.rank > limit]:
             raise UserError(
                 f"rank {max(above)} is above the width {limit} of {module} "
-                f"({layer.out_features} × {layer.in_features}): choose arms.ranks of at most {limit}"
+                f"({d_out} × {d_in}): choose arms.ranks of at most {limit}"
             )
         _put(base, module, ArmsLinear(layer, module, arms))
 
@@ -183,8 +184,8 @@ def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
     return tensors
 
 
-def adapter_config(arm: Arm, modules: Iterable[str], base_path: str) -> dict[str, object]:
-    """What PEFT's `adapter_config.json` says of an arm; loading it gives the arm's own scale and modules.
+def adapter_config(arm: Arm, base: nn.Module, base_path: str) -> dict[str, object]:
+    """What PEFT's `adapter_config.json` says of an arm on `base`; loading it gives the arm's own scale and modules.
 
     PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r.
     """
@@ -192,12 +193,22 @@ def adapter_config(arm: Arm, modules: Iterable[str], base_path: str) -> dict[str
         r=arm.rank,
         lora_alpha=arm.alpha * arm.rank if arm.scaling == "constant" else arm.alpha,  # type: ignore[arg-type]
         use_rslora=arm.scaling == "rslora",
-        target_modules=sorted({module.rpartition(".")[2] for module in modules}),
+        target_modules=_targets(base),
+        fan_in_fan_out=any(is_conv1d(layer.base) for _, layer in _adapted(base)),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_path,
         inference_mode=True,
     )
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+
+
+def _targets(base: nn.Module) -> list[str]:
+    """The last parts of the adapted modules' names; their whole names where another module's ends alike."""
+    adapted = [name for name, _ in _adapted(base)]
+    inside = tuple(f"{name}." for name in adapted)
+    others = {name.rpartition(".")[2] for name, _ in base.named_modules() if not f"{name}.".startswith(inside)}
+    last = {name.rpartition(".")[2] for name in adapted}
+    return sorted(adapted if last & others else last)
 
 
 def _put(base: nn.Module, module: str, layer: nn.Module) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from deltaw.adapter import Adapter, Site
 from deltaw.against_base import RANDOM, against_base
 from deltaw.cli import UserError
+from deltaw.config import names_in
 from deltaw.exhibit.picture import Picture
 from deltaw.projection import projection_of
 from deltaw.run import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
@@ -21,11 +22,6 @@ GRIDS = ("fig3", "fig4", "fig6", "fig7", "fig8")  # of φ: drawn on the paper's 
 EXHIBITS = (*GRIDS, "table6", "table7", "evolution")
 SEEDS = ("fig4", "fig7")
 AGAINST_BASE = ("fig8", "table7")
-
-
-def asked_for(cfg: DictConfig) -> list[str]:
-    """The exhibits as a list: one may be given by itself, as exhibits=all."""
-    return [cfg.exhibits] if isinstance(cfg.exhibits, str) else list(cfg.exhibits or [])
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ class Family:
         complete = sorted(int(layer) for layer in counts.index[counts == len(self.projections)])
         self.middle = cfg.layers[0] if cfg.layers else complete[(len(complete) - 1) // 2]
         self.pairings: dict[str, list[Pairing]] = {}
-        asked = asked_for(cfg)
+        asked = names_in(cfg.exhibits)
         for exhibit in EXHIBITS if "all" in asked else asked:
             try:
                 self.pairings[exhibit] = self._needed(exhibit)
