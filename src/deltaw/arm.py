@@ -159,7 +159,9 @@ def inputs_of_base(
     seen: dict[str, Tensor] = {}
 
     def note(module: str, layer: nn.Module, args: tuple[Tensor]) -> None:
-        seen[module] = args[0][chosen].to("cpu", torch.bfloat16)
+        if module not in seen:  # a second call, as DeBERTa's for positions, reads no tokens
+            tokens = args[0].unflatten(0, chosen.shape) if args[0].ndim == 2 else args[0]  # OPT flattens them
+            seen[module] = tokens[chosen].to("cpu", torch.bfloat16)
 
     with ExitStack() as stack:
         for module, layer in _adapted(base):
