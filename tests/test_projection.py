@@ -23,9 +23,10 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def logits(model: PreTrainedModel, tokens: int) -> torch.Tensor:
-    """Of two rows of tokens, the first of which is no padding."""
+def logits(model: PreTrainedModel, tokens: int, repeats: int = 1) -> torch.Tensor:
+    """Of two rows of tokens, none of them padding, `repeats` times."""
     ids = 3 + torch.arange(2 * tokens).view(2, tokens) * 7 % 290
+    ids = ids.repeat(repeats, 1)
     inputs: dict[str, torch.Tensor] = {"input_ids": ids}
     if model.config.is_encoder_decoder:
         inputs |= {"decoder_input_ids": ids.flip(1)}

@@ -5,7 +5,7 @@ The one module that imports PEFT: it says what a snapshot's `adapter_config.json
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.cli import UserError
-from deltaw.projection import is_conv1d, widths
+from deltaw.projection import POSITIONS, is_conv1d, widths
 
 SCALINGS = ("constant", "alpha/r", "rslora")
 CONTROLS = ("shuffled", "random", "frozen_a")
@@ -109,6 +109,7 @@ class ArmsLinear(nn.Module):
     def __init__(self, base: nn.Module, module: str, arms: list[Arm]):
         super().__init__()
         self.base = base
+        self.only: int | None = None  # the arm that all rows see, while they are one arm's
         self.scales = [arm.scale for arm in arms]
         (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
@@ -116,10 +117,16 @@ class ArmsLinear(nn.Module):
         )
         self.B = nn.ParameterList([torch.zeros(d_out, arm.rank, device=device) for arm in arms])
 
+    @property
+    def weight(self) -> Tensor:
+        """The frozen one, of which some models ask the dtype."""
+        return self.base.get_parameter("weight")
+
     def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        y = self.base(x)
-        blocks = zip(x.chunk(len(self.scales)), self.A, self.B, self.scales, strict=True)
-        updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, A, B, scale in blocks]
+        y, arms = self.base(x), list(zip(self.A, self.B, self.scales, strict=True))
+        arms = arms if self.only is None else [arms[self.only]]
+        blocks = zip(x.chunk(len(arms)), arms, strict=True)
+        updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, (A, B, scale) in blocks]
         return y + torch.cat(updates).to(y.dtype)
 
 
@@ -146,6 +153,30 @@ def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
                 f"({d_out} × {d_in}): choose arms.ranks of at most {limit}"
             )
         _put(base, module, ArmsLinear(layer, module, arms))
+    for attention in base.modules():
+        if hasattr(attention, POSITIONS):
+            setattr(attention, POSITIONS, partial(_arm_by_arm, attention, getattr(attention, POSITIONS)))
+
+
+def _arm_by_arm(
+    attention: nn.Module,
+    method: Callable[..., Tensor],
+    queries: Float[Tensor, "rows_heads tokens head"],
+    keys: Float[Tensor, "rows_heads tokens head"],
+    *others: object,
+) -> Tensor:
+    """What a method of `attention` gives, one arm after another: in it, linear layers read what all rows share."""
+    layers = [layer for layer in attention.children() if isinstance(layer, ArmsLinear)]
+    if not layers:
+        return method(queries, keys, *others)
+    arms, parts = len(layers[0].scales), []
+    for k, (queries_k, keys_k) in enumerate(zip(queries.chunk(arms), keys.chunk(arms), strict=True)):
+        for layer in layers:
+            layer.only = k
+        parts.append(method(queries_k, keys_k, *others))
+    for layer in layers:
+        layer.only = None
+    return torch.cat(parts)
 
 
 @torch.no_grad()

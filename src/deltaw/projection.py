@@ -98,6 +98,12 @@ _FUSED = (*{names.fused: None for names in ARCHITECTURES.values() if names.fused
 # The endings under which it holds all rows of q, then of k, then of v, whatever the model, if each is as wide as d_in.
 _IN_THIRDS = ("Wqkv", "qkv", "qkv_linear", "att_proj", "self_attn.qkv_proj")
 
+# Layers of an expert, and those of DeBERTa that read its table of relative positions and no tokens.
+_READS_NO_ROWS = re.compile(r"\.experts\.\d+\.|\.pos_(key|query)_proj$")
+
+# A method of DeBERTa's attention modules that gives q and k its table of relative positions, one for all rows.
+POSITIONS = "disentangled_attention_bias"
+
 
 def layer_of(module: str) -> int | None:
     """Layer of a module, counted from 1 as in the paper: the first whole number in its dotted name, plus one."""
@@ -238,7 +244,7 @@ def projections(
     """The linear layers of `model` that LoRA adapts: module name → projection, in the order of the model.
 
     Where q or v is wanted, each layer has an attention module, and each attention module exactly one of it. Layers
-    within experts are never adapted: the tokens that reach them are no longer apart by arm.
+    within experts are never adapted, whose tokens are no longer apart by arm, nor are those that read positions alone.
 
     Args:
         model: the base, not yet adapted; what fuses q, k and v is split.
@@ -252,7 +258,7 @@ def projections(
             message lists what there is.
     """
     linear = [name for name, layer in model.named_modules() if _is_linear(layer) and layer_of(name)]
-    linear = [name for name in linear if not re.search(r"\.experts\.\d+\.", name)]
+    linear = [name for name in linear if not _READS_NO_ROWS.search(name)]
     everything = ALL_LINEAR in wanted
     endings = _endings(model, names or {})
     sites = {name: site for name in linear if (site := _site(name, endings))}

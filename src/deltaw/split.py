@@ -35,6 +35,11 @@ class SplitLinear(nn.Module):
         sorted_already = bool((order.diff() == 1).all())
         self.register_buffer("order", None if sorted_already else order, persistent=False)
 
+    @property
+    def weight(self) -> Tensor:
+        """That of q, which is frozen: some models ask its dtype."""
+        return self.q_proj.weight
+
     def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
         y = torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
         return y if self.order is None else y.index_select(-1, self.order)
