@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from deltaw.cli import UserError
 from deltaw.projection import ARCHITECTURES as TABLE
 from deltaw.projection import fused_layers, is_conv1d, projections, widths
 from deltaw.split import split
@@ -132,3 +133,72 @@ def test_what_is_called_q_k_and_v_of_an_encoder_behaves_so(architecture: Archite
     assert of_six == {"q": [False, False, False, True, False, False], "k": [True] * 6, "v": [True] * 6}
     of_one = {letter: disturbed(model, last[letter], 0, tokens=1) for letter in "qkv"}
     assert of_one == {"q": [False], "k": [False], "v": [True]}
+
+
+@pytest.mark.parametrize("name", ["llama", "phi", "bart", "bert", "gptj"])
+def test_an_architecture_that_is_not_in_the_table_is_read_by_its_names(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = ARCHITECTURES[name]
+    model = architecture.build()
+    known = projections(model, ["q", "v"])
+    monkeypatch.setattr(type(model.config), "model_type", "unheard-of")
+    assert projections(model, ["q", "v"]) == known
+
+
+def test_what_names_do_not_tell_is_told_with_the_children_of_attention_and_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = ARCHITECTURES["gpt2"].build()
+    monkeypatch.setattr(type(model.config), "model_type", "unheard-of")
+    split(model)
+    with pytest.raises(
+        UserError,
+        match=r"layer 1 of GPT2LMHeadModel has 0 modules for 'q' .*transformer\.h\.0\.attn holds \['c_attn', 'c_proj'\]"
+        r".*model\.projections\.q= .*fuses q, k and v can be adapted in .*gpt_neox",
+    ):
+        projections(model)
+
+
+class Block(nn.Module):
+    """A layer of no architecture: q and v under names of its own, and twice over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("to_q", "to_v")})
+        self.experts = nn.ModuleList(nn.ModuleDict({"q_proj": nn.Linear(4, 4)}) for _ in range(2))
+
+
+def test_names_can_be_given_and_two_of_a_kind_in_one_layer_are_none() -> None:
+    model = nn.ModuleDict({"layers": nn.ModuleList([Block()])})
+    assert projections(model, names={"q": "to_q", "v": "to_v"}) == {
+        "layers.0.attention.to_q": "q",
+        "layers.0.attention.to_v": "v",
+    }
+    with pytest.raises(
+        UserError, match=r"layer 1 of ModuleDict has 0 modules for 'q'.*attention holds \['to_q', 'to_v'\]"
+    ):
+        projections(model, names={"v": "to_v"})
+
+
+def test_other_layers_are_wanted_by_how_their_names_end() -> None:
+    model = ARCHITECTURES["gpt2"].build()
+    assert set(projections(model, ["mlp.c_proj"]).values()) == {"c_proj"}
+    assert set(projections(model, ["c_proj"]).values()) == {"c_proj", "o"}
+    assert list(projections(model, ["c_attn"])) == ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
+    with pytest.raises(
+        UserError, match=r"arms\.projections has 'gate_proj', .*choose from \['c_attn', 'c_fc', 'c_proj', 'o'\]"
+    ):
+        projections(model, ["gate_proj"])
+
+
+@every
+def test_all_linear_is_every_linear_layer_inside_the_layers(architecture: Architecture) -> None:
+    model = architecture.build()
+    split(model, ["all-linear"])
+    found = projections(model, ["all-linear"])
+    linear = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) or is_conv1d(layer)}
+    outside = {name.rpartition(".")[2] for name in linear - found.keys()}
+    heads = {"lm_head", "score", "classifier", "pre_classifier", "dense", "out_proj", "embeddings_project", "embed_out"}
+    assert outside <= heads | {"pos_key_proj", "pos_query_proj"}
+    assert Counter(found.values()) >= Counter(dict.fromkeys("qkvo", architecture.attentions))

@@ -4,15 +4,21 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from deltaw import load_adapter
 from deltaw.cli import UserError
-from deltaw.projection import Fused
+from deltaw.projection import Fused, is_conv1d
+from deltaw.run import RunDirectory
+from deltaw.split import split
+from deltaw.subject import Subject
 from deltaw.weight import Weight, find_weight, read_weight
+from tests.architectures import ARCHITECTURES
 from tests.tiny import make_base, make_pairs, run
 
 MODULE = "model.layers.1.attn.q_proj"
@@ -134,3 +140,21 @@ def test_reading_a_weight_needs_no_transformers() -> None:
     code = "import sys, deltaw.weight; print({'transformers', 'peft', 'pytorch_lightning'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "falcon grouped"])
+def test_a_run_on_split_layers_records_where_the_rows_of_each_part_are(tmp_path: Path, name: str) -> None:
+    ARCHITECTURES[name].save(tmp_path / "base")
+    make_pairs(tmp_path / "pairs.jsonl")
+    done = run(tmp_path, "trainer.max_steps=1", "arms.projections=all-linear")
+    record = json.loads((done / "run.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    split(model, ["all-linear"])
+    for module in record["modules"]:
+        layer: Any = model.get_submodule(module)
+        W = layer.weight.T if is_conv1d(layer) else layer.weight
+        [site] = [site for site in RunDirectory(done).adapter("r2-s0").sites if site.module == module]
+        of_run = RunDirectory(done).adapter("r2-s0")
+        assert torch.equal(Subject(of_run, of_run).weight(site), W)
+        of_folder = load_adapter(of_run.folder)
+        assert torch.equal(Subject(of_folder, of_folder, tmp_path / "base").weight(site), W)

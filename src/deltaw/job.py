@@ -130,6 +130,8 @@ def check(cfg: DictConfig) -> None:
     for key, value in counts.items():
         if value < 1:
             raise UserError(f"{key}={value}: give 1 or more")
+    if not names_in(cfg.arms.projections):
+        raise UserError(f"arms.projections={cfg.arms.projections} adapts nothing: name at least one, as [q,v]")
     if cfg.data.max_length < 2:
         raise UserError(f"data.max_length={cfg.data.max_length} has no room for a prompt and a completion")
     if not 0 <= cfg.optim.warmup <= 1:

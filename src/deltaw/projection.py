@@ -341,7 +341,7 @@ def _check(model: nn.Module, sites: Iterable[_Site], letters: Sequence[str], end
 def _way_on(letter: str) -> str:
     """The setting to give: q and v are named, other projections are asked for by their own names."""
     if letter in ("q", "v"):
-        return f"give the right one by model.projections.{letter}="
+        return f"give the right one by model.projections.{letter}=, or what else to adapt by arms.projections="
     return f"give the right one by its own name in place of {letter!r} in arms.projections="
 
 
