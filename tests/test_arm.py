@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import linear
+from torch.testing import assert_close
 
 from deltaw.arm import (
     Arm,
@@ -15,6 +16,10 @@ from deltaw.arm import (
     inputs_of_base,
     parameters_of,
 )
+from deltaw.projection import projections
+from deltaw.split import split
+from tests.architectures import ARCHITECTURES, Architecture
+from tests.test_projection import logits
 
 
 def arm(name: str = "r2-s0", rank: int = 2, scaling: str = "alpha/r", control: str | None = None) -> Arm:
@@ -31,7 +36,9 @@ def test_names_hold_what_tells_arms_apart() -> None:
 @pytest.mark.parametrize(("scaling", "scale"), [("constant", 16), ("alpha/r", 2), ("rslora", 16 / math.sqrt(8))])
 def test_peft_is_told_the_scale_that_was_trained(scaling: str, scale: float) -> None:
     one = arm(rank=8, scaling=scaling)
-    config = adapter_config(one, ["layers.0.q_proj", "layers.0.v_proj"], "base")
+    base = nn.ModuleDict({name: nn.Linear(9, 9) for name in ("q_proj", "v_proj", "o_proj")})
+    attach(base, ["q_proj", "v_proj"], [one])
+    config = adapter_config(one, base, "base")
     alpha, rank = config["lora_alpha"], config["r"]
     assert isinstance(alpha, float) and isinstance(rank, int)
     assert one.scale == pytest.approx(scale)
@@ -102,3 +109,21 @@ def test_only_the_factors_of_all_arms_are_trained() -> None:
     trained = {id(p) for p in base.parameters() if p.requires_grad}
     assert trained == {id(p) for k in range(2) for p in parameters_of(base, k)}
     assert len(trained) == 4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_an_arm_sees_its_own_rows_alone_in_every_linear_layer_of_every_architecture(architecture: Architecture) -> None:
+    def on(arms: list[Arm]) -> torch.Tensor:
+        """Logits of each arm's two rows, with B off zero."""
+        model = architecture.build(dtype=torch.float64)
+        split(model, ["all-linear"])
+        attach(model, projections(model, ["all-linear"]), arms)
+        for k, one in enumerate(arms):
+            for factor in parameters_of(model, k)[1::2]:
+                factor.data.normal_(std=0.05 * one.rank, generator=torch.Generator().manual_seed(one.rank))
+        return logits(model.double(), 5, repeats=len(arms))
+
+    one, other = arm("r2-s0", rank=2), arm("r3-s0", rank=3)
+    together, apart = on([one, other]), [on([one]), on([other])]
+    assert (apart[0] - apart[1]).abs().max() > 1e-3
+    assert_close(together, torch.cat(apart), rtol=0, atol=1e-5 if architecture.model_type == "codegen" else 1e-9)

@@ -126,6 +126,6 @@ def test_a_layer_with_two_or_no_v_is_refused() -> None:
     model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"q_proj": nn.Linear(2, 2), "c": nn.Linear(2, 2)})])})
     with pytest.raises(UserError, match=r"layer 1 of ModuleDict has 0 modules for 'v'.*holds \['c', 'q_proj'\]"):
         projections(model)
-    assert projections(model, {"v": "c"}) == {"layers.0.q_proj": "q", "layers.0.c": "v"}
+    assert projections(model, names={"v": "c"}) == {"layers.0.q_proj": "q", "layers.0.c": "v"}
     with pytest.raises(UserError, match="no numbered layers"):
         projections(nn.Linear(2, 2))

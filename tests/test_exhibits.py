@@ -47,7 +47,8 @@ FIGURES: dict[str, Callable[[int, int, Sequence[str]], Figure]] = {
     ),
 }
 PATHS = [f"{stack}.block.layer.SelfAttention.q" for stack in ("encoder", "decoder")]
-PROJECTIONS = [["o"], ["q", "k", "v"], ["gate_proj", "up_proj"], PATHS, ["q", "query_key_value", PATHS[0]]]
+SEVEN = ["q", "k", "v", "o", "down_proj", "gate_proj", "up_proj"]
+PROJECTIONS = [["o"], SEVEN, ["q", "k", "v"], ["gate_proj", "up_proj"], PATHS, ["q", "query_key_value", PATHS[0]]]
 RANKS = [(8, 64), (4, 16), (64, 64), (1, 64), (2, 8), (1, 1), (64, 8), (20, 20), (11, 12), (128, 128)]
 
 

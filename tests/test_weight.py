@@ -4,14 +4,21 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from deltaw import load_adapter
 from deltaw.cli import UserError
+from deltaw.projection import Fused, is_conv1d
+from deltaw.run import RunDirectory
+from deltaw.split import split
+from deltaw.subject import Subject
 from deltaw.weight import Weight, find_weight, read_weight
+from tests.architectures import ARCHITECTURES
 from tests.tiny import make_base, make_pairs, run
 
 MODULE = "model.layers.1.attn.q_proj"
@@ -55,7 +62,7 @@ def test_a_base_that_holds_a_weight_twice_is_trained_without_a_record_of_it(
 def test_first_parts_of_the_name_may_be_missing_on_either_side(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, model={f"{name}.weight": W})
     assert find_weight(folder, MODULE, (4, 3)) == Weight(
-        str(folder / "model.safetensors"), f"{name}.weight", (0, 4), False
+        str(folder / "model.safetensors"), f"{name}.weight", ((0, 4),), False
     )
 
 
@@ -73,14 +80,22 @@ def test_a_weight_is_found_in_whichever_file_holds_it(tmp_path: Path) -> None:
     assert Path(first.file).name == "a.safetensors"
 
 
-@pytest.mark.parametrize("rows", [(0, 2), (1, 4), None])
-def test_of_a_fused_layer_only_the_rows_asked_for_are_read(tmp_path: Path, rows: tuple[int, int] | None) -> None:
-    expected = W[slice(*rows)] if rows else W
-    folder = write(tmp_path, model={f"{MODULE}.weight": W, "h.0.c_attn.weight": W.T.contiguous()})
-    plain = find_weight(folder, MODULE, (4, 3), rows)
-    transposed = find_weight(folder, "transformer.h.0.c_attn", (4, 3), rows, transposed=True)
-    assert torch.equal(read_weight(plain), expected)
-    assert torch.equal(read_weight(transposed), expected)
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_of_a_layer_that_was_split_only_the_rows_of_the_part_are_read(
+    tmp_path: Path, blocks: int, transposed: bool
+) -> None:
+    layout = Fused(blocks, {"q": 4 // blocks, "k": 2 // blocks, "v": 2 // blocks}, transposed)
+    fused = torch.arange(24.0).view(8, 3)
+    parts = fused.view(blocks, 8 // blocks, 3).split(list(layout.widths.values()), dim=1)
+    folder = write(tmp_path, model={"h.0.c_attn.weight": fused.T.contiguous() if transposed else fused})
+    for letter, part in zip("qkv", parts, strict=True):
+        rows = part.flatten(0, 1)
+        shape = (rows.shape[0], rows.shape[1])
+        found = find_weight(
+            folder, f"transformer.h.0.c_attn.{letter}_proj", shape, split={"transformer.h.0.c_attn": layout}
+        )
+        assert torch.equal(read_weight(found), rows)
 
 
 def test_what_is_stored_is_read_as_it_is_stored(tmp_path: Path) -> None:
@@ -125,3 +140,21 @@ def test_reading_a_weight_needs_no_transformers() -> None:
     code = "import sys, deltaw.weight; print({'transformers', 'peft', 'pytorch_lightning'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "falcon grouped"])
+def test_a_run_on_split_layers_records_where_the_rows_of_each_part_are(tmp_path: Path, name: str) -> None:
+    ARCHITECTURES[name].save(tmp_path / "base")
+    make_pairs(tmp_path / "pairs.jsonl")
+    done = run(tmp_path, "trainer.max_steps=1", "arms.projections=all-linear")
+    record = json.loads((done / "run.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    split(model, ["all-linear"])
+    for module in record["modules"]:
+        layer: Any = model.get_submodule(module)
+        W = layer.weight.T if is_conv1d(layer) else layer.weight
+        [site] = [site for site in RunDirectory(done).adapter("r2-s0").sites if site.module == module]
+        of_run = RunDirectory(done).adapter("r2-s0")
+        assert torch.equal(Subject(of_run, of_run).weight(site), W)
+        of_folder = load_adapter(of_run.folder)
+        assert torch.equal(Subject(of_folder, of_folder, tmp_path / "base").weight(site), W)

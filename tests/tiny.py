@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 WORDS = "add append close copy count delete find flush insert join load open read save split write".split()
 
 
-def make_base(folder: Path) -> Path:
-    """Save a Llama with random weights and a byte-level BPE."""
+def make_tokenizer(folder: Path) -> None:
+    """Save a byte-level BPE of 300 tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -28,6 +28,11 @@ def make_base(folder: Path) -> Path:
         WORDS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<end>"], initial_alphabet=alphabet)
     )
     PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>").save_pretrained(folder)
+
+
+def make_base(folder: Path) -> Path:
+    """Save a Llama with random weights and a byte-level BPE."""
+    make_tokenizer(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=300,

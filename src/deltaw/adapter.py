@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deltaw.cli import UserError
-from deltaw.projection import fused_rows, is_fused, layer_of, projection_of
-from deltaw.stored import Buffers, Stored, read_header, stored
+from deltaw.projection import Fused, fused_layout, is_fused, layer_of, projection_of
+from deltaw.stored import Buffers, Stored, read_header, read_metadata, stored
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+SPLIT = "deltaw.split"  # in the metadata of the weights: what fused layers were split before training, as JSON
 
 _BASE_CONFIG = "config.json"  # of a transformers model
 
@@ -90,6 +91,7 @@ class Adapter:
     direction_only: bool = False  # DoRA: ΔW has a magnitude besides, which B A does not tell
     alters_base: bool = False  # it started from B₀A₀ ≠ 0, which most such starts take out of the base
     transposed: bool = False  # the base stores its weights as (d_in, d_out)
+    split: dict[str, Fused] = field(default_factory=dict)  # the base's fused layers of which the sites are parts
     tensors: dict[Site, tuple[Stored, Stored]] = field(default_factory=dict, repr=False)  # A and B of whole layers
 
     def A(self, site: Site, buffers: Buffers | None = None) -> Float[Tensor, "rank d_in"]:  # noqa: N802
@@ -143,6 +145,7 @@ def load_adapter(folder: str | Path, start: str | Path | None = None) -> Adapter
         direction_only=bool(config.get("use_dora")),
         alters_base=alters_base,
         transposed=bool(config.get("fan_in_fan_out")),
+        split=_read_split(path / WEIGHTS),
         tensors={site: pairs[site.module] for site in sites},
     )
 
@@ -206,6 +209,14 @@ def _read_pairs(path: Path, config: dict[str, Any]) -> tuple[dict[str, tuple[Sto
     return pairs, others
 
 
+def _read_split(path: Path) -> dict[str, Fused]:
+    """Fused layer of the base → its rows, of those that were split before training."""
+    try:
+        return {module: Fused(**layout) for module, layout in json.loads(read_metadata(path).get(SPLIT, "{}")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} has metadata {SPLIT} that tells no rows ({error}): save the adapter again") from None
+
+
 def _is_linear(module: str, shapes: list[list[int]], config: dict[str, Any]) -> bool:
     """Whether this is no convolution and no parameter that stacks experts, whose A and B lie one upon another."""
     stacks = [name.rpartition(".")[0] or "experts" for name in config.get("target_parameters") or []]
@@ -225,10 +236,10 @@ def _loras(pairs: dict[str, tuple[Stored, Stored]], config: dict[str, Any], base
     for module, (A, B) in pairs.items():
         (rank, d_in), (d_out, _) = A.shape, B.shape
         layer, scale = layer_of(module) or 0, _scale(config, module, rank)
-        parts = fused_rows(module, d_in, d_out, bool(config.get("fan_in_fan_out")), base)
-        for projection, rows in parts.items():
+        layout = fused_layout(module, d_in, d_out, bool(config.get("fan_in_fan_out")), base)
+        for projection, rows in (layout.rows if layout else {}).items():
             found.append((Site(layer, projection, module), Lora(rank, d_in, sum(map(len, rows)), scale, rows)))
-        if not parts:
+        if not layout:
             found.append((Site(layer, projection_of(module), module), Lora(rank, d_in, d_out, scale)))
     times = Counter(site for site, _ in found)
     shared = {site.projection for site, number in times.items() if number > 1}

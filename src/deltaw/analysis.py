@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 
 from deltaw import report
 from deltaw.cli import UserError
+from deltaw.config import names_in
 from deltaw.exhibit.picture import drawn
-from deltaw.family import EXHIBITS, Family, asked_for
+from deltaw.family import EXHIBITS, Family
 from deltaw.measure import BASES
 from deltaw.run import ANALYSIS, TABLES, RunDirectory, default_pair, find_adapter, rewritten
 from deltaw.subject import Subject, told_apart
@@ -41,7 +42,7 @@ def analyse(cfg: DictConfig) -> None:
 def _check(cfg: DictConfig) -> None:
     if cfg.step != "last" and not isinstance(cfg.step, int):
         raise UserError(f"step={cfg.step}: give last, or a step as a whole number")
-    if unknown := sorted(set(map(str, asked_for(cfg))) - {*EXHIBITS, "all"}):
+    if unknown := sorted(set(names_in(cfg.exhibits)) - {*EXHIBITS, "all"}):
         raise UserError(f"exhibits={unknown}: there are {sorted(EXHIBITS)}, or all")
     if cfg.basis not in (*BASES, "all"):
         raise UserError(f"basis={cfg.basis}: choose from {', '.join(BASES)} or all")

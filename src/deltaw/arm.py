@@ -5,7 +5,7 @@ The one module that imports PEFT: it says what a snapshot's `adapter_config.json
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.cli import UserError
+from deltaw.projection import POSITIONS, is_conv1d, widths
 
 SCALINGS = ("constant", "alpha/r", "rslora")
 CONTROLS = ("shuffled", "random", "frozen_a")
@@ -95,7 +96,7 @@ def arms_from(
 
 
 class ArmsLinear(nn.Module):
-    """A frozen linear layer with the factors of K arms: block k of the batch sees arm k alone.
+    """A frozen linear layer (or a Conv1D) with the factors of K arms: block k of the batch sees arm k alone.
 
         y_k = base(x_k) + scale_k · B_k A_k x_k
 
@@ -105,20 +106,27 @@ class ArmsLinear(nn.Module):
     control is "frozen_a".
     """
 
-    def __init__(self, base: nn.Linear, module: str, arms: list[Arm]):
+    def __init__(self, base: nn.Module, module: str, arms: list[Arm]):
         super().__init__()
         self.base = base
+        self.only: int | None = None  # the arm that all rows see, while they are one arm's
         self.scales = [arm.scale for arm in arms]
-        width, device = base.in_features, base.weight.device
+        (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
             nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in arms
         )
-        self.B = nn.ParameterList([torch.zeros(base.out_features, arm.rank, device=device) for arm in arms])
+        self.B = nn.ParameterList([torch.zeros(d_out, arm.rank, device=device) for arm in arms])
 
-    def forward(self, x: Float[Tensor, "rows tokens d_in"]) -> Float[Tensor, "rows tokens d_out"]:
-        y = self.base(x)
-        blocks = zip(x.chunk(len(self.scales)), self.A, self.B, self.scales, strict=True)
-        updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, A, B, scale in blocks]
+    @property
+    def weight(self) -> Tensor:
+        """The frozen one, of which some models ask the dtype."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
+        y, arms = self.base(x), list(zip(self.A, self.B, self.scales, strict=True))
+        arms = arms if self.only is None else [arms[self.only]]
+        blocks = zip(x.chunk(len(arms)), arms, strict=True)
+        updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, (A, B, scale) in blocks]
         return y + torch.cat(updates).to(y.dtype)
 
 
@@ -137,14 +145,38 @@ def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
     base.requires_grad_(False)
     for module in modules:
         layer = base.get_submodule(module)
-        assert isinstance(layer, nn.Linear)
-        limit = min(layer.in_features, layer.out_features)
+        d_in, d_out = widths(layer)
+        limit = min(d_in, d_out)
         if above := [arm.rank for arm in arms if arm.rank > limit]:
             raise UserError(
                 f"rank {max(above)} is above the width {limit} of {module} "
-                f"({layer.out_features} × {layer.in_features}): choose arms.ranks of at most {limit}"
+                f"({d_out} × {d_in}): choose arms.ranks of at most {limit}"
             )
         _put(base, module, ArmsLinear(layer, module, arms))
+    for attention in base.modules():
+        if hasattr(attention, POSITIONS):
+            setattr(attention, POSITIONS, partial(_arm_by_arm, attention, getattr(attention, POSITIONS)))
+
+
+def _arm_by_arm(
+    attention: nn.Module,
+    method: Callable[..., Tensor],
+    queries: Float[Tensor, "rows_heads tokens head"],
+    keys: Float[Tensor, "rows_heads tokens head"],
+    *others: object,
+) -> Tensor:
+    """What a method of `attention` gives, one arm after another: in it, linear layers read what all rows share."""
+    layers = [layer for layer in attention.children() if isinstance(layer, ArmsLinear)]
+    if not layers:
+        return method(queries, keys, *others)
+    arms, parts = len(layers[0].scales), []
+    for k, (queries_k, keys_k) in enumerate(zip(queries.chunk(arms), keys.chunk(arms), strict=True)):
+        for layer in layers:
+            layer.only = k
+        parts.append(method(queries_k, keys_k, *others))
+    for layer in layers:
+        layer.only = None
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -158,7 +190,9 @@ def inputs_of_base(
     seen: dict[str, Tensor] = {}
 
     def note(module: str, layer: nn.Module, args: tuple[Tensor]) -> None:
-        seen[module] = args[0][chosen].to("cpu", torch.bfloat16)
+        if module not in seen:  # a second call, as DeBERTa's for positions, reads no tokens
+            tokens = args[0].unflatten(0, chosen.shape) if args[0].ndim == 2 else args[0]  # OPT flattens them
+            seen[module] = tokens[chosen].to("cpu", torch.bfloat16)
 
     with ExitStack() as stack:
         for module, layer in _adapted(base):
@@ -183,8 +217,8 @@ def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
     return tensors
 
 
-def adapter_config(arm: Arm, modules: Iterable[str], base_path: str) -> dict[str, object]:
-    """What PEFT's `adapter_config.json` says of an arm; loading it gives the arm's own scale and modules.
+def adapter_config(arm: Arm, base: nn.Module, base_path: str) -> dict[str, object]:
+    """What PEFT's `adapter_config.json` says of an arm on `base`; loading it gives the arm's own scale and modules.
 
     PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r.
     """
@@ -192,12 +226,22 @@ def adapter_config(arm: Arm, modules: Iterable[str], base_path: str) -> dict[str
         r=arm.rank,
         lora_alpha=arm.alpha * arm.rank if arm.scaling == "constant" else arm.alpha,  # type: ignore[arg-type]
         use_rslora=arm.scaling == "rslora",
-        target_modules=sorted({module.rpartition(".")[2] for module in modules}),
+        target_modules=_targets(base),
+        fan_in_fan_out=any(is_conv1d(layer.base) for _, layer in _adapted(base)),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_path,
         inference_mode=True,
     )
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+
+
+def _targets(base: nn.Module) -> list[str]:
+    """The last parts of the adapted modules' names; their whole names where another module's ends alike."""
+    adapted = [name for name, _ in _adapted(base)]
+    inside = tuple(f"{name}." for name in adapted)
+    others = {name.rpartition(".")[2] for name, _ in base.named_modules() if not f"{name}.".startswith(inside)}
+    last = {name.rpartition(".")[2] for name in adapted}
+    return sorted(adapted if last & others else last)
 
 
 def _put(base: nn.Module, module: str, layer: nn.Module) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from deltaw.arm import adapter_config, adapter_tensors, inputs_of_base
 from deltaw.cli import UserError
 from deltaw.data.pairs import IGNORED
+from deltaw.split import split_metadata
 from deltaw.task import LoraArms
 from deltaw.writer import RunWriter
 
@@ -233,8 +234,8 @@ class Snapshots(Callback):
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
         if trainer.is_global_zero:
             for k, arm in enumerate(task.arms):
-                config = adapter_config(arm, task.modules_adapted, self.base_path)
-                self.writer.write_snapshot(arm.name, trainer.global_step, adapter_tensors(task.base, k), config)
+                config, told = adapter_config(arm, task.base, self.base_path), split_metadata(task.base)
+                self.writer.write_snapshot(arm.name, trainer.global_step, adapter_tensors(task.base, k), config, told)
 
     def _checkpoint(self, trainer: Trainer) -> None:
         last = self.writer.checkpoint

@@ -23,6 +23,7 @@ class ArmsConfig:
     seeds: list[int]
     lrs: list[float] | None
     controls: list[str]
+    projections: Any  # a list of names, or one
     alpha: float
     scaling: str
 
@@ -122,11 +123,16 @@ class AnalyzeConfig:
     right_start: str | None
     basis: str
     exhibits: Any  # a list of names, or one
-    projections: list[str]
+    projections: Any  # the same
     layers: list[int] | None
     base: str | None
     device: str
     output: str | None
+
+
+def names_in(given: Any) -> list[str]:
+    """What may be given as a list of names, or as one by itself, as exhibits=all."""
+    return [given] if isinstance(given, str) else [str(name) for name in given or []]
 
 
 def register() -> None:

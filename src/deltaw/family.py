@@ -1,5 +1,6 @@
 """The exhibits of one analysis: the pairs and tables that they need, and how each is drawn from the tables."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from omegaconf import DictConfig
 from deltaw.adapter import Adapter, Site
 from deltaw.against_base import RANDOM, against_base
 from deltaw.cli import UserError
+from deltaw.config import names_in
 from deltaw.exhibit.picture import Picture
-from deltaw.projection import projection_of
+from deltaw.projection import ALL_LINEAR, projection_of
 from deltaw.run import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
 from deltaw.study import Comparison, Pairing, compare_all, gaussian_cells, joined
 from deltaw.subject import Subject
@@ -21,11 +23,6 @@ GRIDS = ("fig3", "fig4", "fig6", "fig7", "fig8")  # of φ: drawn on the paper's 
 EXHIBITS = (*GRIDS, "table6", "table7", "evolution")
 SEEDS = ("fig4", "fig7")
 AGAINST_BASE = ("fig8", "table7")
-
-
-def asked_for(cfg: DictConfig) -> list[str]:
-    """The exhibits as a list: one may be given by itself, as exhibits=all."""
-    return [cfg.exhibits] if isinstance(cfg.exhibits, str) else list(cfg.exhibits or [])
 
 
 @dataclass(frozen=True)
@@ -91,22 +88,23 @@ class Family:
         self.basis = "A" if cfg.basis == "all" else cfg.basis
         adapted = pd.DataFrame([(site.layer, site.projection) for site in subject.left.sites])
         adapted.columns = ["layer", "projection"]
-        present = list(dict.fromkeys(adapted.projection))
-        self.projections = [found for name in cfg.projections for found in present if _is_called(found, name)]
-        self.left_out = [
-            f"projections: {name} is adapted nowhere"
-            for name in cfg.projections
-            if not any(_is_called(found, name) for found in present)
-        ]
+        wanted, present = names_in(cfg.projections), list(dict.fromkeys(adapted.projection))
+        self.left_out: list[str] = []
+        if ALL_LINEAR in wanted:
+            self.projections = self._together(adapted)
+        else:
+            self.projections = [found for name in wanted for found in present if _is_called(found, name)]
+            missing = [name for name in wanted if not any(_is_called(found, name) for found in present)]
+            self.left_out = [f"projections: {name} is adapted nowhere" for name in missing]
         if not self.projections:
-            raise UserError(f"projections={cfg.projections}: the adapters have {sorted(set(adapted.projection))}")
+            raise UserError(f"projections={wanted}: the adapters have {sorted(set(adapted.projection))}")
         adapted = adapted[adapted.projection.isin(self.projections)]
         self.layers = layers_to_draw(adapted, list(cfg.layers) if cfg.layers else None)
         counts = adapted.layer.value_counts()
         complete = sorted(int(layer) for layer in counts.index[counts == len(self.projections)])
         self.middle = cfg.layers[0] if cfg.layers else complete[(len(complete) - 1) // 2]
         self.pairings: dict[str, list[Pairing]] = {}
-        asked = asked_for(cfg)
+        asked = names_in(cfg.exhibits)
         for exhibit in EXHIBITS if "all" in asked else asked:
             try:
                 self.pairings[exhibit] = self._needed(exhibit)
@@ -114,6 +112,14 @@ class Family:
                 if exhibit in asked:
                     raise
                 self.left_out.append(f"{exhibit} is left out: {error}")
+
+    def _together(self, adapted: pd.DataFrame) -> list[str]:
+        """The projections that most layers have: q, k, v and o first, then the others. The rest is left out."""
+        of_layer = Counter(frozenset(layer.projection) for _, layer in adapted[adapted.layer > 0].groupby("layer"))
+        commonest = max(of_layer, key=of_layer.__getitem__, default=frozenset())
+        if rest := sorted(set(adapted.projection) - commonest):
+            self.left_out.append(f"projections: {rest} are not in all of the layers that are compared")
+        return sorted(commonest, key=_attention_first)
 
     def tables(self) -> Tables:
         """All that the exhibits and the summary are made from."""
@@ -250,6 +256,12 @@ def layers_to_draw(table: pd.DataFrame, layers: list[int] | None = None) -> list
 def _is_called(projection: str, name: str) -> bool:
     """Whether q, say, means a projection that is told apart from others by its path, as in encoder-decoders."""
     return name in (projection, projection_of(projection))
+
+
+def _attention_first(projection: str) -> tuple[bool, int, str]:
+    """What projections are sorted by: q, k, v, o, then names."""
+    letter = projection_of(projection)
+    return letter not in "qkvo", "qkvo".find(letter), projection
 
 
 def _step(adapter: Adapter) -> int:

@@ -27,9 +27,11 @@ from deltaw.arm import Arm, arms_from
 from deltaw.base.pretrain import Recipe, ensure
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
+from deltaw.config import names_in
 from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
 from deltaw.model import Base, load_base
-from deltaw.projection import projections
+from deltaw.projection import is_conv1d, projections, widths
+from deltaw.split import SplitLinear, split
 from deltaw.task import LoraArms
 from deltaw.weight import find_weight
 from deltaw.writer import RunWriter
@@ -50,7 +52,8 @@ warnings.filterwarnings("ignore", ".*treespec, LeafSpec.* is deprecated")
 
 def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
-    arms = arms_from(**cfg.arms, default_lr=cfg.optim.lr)
+    arms = arms_from(**{key: cfg.arms[key] for key in cfg.arms if key != "projections"}, default_lr=cfg.optim.lr)
+    wanted = names_in(cfg.arms.projections)
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     writer = RunWriter(Path(cfg.run.dir), cfg)
@@ -63,7 +66,8 @@ def train(cfg: DictConfig) -> None:
         ensure(Path(cfg.model.path), Recipe(**cfg.model.pretrain))
     say(f"loading the base {cfg.model.path}")
     base = load_base(cfg.model.path, cfg.model.dtype, cfg.model.gradient_checkpointing)
-    modules = projections(base.model, cfg.model.projections)
+    split(base.model, wanted)
+    modules = projections(base.model, wanted, cfg.model.projections)
     task = LoraArms(base.model, list(modules), arms, cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
 
     pairs: list[Pair] = instantiate(cfg.data.source, _partial_=True)()  # so that its errors come unwrapped
@@ -129,6 +133,8 @@ def check(cfg: DictConfig) -> None:
     for key, value in counts.items():
         if value < 1:
             raise UserError(f"{key}={value}: give 1 or more")
+    if not names_in(cfg.arms.projections):
+        raise UserError(f"arms.projections={cfg.arms.projections} adapts nothing: name at least one, as [q,v]")
     if cfg.data.max_length < 2:
         raise UserError(f"data.max_length={cfg.data.max_length} has no room for a prompt and a completion")
     if not 0 <= cfg.optim.warmup <= 1:
@@ -194,10 +200,12 @@ def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:
 
 def weights(base: Base, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Where the frozen W of every adapted module lies, for the analysis; none where a file names one otherwise."""
-    shapes = {module: base.model.get_parameter(f"{module}.base.weight").shape for module in modules}
+    layers = {module: base.model.get_submodule(f"{module}.base") for module in modules}
+    split = {name: layer.layout for name, layer in base.model.named_modules() if isinstance(layer, SplitLinear)}
     try:
         return {
-            module: asdict(find_weight(base.folder, module, (d_out, d_in))) for module, (d_out, d_in) in shapes.items()
+            module: asdict(find_weight(base.folder, module, widths(layer)[::-1], is_conv1d(layer), split))
+            for module, layer in layers.items()
         }
     except UserError as error:
         say(f"{error}; the run goes on without a record of W")

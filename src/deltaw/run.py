@@ -62,7 +62,7 @@ class WeightRecord(TypedDict):
 
     file: str
     tensor: str
-    rows: list[int]
+    rows: list[list[int]]  # first and behind the last of each range
     transposed: bool
 
 

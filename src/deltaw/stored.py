@@ -91,6 +91,12 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a readable safetensors file tells beside its tensors."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def stored(path: Path, name: str, entry: dict[str, Any]) -> Stored:
     """One tensor of a header.
 

@@ -105,14 +105,14 @@ class Subject:
         if self.base is None and origin:
             found = RunDirectory(origin.run).record.get("weights", {}).get(site.module)
             if found and Path(found["file"]).is_file():
-                return Weight(found["file"], found["tensor"], (found["rows"][0], found["rows"][1]), found["transposed"])
+                rows = tuple((first, end) for first, end in found["rows"])
+                return Weight(found["file"], found["tensor"], rows, found["transposed"])
         folder = self.base or Path(self.right.base or "the base, which the adapter does not name")
         if not folder.is_dir():
             raise UserError(f"W is read from the base, and {str(folder)!r} is no folder here: give base=")
-        B = self.right.tensors[site][1]
-        return find_weight(
-            folder, site.module, (B.shape[0], self.right.sites[site].d_in), transposed=self.right.transposed
-        )
+        right = self.right
+        shape = (right.tensors[site][1].shape[0], right.sites[site].d_in)
+        return find_weight(folder, site.module, shape, right.transposed, right.split)
 
     def _beside_right(self, run: RunDirectory, arms: list[str]) -> list[Adapter]:
         """Those of a run's arms that have a snapshot at the step of the right one, named as that one is."""

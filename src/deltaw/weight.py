@@ -1,16 +1,18 @@
 """The frozen weight W of a site: where it lies in the base's safetensors files, and reading it without the model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from deltaw.cli import UserError
+from deltaw.projection import Fused, projection_of
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,16 @@ class Weight:
 
     file: str  # absolute path
     tensor: str
-    rows: tuple[int, int]  # first and behind the last, of the layer's (d_out, d_in): a fused one holds several W
+    rows: tuple[tuple[int, int], ...]  # of (d_out, d_in), each first and behind the last: a fused one holds several W
     transposed: bool  # stored as (d_in, d_out), as transformers' Conv1D does
 
 
 def find_weight(
-    folder: Path, module: str, shape: tuple[int, int], rows: tuple[int, int] | None = None, transposed: bool = False
+    folder: Path,
+    module: str,
+    shape: tuple[int, int],
+    transposed: bool = False,
+    split: Mapping[str, Fused] | None = None,
 ) -> Weight:
     """Look through the headers of all safetensors files of `folder` for the weight of `module`.
 
@@ -34,13 +40,18 @@ def find_weight(
     Args:
         folder: of the base.
         module: the layer's name in the model.
-        shape: (d_out, d_in) of the whole layer.
-        rows: which of the d_out are the site's; None for all.
-        transposed: the layer keeps (d_in, d_out).
+        shape: its (d_out, d_in).
+        transposed: it keeps (d_in, d_out).
+        split: the layers whose parts are modules of their own in the model, and one weight in the base.
 
     Raises:
         UserError: no or several tensors fit, or the one has another shape.
     """
+    rows: tuple[tuple[int, int], ...] = ((0, shape[0]),)
+    fused, _, part = module.rpartition(".")
+    if layout := (split or {}).get(fused):
+        rows = tuple((part_rows.start, part_rows.stop) for part_rows in layout.rows[projection_of(part)])
+        module, shape, transposed = fused, (layout.d_out, shape[1]), layout.transposed
     shapes = _shapes(folder)
     exact = [place for place in shapes if place[1] == f"{module}.weight"]
     found = exact or [place for place in shapes if _ends_alike(place[1], f"{module}.weight")]
@@ -55,7 +66,7 @@ def find_weight(
     stored, expected = shapes[file, tensor], shape[::-1] if transposed else shape
     if stored != expected:
         raise UserError(f"{tensor} in {file} is {stored}, and {module} is {expected}: give the base that was adapted")
-    return Weight(str(file), tensor, rows or (0, shape[0]), transposed)
+    return Weight(str(file), tensor, rows, transposed)
 
 
 def read_weight(weight: Weight) -> Float[Tensor, "d_out d_in"]:
@@ -66,9 +77,8 @@ def read_weight(weight: Weight) -> Float[Tensor, "d_out d_in"]:
     """
     with _opened(Path(weight.file)) as file:
         stored = file.get_slice(weight.tensor)
-        rows = slice(*weight.rows)
-        W: Tensor = stored[:, rows].T if weight.transposed else stored[rows]
-    return W
+        parts = [stored[:, first:end].T if weight.transposed else stored[first:end] for first, end in weight.rows]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _shapes(folder: Path) -> dict[tuple[Path, str], tuple[int, ...]]:

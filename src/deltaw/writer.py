@@ -124,8 +124,23 @@ class RunWriter:
         save_file(tensors, _unfinished(self.inputs))
         _unfinished(self.inputs).replace(self.inputs)
 
-    def write_snapshot(self, arm: str, step: int, tensors: dict[str, Tensor], config: dict[str, object]) -> None:
-        """The factors of `arm` after `step`, in PEFT's format. The start is never written twice."""
+    def write_snapshot(
+        self,
+        arm: str,
+        step: int,
+        tensors: dict[str, Tensor],
+        config: dict[str, object],
+        told: dict[str, str] | None = None,
+    ) -> None:
+        """The factors of `arm` after `step`, in PEFT's format. The start is never written twice.
+
+        Args:
+            arm: its name.
+            step: optimiser steps that it has taken.
+            tensors: the factors by their names in PEFT's format.
+            config: `adapter_config.json`.
+            told: metadata of the weights' file.
+        """
         folder = self.run.snapshot(arm, step)
         if step == 0 and folder.exists():
             return
@@ -133,7 +148,7 @@ class RunWriter:
         for left in (new, old):  # of a run that was killed here
             shutil.rmtree(left, ignore_errors=True)
         new.mkdir(parents=True)
-        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | (told or {}))
         (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         if folder.exists():
             folder.rename(old)

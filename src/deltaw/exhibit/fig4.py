@@ -11,7 +11,7 @@ I_TICKS, J_TICKS = 8, 13  # as in the paper
 
 
 def draw(cells: pd.DataFrame, random: pd.DataFrame, layer: int, scale: Scale = PAPER) -> Figure:
-    """ΔW of each projection, in the order of the table, and the random pair, every cell shown.
+    """ΔW of each projection, in the order of the table, and the random pair, every cell shown; many in several rows.
 
     Args:
         cells: φ of one pair in one basis.
@@ -23,12 +23,13 @@ def draw(cells: pd.DataFrame, random: pd.DataFrame, layer: int, scale: Scale = P
     tables = {
         panel.label_of(projection): panel.site(drawn, layer, projection) for projection in drawn.projection.unique()
     }
-    groups = [[SIDE] * len(tables), [SIDE]]
     tables["Random Gaussian"] = random
     norm = scale.norm(scale.values(pd.concat(tables)), 0.0, 0.5)
-    figure, panels, bar = panel.page(*panel.heading(cells), groups, SIDE, list(tables))
-    for axes, table in zip(panels[0], tables.values(), strict=True):
+    rows = panel.wrapped(list(tables)) if len(tables) > panel.ACROSS + 1 else [list(tables)]
+    groups = [[SIDE] * len(rows[0])] if len(rows) > 1 else [[SIDE] * (len(tables) - 1), [SIDE]]
+    figure, panels, bar = panel.page(*panel.heading(cells), groups, SIDE, list(tables), len(rows))
+    for axes, table in zip(panel.shown(panels, len(tables)), tables.values(), strict=True):
         image = panel.fill(axes, panel.matrix(table, scale), norm, I_TICKS, J_TICKS)
-    panel.name_axes(panels, [f"Layer {layer}"])
+    panel.name_axes(panels, [f"Layer {layer}"] * len(rows))
     panel.add_bar(bar, image, scale)
     return figure

@@ -25,6 +25,7 @@ GAP, GROUP_GAP, ROW_GAP, TITLED_ROW_GAP, BAR = 0.18, 0.26, 0.21, 0.44, 0.1
 TITLE_ROOM, NOTE_ROOM, LABEL_ROOM = 0.28, 0.13, 0.3  # above the panels: the title, a line of the note, their own titles
 LINE = 0.14  # from one line of a label to the next
 TITLE, LABEL, NOTE, NUMBER = 11, 9, 7, 6  # points
+ACROSS = 4  # projections side by side, so that a page of many stays as wide as one of q, k, v and o
 BROKEN, CHARACTERS = LABEL - 1, 17  # a label of several lines: its points, and how many fit the narrowest panel
 
 # What is compared, by basis: its symbol in a title, and what the reader has to be told about it.
@@ -156,6 +157,13 @@ def page(
     below = 0.06 + bool(title) * TITLE_ROOM
     figure.text(0.5, 1 - below / down, "\n".join(lines), fontsize=NOTE, ha="center", va="top")
     return figure, panels, place(bar_x, top, BAR, tall)
+
+
+def wrapped(projections: list[str]) -> list[list[str]]:
+    """One layer's projections in rows of one length, at most ACROSS; "" fills the last."""
+    length = ceil(len(projections) / ceil(len(projections) / ACROSS))
+    filled = projections + [""] * (-len(projections) % length)
+    return [filled[first : first + length] for first in range(0, len(filled), length)]
 
 
 def shown(panels: list[list[Axes]], number: int) -> list[Axes]:
