@@ -40,6 +40,7 @@ class ModelConfig:
     lr: float
     gradient_checkpointing: bool
     projections: ProjectionsConfig
+    labels: int | None = None
 
 
 @dataclass
@@ -88,6 +89,7 @@ class MetricsConfig:
 class TrainConfig:
     """All that `train.py` is told."""
 
+    task: str
     run: RunConfig
     arms: ArmsConfig
     model: ModelConfig
