@@ -111,7 +111,7 @@ class KeepInputs(Callback):
             return
         batches = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
         sequences = zip(*(task.objective.read(batch) for batch in batches), strict=True)
-        chosen = zip(*(_drawn(list(masks)) for masks in sequences), strict=True)
+        chosen = zip(*(drawn(list(masks)) for masks in sequences), strict=True)
         task.eval()
         with trainer.precision_plugin.val_step_context():
             parts = [
@@ -123,7 +123,7 @@ class KeepInputs(Callback):
         self.writer.write_inputs(inputs)
 
 
-def _drawn(masks: list[Bool[Tensor, "_ _"]]) -> list[Bool[Tensor, "_ _"]]:
+def drawn(masks: list[Bool[Tensor, "_ _"]]) -> list[Bool[Tensor, "_ _"]]:
     """`SAMPLE` of all tokens in the masks, or all where there are fewer: the same, however the rows are cut."""
     counts = [int(mask.sum()) for mask in masks]
     kept = torch.zeros(sum(counts), dtype=torch.bool, device=masks[0].device)

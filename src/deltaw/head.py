@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from deltaw.cli import UserError
 
-Initialiser = Callable[[nn.Module], object]  # draws one module's own weights, as the model does
+Initialiser = Callable[[nn.Module], None]  # draws one module's own weights, as the model does
 
 
 class ArmsHead(nn.Module):
@@ -52,7 +52,7 @@ def heads_of(model: PreTrainedModel, missing: Iterable[str]) -> dict[str, Initia
     prefix = model.base_model_prefix
     if prefix not in dict(model.named_children()):
         raise UserError(f"{type(model).__name__} does not tell its head from its base model: give another base")
-    outside = {name: False for name, child in model.named_children() if name != prefix and any(child.parameters())}
+    outside = {name: False for name, child in model.named_children() if name != prefix and [*child.parameters()]}
     missing = list(missing)
     poolers = {name.partition(".pooler.")[0] + ".pooler": True for name in missing if ".pooler." in name}
     heads = outside | poolers
