@@ -38,7 +38,7 @@ def test_peft_is_told_the_scale_that_was_trained(scaling: str, scale: float) -> 
     one = arm(rank=8, scaling=scaling)
     base = nn.ModuleDict({name: nn.Linear(9, 9) for name in ("q_proj", "v_proj", "o_proj")})
     attach(base, ["q_proj", "v_proj"], [one])
-    config = adapter_config(one, base, "base")
+    config = adapter_config(one, base, "base", "CAUSAL_LM")
     alpha, rank = config["lora_alpha"], config["r"]
     assert isinstance(alpha, float) and isinstance(rank, int)
     assert one.scale == pytest.approx(scale)
@@ -89,7 +89,7 @@ def test_the_inputs_of_the_base_are_what_its_layers_read_without_the_arms() -> N
     attach(base, ["1", "2"], [arm("a"), arm("b"), arm("c")])  # more arms than rows
     adapted = [layer for layer in base if isinstance(layer, ArmsLinear)]
     nn.init.normal_(adapted[0].B[0])
-    seen = inputs_of_base(base, ids, chosen)
+    seen = inputs_of_base(base, lambda: base(ids), [chosen])
     torch.testing.assert_close(seen, {module: x.detach().bfloat16() for module, x in expected.items()})
     assert [*base][1:] == adapted
     assert not any(layer.base._forward_pre_hooks for layer in adapted)

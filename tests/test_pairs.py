@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from deltaw.arm import Arm
+from deltaw.callback import drawn
 from deltaw.data.pairs import (
     IGNORED,
     SAMPLE,
@@ -19,8 +20,10 @@ from deltaw.data.pairs import (
     fingerprint,
     held_out,
 )
+from deltaw.objective import Causal
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)
+COLLATE = Causal(0).collate
 WORDS = [f"w{n}" for n in range(40)]
 
 
@@ -60,9 +63,9 @@ def test_ranks_and_micro_batches_share_out_what_one_process_sees(
 ) -> None:
     examples, batch = Examples(pairs(size), tokenizer(), 50, True), micro * world * accumulate
     arms = [ARM, replace(ARM, name="r2-s1", seed=1), replace(ARM, name="r2-s0-random", control="random")]
-    whole = StepBatches(examples, arms, batch, batch, 10, 0, 1)[step]
+    whole = StepBatches(examples, COLLATE, arms, batch, batch, 10, 0, 1)[step]
     parts = [
-        StepBatches(examples, arms, batch, micro, 10, rank, world)[step * accumulate + m]
+        StepBatches(examples, COLLATE, arms, batch, micro, 10, rank, world)[step * accumulate + m]
         for rank in range(world)
         for m in range(accumulate)
     ]
@@ -77,7 +80,7 @@ def test_ranks_and_micro_batches_share_out_what_one_process_sees(
 @settings(max_examples=40, deadline=None)
 def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, batch: int, seed: int) -> None:
     steps = StepBatches(
-        Examples(pairs(size), tokenizer(), 50, True), [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1
+        Examples(pairs(size), tokenizer(), 50, True), COLLATE, [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1
     )
     seen = [row for step in range(2 * size) for row in rows(steps[step])]
     for epoch in range(2):
@@ -86,13 +89,13 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, bat
 
 def test_arms_of_one_seed_see_the_same_and_of_two_seeds_another_order() -> None:
     arms = [ARM, replace(ARM, name="r8-s0", rank=8), replace(ARM, name="r2-s1", seed=1)]
-    seen = rows(StepBatches(Examples(pairs(30), tokenizer(), 50, True), arms, 6, 6, 1, 0, 1)[0])
+    seen = rows(StepBatches(Examples(pairs(30), tokenizer(), 50, True), COLLATE, arms, 6, 6, 1, 0, 1)[0])
     assert seen[:6] == seen[6:12] != seen[12:]
 
 
 def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
     control = StepBatches(
-        Examples(pairs(30), tokenizer(), 50, True), [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1
+        Examples(pairs(30), tokenizer(), 50, True), COLLATE, [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1
     )[0]
     ends = [row[-2] for row in rows(control)]
     assert sorted(ends) == list(range(1, 31))
@@ -104,7 +107,7 @@ def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_functi
     examples = Examples(long, tokenizer(), 50, True)
     noisy = replace(ARM, control="random")
     true, random, other = (
-        [learnt(StepBatches(examples, [arm], 30, 30, 3, 0, 1)[step]) for step in range(3)]
+        [learnt(StepBatches(examples, COLLATE, [arm], 30, 30, 3, 0, 1)[step]) for step in range(3)]
         for arm in (ARM, noisy, replace(noisy, seed=1))
     )
     for epoch in range(3):
@@ -117,31 +120,29 @@ def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_functi
     assert same < 0.1 * len(drawn)
 
 
-@given(size=st.integers(1, 200), words=st.integers(1, 12), rows=st.integers(1, 50))
-def test_a_sample_labels_as_many_tokens_as_there_are_up_to_512_of_enough_pairs(
-    size: int, words: int, rows: int
-) -> None:
+@given(size=st.integers(1, 200), words=st.integers(1, 12), cut=st.integers(1, 50))
+def test_a_sample_has_enough_pairs_and_512_tokens_are_drawn_however_it_is_cut(size: int, words: int, cut: int) -> None:
     text = [Pair(" ".join(WORDS[n % 20 : n % 20 + words]), WORDS[n % 40]) for n in range(size)]
-    examples = Examples(text, tokenizer(), 50, False)
-    batches = examples.sample(rows)
-    real = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    taken = sum(len(batch["labels"]) for batch in batches)
-    labelled = [batch["labels"] != IGNORED for batch in batches]
-    tokens = torch.cat([batch["input_ids"][mask] for batch, mask in zip(batches, labelled, strict=True)])
-    assert len(tokens) == min(SAMPLE, size * (words + 1))
-    assert all(batch["attention_mask"][mask].all() for batch, mask in zip(batches, labelled, strict=True))
-    assert taken == min(size, max(SAMPLED_PAIRS, -(-SAMPLE // (words + 1)))) and real == taken * (words + 1)
-    again = torch.cat([batch["input_ids"][batch["labels"] != IGNORED] for batch in examples.sample(1)])
-    assert torch.equal(again, tokens)  # however they are cut
+    sample = Examples(text, tokenizer(), 50, False).sample()
+    assert len(sample) == min(size, max(SAMPLED_PAIRS, -(-SAMPLE // (words + 1))))
+
+    def tokens(cut: int) -> torch.Tensor:
+        batches = [COLLATE(sample[start : start + cut]) for start in range(0, len(sample), cut)]
+        masks = drawn([batch["attention_mask"].bool() for batch in batches])
+        assert all(batch["attention_mask"][mask].all() for batch, mask in zip(batches, masks, strict=True))
+        return torch.cat([batch["input_ids"][mask] for batch, mask in zip(batches, masks, strict=True)])
+
+    assert len(tokens(cut)) == min(SAMPLE, size * (words + 1))
+    assert torch.equal(tokens(cut), tokens(1))
 
 
 def test_the_completion_and_its_end_are_learnt_and_a_long_prompt_loses_its_beginning() -> None:
     examples = Examples([Pair("w1 w2 w3", "w4 w5"), Pair("w1", "w2 w3 w4 w5 w6 w7")], tokenizer(), 5, True)
-    assert examples.row(0, examples.completions[0]) == ([3, 4, 5, 6, 0], [IGNORED, IGNORED, 5, 6, 0])
-    assert examples.row(1, examples.completions[1]) == ([2, 3, 4, 5, 6], [IGNORED, 3, 4, 5, 6])
+    assert examples.example(0, examples.completions[0]) == ([3, 4], [5, 6, 0], [5, 6, 0])
+    assert examples.example(1, examples.completions[1]) == ([2], [3, 4, 5, 6], [3, 4, 5, 6])
     assert examples.shortened == 2
     without_end = Examples([Pair("w1", "w2")], tokenizer(), 5, eos=False)
-    assert without_end.row(0, without_end.completions[0]) == ([2, 3], [IGNORED, 3])
+    assert without_end.example(0, without_end.completions[0]) == ([2], [3], [3])
 
 
 def test_held_out_pairs_are_the_same_each_time_and_not_learnt() -> None:

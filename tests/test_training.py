@@ -18,7 +18,7 @@ from deltaw import job
 from deltaw.arm import ArmsLinear, arms_from
 from deltaw.callback import RecordLosses
 from deltaw.data.jsonl import read
-from deltaw.data.pairs import IGNORED, Examples, held_out
+from deltaw.data.pairs import Examples, held_out
 from deltaw.run import INPUTS
 from deltaw.task import LoraArms
 from tests.tiny import ROOT, factors, largest_difference, make_base, make_pairs, metrics, overrides, run
@@ -179,7 +179,7 @@ def test_a_signal_during_the_first_validation_is_not_lost(
 ) -> None:
     original = LoraArms.validation_sums
 
-    def told_to_stop(self: LoraArms, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def told_to_stop(self: LoraArms, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batch)
 
@@ -320,13 +320,14 @@ def test_the_inputs_that_are_kept_are_those_of_the_plain_base(folder: Path, four
     seen: dict[str, list[torch.Tensor]] = {module: [] for module in kept}
     for module, tensors in seen.items():
         base.get_submodule(module).register_forward_pre_hook(lambda _, args, tensors=tensors: tensors.append(args[0]))
-    chosen = []
-    for batch in examples.sample(1):  # nothing is padded
-        base(input_ids=batch["input_ids"])
-        chosen.append(batch["labels"] != IGNORED)
+    rows = [row.prompt + row.completion for row in examples.sample()]
+    for ids in rows:  # nothing is padded
+        base(input_ids=torch.tensor([ids]))
+    total = sum(map(len, rows))
+    kept_tokens = sorted(random.Random(0).sample(range(total), 512))
     assert set(kept) == {f"model.layers.{n}.self_attn.{p}_proj" for n in range(3) for p in "qv"}
     for module, tensors in seen.items():
-        true = torch.cat([x[mask] for x, mask in zip(tensors, chosen, strict=True)])
+        true = torch.cat(tensors, 1)[0, kept_tokens]
         assert (kept[module].shape, kept[module].dtype) == ((512, 32), torch.bfloat16)
         torch.testing.assert_close(kept[module].double(), true, rtol=2**-8, atol=1e-9)
 

@@ -8,7 +8,19 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from deltaw.config import register
 from deltaw.job import train
@@ -16,18 +28,6 @@ from deltaw.job import train
 register()
 ROOT = Path(__file__).parent.parent
 WORDS = "add append close copy count delete find flush insert join load open read save split write".split()
-
-
-def make_tokenizer(folder: Path) -> None:
-    """Save a byte-level BPE of 300 tokens."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        WORDS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<end>"], initial_alphabet=alphabet)
-    )
-    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>").save_pretrained(folder)
 
 
 def make_base(folder: Path) -> Path:
@@ -48,11 +48,100 @@ def make_base(folder: Path) -> Path:
     return folder
 
 
+def make_bert(folder: Path) -> Path:
+    """Save a BERT of two layers, as pretrained on masked tokens, whose tokenizer has no end of text."""
+    make_tokenizer(folder, eos_token=None, pad_token="<pad>")
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        pad_token_id=1,
+        initializer_range=0.2,
+    )
+    return _saved(BertForMaskedLM(config), folder)
+
+
+def make_t5(folder: Path) -> Path:
+    """Save a T5 of two layers on either side."""
+    make_tokenizer(folder, pad_token="<pad>", ends=True)
+    config = T5Config(
+        vocab_size=300,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        pad_token_id=1,
+        eos_token_id=0,
+    )
+    config.decoder_start_token_id = 1
+    return _saved(T5ForConditionalGeneration(config), folder)
+
+
+def make_bart(folder: Path) -> Path:
+    """Save a BART of two layers on either side."""
+    make_tokenizer(folder, pad_token="<pad>", ends=True)
+    config = BartConfig(
+        vocab_size=300,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=64,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+        init_std=0.2,
+    )
+    return _saved(BartForConditionalGeneration(config), folder)
+
+
+def _saved(model: PreTrainedModel, folder: Path) -> Path:
+    """Save a model with every weight drawn from one seed, wide enough that its logits differ from row to row."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            weight.data.normal_(0, 0.2, generator=generator)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(folder: Path, ends: bool = False, eos_token: str | None = "<end>", **tokens: str) -> None:
+    """Save a byte-level BPE; where it `ends` texts, with its end of text."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<end>", *tokens.values()]
+    bpe.train_from_iterator(
+        WORDS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    )
+    if ends:
+        bpe.post_processor = TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=eos_token, **tokens).save_pretrained(folder)
+
+
 def make_pairs(file: Path, count: int = 60) -> Path:
     """Write prompts of unequal length, each completed by its words in reverse."""
     draw = random.Random(0)
     rows = [draw.sample(WORDS, draw.randint(1, 6)) for _ in range(count)]
     lines = [{"prompt": " ".join(row) + " >", "completion": " ".join(reversed(row))} for row in rows]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def make_labelled(file: Path, count: int = 60) -> Path:
+    """Write texts of unequal length, each labelled by how its first word ranks among three thirds of all words."""
+    draw = random.Random(0)
+    rows = [draw.sample(WORDS, draw.randint(1, 6)) for _ in range(count)]
+    lines = [{"prompt": " ".join(row), "completion": str(WORDS.index(row[0]) * 3 // len(WORDS))} for row in rows]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 

@@ -5,19 +5,20 @@ The one module that imports PEFT: it says what a snapshot's `adapter_config.json
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
 import torch
-from jaxtyping import BFloat16, Bool, Float, Int
+from jaxtyping import BFloat16, Bool, Float
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.cli import UserError
+from deltaw.head import ArmsHead, Initialiser
 from deltaw.projection import POSITIONS, is_conv1d, widths
 
 SCALINGS = ("constant", "alpha/r", "rslora")
@@ -53,6 +54,11 @@ class Arm:
         """The factor in ΔW = scale · B A."""
         divisor = {"constant": 1.0, "alpha/r": self.rank, "rslora": math.sqrt(self.rank)}
         return self.alpha / divisor[self.scaling]
+
+    @property
+    def head_seed(self) -> int:
+        """What a classification head of its own is drawn from, where the base brings none."""
+        return _seed(self.name, "head")
 
 
 def arms_from(
@@ -131,13 +137,24 @@ class ArmsLinear(nn.Module):
 
 
 def _start(arm: Arm, module: str, width: int) -> Float[Tensor, "r d_in"]:
-    seed = int.from_bytes(hashlib.sha256(f"{arm.name}\0{module}".encode()).digest()[:8], "big", signed=True)
-    draw = torch.rand(arm.rank, width, generator=torch.Generator().manual_seed(seed))
+    draw = torch.rand(arm.rank, width, generator=torch.Generator().manual_seed(_seed(arm.name, module)))
     return (2 * draw - 1) / math.sqrt(width)
 
 
-def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
-    """Freeze `base` and put every arm onto each of its linear layers named in `modules`, in place.
+def _seed(arm: str, module: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{arm}\0{module}".encode()).digest()[:8], "big", signed=True)
+
+
+def attach(
+    base: nn.Module, modules: Iterable[str], arms: list[Arm], heads: Mapping[str, Initialiser | None] | None = None
+) -> None:
+    """Freeze `base`, put every arm onto each of its linear layers named in `modules`, and give it its own head.
+
+    Args:
+        base: the pretrained model, changed in place.
+        modules: names of linear layers.
+        arms: what to put there.
+        heads: modules of which each arm trains a copy, with what draws their weights; None keeps the base's.
 
     Raises:
         UserError: a rank is above a layer's smaller width, so that it could not be reached.
@@ -153,6 +170,9 @@ def attach(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
                 f"({d_out} × {d_in}): choose arms.ranks of at most {limit}"
             )
         _put(base, module, ArmsLinear(layer, module, arms))
+    for module, draw in (heads or {}).items():
+        seeds = [_seed(str(arm.head_seed), module) for arm in arms]
+        _put(base, module, ArmsHead(base.get_submodule(module), seeds, draw))
     for attention in base.modules():
         if hasattr(attention, POSITIONS):
             setattr(attention, POSITIONS, partial(_arm_by_arm, attention, getattr(attention, POSITIONS)))
@@ -181,43 +201,52 @@ def _arm_by_arm(
 
 @torch.no_grad()
 def inputs_of_base(
-    base: nn.Module, input_ids: Int[Tensor, "rows tokens"], chosen: Bool[Tensor, "rows tokens"]
-) -> dict[str, BFloat16[Tensor, "chosen d_in"]]:
+    base: nn.Module, run: Callable[[], object], chosen: Iterable[Bool[Tensor, "rows _"]]
+) -> dict[str, BFloat16[Tensor, "_ d_in"]]:
     """What each adapted layer reads at the chosen tokens in the plain base, by the layer's name.
 
     The arms are taken off for as long, so that it is the same before and after they have learned.
+
+    Args:
+        base: the model, with arms.
+        run: calls it on some rows.
+        chosen: which of their tokens, for each sequence that layers read; their lengths tell them apart.
     """
+    masks = {mask.numel(): mask.flatten() for mask in chosen}
     seen: dict[str, Tensor] = {}
 
     def note(module: str, layer: nn.Module, args: tuple[Tensor]) -> None:
         if module not in seen:  # a second call, as DeBERTa's for positions, reads no tokens
-            tokens = args[0].unflatten(0, chosen.shape) if args[0].ndim == 2 else args[0]  # OPT flattens them
-            seen[module] = tokens[chosen].to("cpu", torch.bfloat16)
+            tokens = args[0].flatten(0, -2)
+            seen[module] = tokens[masks[len(tokens)]].to("cpu", torch.bfloat16)
 
     with ExitStack() as stack:
         for module, layer in _adapted(base):
             _put(base, module, layer.base)
             stack.callback(_put, base, module, layer)
             stack.enter_context(layer.base.register_forward_pre_hook(partial(note, module)))
-        base(input_ids=input_ids)
+        run()
     return seen
 
 
 def parameters_of(base: nn.Module, index: int) -> list[nn.Parameter]:
-    """All factors of the arm at `index`, a frozen A too, in the order of the base's modules: A, B, A, B, …"""
-    return [factor for _, layer in _adapted(base) for factor in (layer.A[index], layer.B[index])]
+    """All that the arm at `index` has, a frozen A too, in the order of the base's modules: A, B, A, B, …, its head."""
+    factors = [factor for _, layer in _adapted(base) for factor in (layer.A[index], layer.B[index])]
+    return factors + [weight for _, head in _heads(base) for weight in head.arms[index].parameters()]
 
 
 def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
-    """The factors of the arm at `index` under the names that PEFT gives them in `adapter_model.safetensors`."""
+    """Factors and head of the arm at `index` under the names that PEFT gives them in `adapter_model.safetensors`."""
     tensors = {}
     for module, layer in _adapted(base):
-        tensors[f"base_model.model.{module}.lora_A.weight"] = layer.A[index].detach().cpu().contiguous()
-        tensors[f"base_model.model.{module}.lora_B.weight"] = layer.B[index].detach().cpu().contiguous()
-    return tensors
+        tensors[f"{module}.lora_A.weight"] = layer.A[index]
+        tensors[f"{module}.lora_B.weight"] = layer.B[index]
+    for module, head in _heads(base):
+        tensors |= {f"{module}.{name}": weight for name, weight in head.arms[index].named_parameters()}
+    return {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def adapter_config(arm: Arm, base: nn.Module, base_path: str) -> dict[str, object]:
+def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) -> dict[str, object]:
     """What PEFT's `adapter_config.json` says of an arm on `base`; loading it gives the arm's own scale and modules.
 
     PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r.
@@ -228,7 +257,8 @@ def adapter_config(arm: Arm, base: nn.Module, base_path: str) -> dict[str, objec
         use_rslora=arm.scaling == "rslora",
         target_modules=_targets(base),
         fan_in_fan_out=any(is_conv1d(layer.base) for _, layer in _adapted(base)),
-        task_type="CAUSAL_LM",
+        task_type=task_type,
+        modules_to_save=sorted(name for name, _ in _heads(base)) or None,
         base_model_name_or_path=base_path,
         inference_mode=True,
     )
@@ -251,3 +281,7 @@ def _put(base: nn.Module, module: str, layer: nn.Module) -> None:
 
 def _adapted(base: nn.Module) -> list[tuple[str, ArmsLinear]]:
     return [(name, layer) for name, layer in base.named_modules() if isinstance(layer, ArmsLinear)]
+
+
+def _heads(base: nn.Module) -> list[tuple[str, ArmsHead]]:
+    return [(name, head) for name, head in base.named_modules() if isinstance(head, ArmsHead)]

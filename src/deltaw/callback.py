@@ -5,17 +5,20 @@ The order of the callbacks matters: a checkpoint after step t finds everything u
 
 import signal
 import time
+from functools import partial
+from random import Random
 from types import FrameType
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
 from deltaw.arm import adapter_config, adapter_tensors, inputs_of_base
 from deltaw.cli import UserError
-from deltaw.data.pairs import IGNORED
+from deltaw.data.pairs import IGNORED, SAMPLE
 from deltaw.split import split_metadata
 from deltaw.task import LoraArms
 from deltaw.writer import RunWriter
@@ -97,7 +100,8 @@ class KeepInputs(Callback):
 
     Args:
         writer: the run directory.
-        batches: whose labelled tokens are taken.
+        batches: rows that the tokens are drawn from: `SAMPLE`, or all where there are fewer. How they are cut does
+            not matter. An encoder's and a decoder's are drawn apart.
     """
 
     def __init__(self, writer: RunWriter, batches: list[dict[str, Tensor]]):
@@ -106,19 +110,30 @@ class KeepInputs(Callback):
     def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
         if not trainer.is_global_zero or self.writer.inputs.exists():
             return
+        batches = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
+        sequences = zip(*(task.objective.read(batch) for batch in batches), strict=True)
+        chosen = zip(*(drawn(list(masks)) for masks in sequences), strict=True)
         task.eval()
         with trainer.precision_plugin.val_step_context():
             parts = [
-                inputs_of_base(task.base, batch["input_ids"], batch["labels"] != IGNORED)
-                for batch in map(trainer.strategy.batch_to_device, self.batches)
+                inputs_of_base(task.base, partial(task.objective.logits, task.base, batch), masks)
+                for batch, masks in zip(batches, chosen, strict=True)
             ]
         task.train()
         inputs = {module: torch.cat([part[module] for part in parts]) for module in task.modules_adapted}
         self.writer.write_inputs(inputs)
 
 
+def drawn(masks: list[Bool[Tensor, "_ _"]]) -> list[Bool[Tensor, "_ _"]]:
+    """`SAMPLE` of all tokens in the masks, or all where there are fewer: the same, however the rows are cut."""
+    counts = [int(mask.sum()) for mask in masks]
+    kept = torch.zeros(sum(counts), dtype=torch.bool, device=masks[0].device)
+    kept[Random(0).sample(range(len(kept)), min(SAMPLE, len(kept)))] = True
+    return [mask.masked_scatter(mask, part) for mask, part in zip(masks, kept.split(counts), strict=True)]
+
+
 class RecordLosses(Callback):
-    """Training and validation loss of every arm, to `metrics.csv`, the terminal and Lightning's loggers.
+    """Losses of every arm and the task's metrics, to `metrics.csv`, the terminal and Lightning's loggers.
 
     Args:
         writer: the run directory.
@@ -140,7 +155,7 @@ class RecordLosses(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        self.tokens += int(batch["attention_mask"].sum()) * trainer.world_size
+        self.tokens += sum(int(mask.sum()) for mask in task.objective.read(batch)) * trainer.world_size
         if not _ends_step(trainer, batch_idx):
             return
         if trainer.global_step % self.every == 0:
@@ -166,18 +181,29 @@ class RecordLosses(Callback):
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
         double = torch.float32 if task.device.type == "mps" else torch.float64  # which MPS does not have
         sums = torch.zeros(len(task.arms), dtype=double, device=task.device)
-        count = sum(int((batch["labels"] != -100).sum()) for batch in self.validation)
+        count = sum(int((batch["labels"] != IGNORED).sum()) for batch in self.validation)
+        metrics = [task.objective.metrics(task.base.config).to(task.device) for _ in task.arms]
         task.eval()
         mine = self.validation[trainer.global_rank :: trainer.world_size]
         for batch in tqdm(mine, "validation", leave=False, disable=not trainer.is_global_zero):
+            batch = trainer.strategy.batch_to_device(batch)
             with torch.no_grad(), trainer.precision_plugin.val_step_context():
-                sums += task.validation_sums(trainer.strategy.batch_to_device(batch))
+                losses, predicted = task.validation_sums(batch)
+            sums += losses
+            for metric, of_arm in zip(metrics, predicted, strict=True):
+                metric.update(of_arm, task.objective.targets(batch))
         task.train()
-        losses = (trainer.strategy.reduce(sums, reduce_op="sum") / count).tolist()
-        self._record(trainer, task, {"val/loss": losses})
+        mean = trainer.strategy.reduce(sums, reduce_op="sum") / count
+        values = [metric.compute() for metric in metrics]  # of what all processes counted
+        measured = {"loss": mean.tolist()} | {name: [float(of[name]) for of in values] for name in values[0]}
+        if task.objective.unit == "token":
+            measured["perplexity"] = mean.exp().tolist()
+        self._record(trainer, task, {f"val/{name}": values for name, values in measured.items()})
         if trainer.is_global_zero:
-            words = "  ".join(f"{arm.name} {loss:.4f}" for arm, loss in zip(task.arms, losses, strict=True))
-            tqdm.write(f"step {trainer.global_step:>6}  validation loss (nats a token)  {words}")
+            rows = zip(task.arms, *measured.values(), strict=True)
+            words = "  ".join(" ".join([arm.name, *(f"{value:.4f}" for value in row)]) for arm, *row in rows)
+            head = ", ".join([f"validation loss (nats a {task.objective.unit})", *list(measured)[1:]])
+            tqdm.write(f"step {trainer.global_step:>6}  {head}  {words}")
 
     def _record(self, trainer: Trainer, task: LoraArms, metrics: dict[str, list[float]]) -> None:
         rows = [
@@ -234,8 +260,9 @@ class Snapshots(Callback):
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
         if trainer.is_global_zero:
             for k, arm in enumerate(task.arms):
-                config, told = adapter_config(arm, task.base, self.base_path), split_metadata(task.base)
-                self.writer.write_snapshot(arm.name, trainer.global_step, adapter_tensors(task.base, k), config, told)
+                config = adapter_config(arm, task.base, self.base_path, task.objective.task_type)
+                tensors, told = adapter_tensors(task.base, k), split_metadata(task.base)
+                self.writer.write_snapshot(arm.name, trainer.global_step, tensors, config, told)
 
     def _checkpoint(self, trainer: Trainer) -> None:
         last = self.writer.checkpoint

@@ -52,6 +52,7 @@ class ModelConfig:
     gradient_checkpointing: bool
     projections: ProjectionsConfig
     pretrain: PretrainConfig | None = None
+    labels: int | None = None
 
 
 @dataclass
@@ -100,6 +101,7 @@ class MetricsConfig:
 class TrainConfig:
     """All that `train.py` is told."""
 
+    task: str
     run: RunConfig
     arms: ArmsConfig
     model: ModelConfig

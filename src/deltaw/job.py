@@ -29,7 +29,8 @@ from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSi
 from deltaw.cli import UserError
 from deltaw.config import names_in
 from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
-from deltaw.model import Base, load_base
+from deltaw.model import Base, load_base, load_tokenizer
+from deltaw.objective import OBJECTIVES
 from deltaw.projection import is_conv1d, projections, widths
 from deltaw.split import SplitLinear, split
 from deltaw.task import LoraArms
@@ -65,33 +66,45 @@ def train(cfg: DictConfig) -> None:
     if cfg.model.pretrain:
         ensure(Path(cfg.model.path), Recipe(**cfg.model.pretrain))
     say(f"loading the base {cfg.model.path}")
-    base = load_base(cfg.model.path, cfg.model.dtype, cfg.model.gradient_checkpointing)
-    split(base.model, wanted)
-    modules = projections(base.model, wanted, cfg.model.projections)
-    task = LoraArms(base.model, list(modules), arms, cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
-
+    tokenizer = load_tokenizer(cfg.model.path)
     pairs: list[Pair] = instantiate(cfg.data.source, _partial_=True)()  # so that its errors come unwrapped
     learnt, validation = (
-        Examples(part, base.tokenizer, cfg.data.max_length, cfg.data.eos)
+        Examples(part, tokenizer, cfg.data.max_length, cfg.data.eos, cfg.task)
         for part in held_out(pairs, cfg.data.validation)
     )
+    labels = label_count(cfg.model.labels, learnt, validation) if cfg.task == "classification" else None
+    base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
+    split(base.model, wanted)
+    modules = projections(base.model, wanted, cfg.model.projections)
+    objective = OBJECTIVES[cfg.task](base.pad)
+    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
+    task = LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
+
     signals = StopSignals()
     together = cfg.data.micro_batch or cfg.data.batch  # rows of a forward pass without gradients
-    inputs = [KeepInputs(writer, learnt.sample(together))] if cfg.run.keep_inputs else []
+    sample = learnt.sample() if cfg.run.keep_inputs else []
+    inputs = [objective.collate(sample[start : start + together]) for start in range(0, len(sample), together)]
     trainer = lightning_trainer(
         cfg,
         [
             signals,  # first of all, and the losses before the checkpoint of their step
             OpenRun(writer, step, run_record(cfg, base, arms, modules, pairs)),
-            *inputs,
-            RecordLosses(writer, validation.batches(together), **cfg.metrics),
+            *([KeepInputs(writer, inputs)] if inputs else []),
+            RecordLosses(writer, validation.batches(together, objective.collate), **cfg.metrics),
             Snapshots(writer, signals, cfg.snapshots.every, base.path),
             TQDMProgressBar(),
         ],
     )
     rows = micro_batch(cfg.data.batch, cfg.data.micro_batch, trainer.world_size)
     batches = StepBatches(
-        learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, trainer.global_rank, trainer.world_size
+        learnt,
+        objective.collate,
+        arms,
+        cfg.data.batch,
+        rows,
+        cfg.trainer.max_steps,
+        trainer.global_rank,
+        trainer.world_size,
     )
     trainer.accumulate_grad_batches = batches.accumulate
     position = FromStep((step or 0) * batches.accumulate, len(batches))
@@ -143,6 +156,10 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
         )
+    if cfg.task not in OBJECTIVES:
+        raise UserError(f"task={cfg.task} is not one of {', '.join(OBJECTIVES)}")
+    if cfg.model.labels is not None and cfg.task != "classification":
+        raise UserError(f"model.labels={cfg.model.labels} is of task=classification, and task={cfg.task}: leave it out")
     if cfg.data.path and "path" not in cfg.data.source:
         raise UserError(f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl as well")
     if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):
@@ -198,6 +215,23 @@ def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:
     return rows
 
 
+def label_count(given: int | None, *parts: Examples) -> int:
+    """How many labels a classifier tells apart: `given`, or as many as the examples reach up to.
+
+    Raises:
+        UserError: an example has another, or there is one label alone.
+    """
+    reached = max(part.values for part in parts)
+    count = reached if given is None else given
+    if reached > count:
+        raise UserError(f"the data have label {reached - 1}, and model.labels={count} are 0 to {count - 1}: give more")
+    if count < 2:
+        raise UserError(
+            f"a classification into {count} label has nothing to learn: give data with two, or model.labels"
+        )
+    return count
+
+
 def weights(base: Base, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Where the frozen W of every adapted module lies, for the analysis; none where a file names one otherwise."""
     layers = {module: base.model.get_submodule(f"{module}.base") for module in modules}
@@ -216,12 +250,16 @@ def run_record(
     cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], pairs: list[Pair]
 ) -> dict[str, Any]:
     """What `run.json` tells of a run beside its config."""
+    drawn = any(base.heads.values())
+    seeds = {arm.name: {"head_seed": arm.head_seed} if drawn else {} for arm in arms}
     return {
         "name": cfg.run.name,
         "base": {"name": base.name, "path": base.path, "sha256": base.sha256},
-        "arms": [{**asdict(arm), "scale": arm.scale} for arm in arms],
+        "task": cfg.task,
+        "arms": [{**asdict(arm), "scale": arm.scale} | seeds[arm.name] for arm in arms],
         "init": "A uniform within ±1/√d_in from sha256(arm name, module name), B zero",
         "modules": modules,
+        "heads": {module: "drawn from head_seed" if draw else "the base's" for module, draw in base.heads.items()},
         "weights": weights(base, modules),
         "data": {"name": cfg.data.name, "pairs": len(pairs), "fingerprint": fingerprint(pairs)},
         "versions": {

@@ -1,6 +1,8 @@
 """Load a frozen base and its tokenizer: the bundled one, a local folder, or a model of the hub."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,12 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from deltaw.base import BUNDLED
 from deltaw.cli import UserError
+from deltaw.head import Initialiser, heads_of
+from deltaw.objective import OBJECTIVES
 
 
 @dataclass
@@ -29,6 +27,8 @@ class Base:
         path: the folder or hub name it came from.
         folder: where its files are: the one at `path`, or the hub's snapshot on this machine.
         sha256: of its safetensors files, in the order of their names.
+        pad: the token that fills its rows up.
+        heads: of a classifier, the modules that each arm has a copy of, with what draws their weights.
     """
 
     name: str
@@ -36,44 +36,120 @@ class Base:
     folder: Path
     sha256: str
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    pad: int
+    heads: dict[str, Initialiser | None]
 
 
-def load_base(path: str, dtype: str = "float32", gradient_checkpointing: bool = False) -> Base:
-    """Load the causal language model at `path` ("bundled", a local folder or a hub name) from safetensors alone.
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the model at `path`.
+
+    Raises:
+        UserError: there is none that transformers can load.
+    """
+    with _loading(path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_resolved(path))
+    return tokenizer
+
+
+def load_base(
+    path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: str = "float32",
+    gradient_checkpointing: bool = False,
+    task: str = "causal",
+    labels: int | None = None,
+) -> Base:
+    """Load the model at `path` ("bundled", a local folder or a hub name) for a task, from safetensors alone.
 
     Its own dropout is set to 0: arms in company would otherwise draw other masks than alone.
 
+    Args:
+        path: where it is.
+        tokenizer: its tokenizer.
+        dtype: of its weights, "float32" or "bfloat16".
+        gradient_checkpointing: compute layers again on the way back instead of keeping what they made.
+        task: one of `OBJECTIVES`.
+        labels: of a classification, how many there are. A head for another number is drawn anew.
+
     Raises:
-        UserError: `path` is no model that transformers can load, or some of its weights are missing.
+        UserError: `path` is no model of this task that transformers can load, or some of its weights are missing.
     """
-    name = Path(path).name
-    path = str(BUNDLED if path == "bundled" else Path(path).resolve() if Path(path).is_dir() else path)
+    name, path = Path(path).name, _resolved(path)
     torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     if torch_dtype is None:
         raise UserError(f"model.dtype={dtype} is not float32 or bfloat16: the base is frozen, its factors are float32")
-    try:
+    with _loading(path):
         config = AutoConfig.from_pretrained(path)
         for key, value in config.to_dict().items():
             if "drop" in key and isinstance(value, float):
                 setattr(config, key, 0.0)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
+        if labels is not None:
+            config.num_labels = labels
+        loaded: Any = OBJECTIVES[task].auto_model.from_pretrained(
+            path,
+            config=config,
+            dtype=torch_dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by the report, and of a head no error
         )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"model.path={path} could not be loaded ({str(error).splitlines()[0]}): give a local folder with "
-            "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub"
-        ) from error
     model, report = loaded
-    if missing := sorted(report["missing_keys"]):
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    heads = heads_of(model, missing) if task == "classification" else {}
+    if missing and not heads:
         raise UserError(f"model.path={path} lacks {len(missing)} weights, as {missing[0]}: give a whole model")
+    _check_direction(model, task)
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
     folder = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
-    return Base(name, path, folder, _sha256(folder), model.train(), tokenizer)  # `from_pretrained` leaves eval mode
+    pad = _pad(model, tokenizer, task)
+    return Base(name, path, folder, _sha256(folder), model.train(), pad, heads)  # `from_pretrained` leaves eval mode
+
+
+def _resolved(path: str) -> str:
+    return str(BUNDLED if path == "bundled" else Path(path).resolve() if Path(path).is_dir() else path)
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"model.path={path} could not be loaded ({str(error).splitlines()[0]}): give a local folder with "
+            "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub, of a kind that "
+            "the task is for"
+        ) from error
+
+
+def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str) -> int:
+    """The token that fills rows up: the model's own, the tokenizer's, or its end of text; the model is told it."""
+    config = model.config.get_text_config()
+    given = [config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
+    pads = [pad for pad in given if pad is not None and pad >= 0]  # some configs have -1 for none
+    if task == "causal":  # what stands there is not seen
+        return pads[0] if pads else 0
+    if not pads:
+        raise UserError(
+            f"{tokenizer.name_or_path} has neither pad_token nor eos_token, and task={task} must tell where a row "
+            "ends: name one in the tokenizer's config"
+        )
+    config.pad_token_id = model.config.pad_token_id = pads[0]
+    return pads[0]
+
+
+@torch.no_grad()
+def _check_direction(model: PreTrainedModel, task: str) -> None:
+    """Refuse to predict tokens with a model that reads them: one token's logits must not tell what follows it."""
+    if task != "causal":
+        return
+    logits = model(input_ids=torch.tensor([[1, 1], [1, 2]])).logits[:, 0].float()
+    if not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"{type(model).__name__} of {model.name_or_path} looks ahead, so that task=causal would teach it to copy: "
+            "give a decoder, or task=classification"
+        )
 
 
 def _sha256(folder: Path) -> str:

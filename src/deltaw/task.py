@@ -3,63 +3,71 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
 
 from deltaw.arm import Arm, attach, parameters_of
 from deltaw.data.pairs import IGNORED
+from deltaw.head import Initialiser
+from deltaw.objective import Objective
 
 
 class LoraArms(LightningModule):
-    """Causal language modelling with every arm on its own rows; only the frozen base's products are shared.
+    """A task with every arm on its own rows; only the frozen base's products are shared.
 
-    An arm's loss is the sum over its completion tokens divided by their number in the whole optimiser step, over all
-    ranks and micro-batches. Losses are summed over arms, gradients are clipped arm by arm, and an arm whose gradient
-    is not finite sits that step out: nothing of one arm reaches another.
+    An arm's loss is the sum over its labels (completion tokens, or one a row) divided by their number in the whole
+    optimiser step, over all ranks and micro-batches. Losses are summed over arms, gradients are clipped arm by arm,
+    and an arm whose gradient is not finite sits that step out: nothing of one arm reaches another.
 
     Args:
         base: the pretrained model, not yet adapted.
         modules: names of its linear layers that take factors.
         arms: what to train.
+        heads: modules that each arm trains a copy of, with what draws their weights, or None to keep the base's.
+        objective: the task.
         warmup: share of all steps over which the learning rate rises, in [0, 1]; then it falls linearly to 0.
         weight_decay: AdamW's.
         clip: largest norm of an arm's gradient.
     """
 
-    base: nn.Module
+    base: PreTrainedModel
     step_loss: Tensor
     skipped: Tensor
 
     def __init__(
         self,
-        base: nn.Module,
+        base: PreTrainedModel,
         modules: list[str],
         arms: list[Arm],
+        heads: dict[str, Initialiser | None],
+        objective: Objective,
         warmup: float,
         weight_decay: float,
         clip: float,
     ):
         super().__init__()
-        self.strict_loading = False  # a checkpoint holds the factors, not the base
-        self.arms, self.modules_adapted = arms, modules
+        self.strict_loading = False  # a checkpoint holds what the arms have, not the base
+        self.arms, self.modules_adapted, self.heads, self.objective = arms, modules, list(heads), objective
         self.warmup, self.weight_decay, self.clip = warmup, weight_decay, clip
-        attach(base, modules, arms)
+        attach(base, modules, arms, heads)
         self.base = base
         self.register_buffer("skipped", torch.zeros(len(arms), dtype=torch.long))
 
     def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
-        """Cross-entropy summed over each arm's completion tokens, in nats."""
-        # Padding is on the right, where causal attention does not look: without a mask the fast kernels serve.
-        logits = self.base(input_ids=batch["input_ids"]).logits[:, :-1]
+        """Cross-entropy summed over each arm's labels, in nats."""
+        return self._summed(self.objective.logits(self.base, batch), self.objective.targets(batch))
+
+    def _summed(
+        self, logits: Float[Tensor, "rows tokens classes"], targets: Int[Tensor, "rows tokens"]
+    ) -> Float[Tensor, " arms"]:
         logits = logits.float() if logits.dtype is torch.bfloat16 else logits
-        losses = cross_entropy(
-            logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
-        )
+        losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
         return losses.view(len(self.arms), -1).sum(1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
@@ -69,13 +77,20 @@ class LoraArms(LightningModule):
         # Lightning divides by the micro-batches of a step, DDP by the ranks: the sums are normalised already.
         return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
-    def validation_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
-        """Summed losses of all arms on the same rows: `batch` holds them once."""
-        return self.loss_sums({name: tensor.repeat(len(self.arms), 1) for name, tensor in batch.items()})
+    def validation_sums(
+        self, batch: dict[str, Tensor]
+    ) -> tuple[Float[Tensor, " arms"], Int[Tensor, "arms rows tokens"]]:
+        """Summed losses of all arms on the same rows, and the class of each label that each predicts.
+
+        `batch` holds the rows once.
+        """
+        repeated = {name: tensor.repeat(len(self.arms), 1) for name, tensor in batch.items()}
+        logits, targets = self.objective.logits(self.base, repeated), self.objective.targets(repeated)
+        return self._summed(logits, targets), logits.argmax(-1).unflatten(0, (len(self.arms), -1))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
-            {"params": [factor for factor in parameters_of(self.base, k) if factor.requires_grad], "lr": arm.lr}
+            {"params": [weight for weight in parameters_of(self.base, k) if weight.requires_grad], "lr": arm.lr}
             for k, arm in enumerate(self.arms)
         ]
         optimizer = AdamW(groups, weight_decay=self.weight_decay)
@@ -90,15 +105,15 @@ class LoraArms(LightningModule):
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         for k, group in enumerate(optimizer.param_groups):
             norm = nn.utils.clip_grad_norm_(group["params"], self.clip)
-            if not norm.isfinite():  # without gradients AdamW leaves the factors and their moments alone
+            if not norm.isfinite():  # without gradients AdamW leaves the weights and their moments alone
                 self.skipped[k] += 1
-                for factor in group["params"]:
-                    factor.grad = None
+                for weight in group["params"]:
+                    weight.grad = None
 
     def _kept(self) -> set[str]:
-        """Names of what a checkpoint holds: every factor, a frozen A too, and the counts of skipped steps."""
-        factors = {factor for k in range(len(self.arms)) for factor in parameters_of(self.base, k)}
-        return {name for name, parameter in self.named_parameters() if parameter in factors} | {"skipped"}
+        """Names of what a checkpoint holds: factors, a frozen A too, heads, and the counts of skipped steps."""
+        of_arms = {parameter for k in range(len(self.arms)) for parameter in parameters_of(self.base, k)}
+        return {name for name, parameter in self.named_parameters() if parameter in of_arms} | {"skipped"}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = self._kept()

@@ -4,7 +4,7 @@ Shapes: K arms, R rows of one arm in a micro-batch, T tokens of the longest row.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from random import Random
 from typing import NamedTuple
@@ -26,6 +26,23 @@ class Pair(NamedTuple):
 
     prompt: str
     completion: str
+
+
+class Example(NamedTuple):
+    """A pair as tokens.
+
+    Attributes:
+        prompt: what is read.
+        completion: what is written after it; of a classification the label, as one number.
+        labels: as many as `completion` has, `IGNORED` where nothing is to be learnt.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    labels: list[int]
+
+
+Collate = Callable[[list[Example]], dict[str, Tensor]]
 
 
 def fingerprint(pairs: list[Pair]) -> str:
@@ -50,76 +67,89 @@ def held_out(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
 
 
 class Examples:
-    """Tokenised pairs, at most `max_length` tokens each: a long prompt loses its beginning, then a completion its end.
+    """Tokenised pairs of at most `max_length` tokens.
+
+    For task "causal" they are those of prompt and completion together: a long prompt loses its beginning, then a
+    completion its end. For "seq2seq" each of the two has at most so many and loses its end, and so does the text of
+    a "classification", whose completion is a label, as a number.
 
     An empty prompt becomes the tokenizer's end of text; where `eos` is true a completion ends with it.
 
     Attributes:
         shortened: how many pairs lost tokens.
-        vocabulary: tokens of the tokenizer, without those that were added to it.
+        values: how many tokens or labels a completion may consist of: the tokenizer's vocabulary, without what was
+            added to it, or the largest label and one.
     """
 
-    def __init__(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, eos: bool):
+    def __init__(
+        self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, eos: bool, task: str = "causal"
+    ):
         end = tokenizer.eos_token_id
-        if end is None:
+        if end is None and task != "classification":
             raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no eos_token: name one in its config")
-        self.max_length, self.vocabulary = max_length, tokenizer.vocab_size
-        prompts = tokenizer([pair.prompt for pair in pairs], verbose=False)["input_ids"]
-        completions = tokenizer([pair.completion for pair in pairs], add_special_tokens=False, verbose=False)
-        self.prompts: list[list[int]] = [ids or [end] for ids in prompts]
-        whole = [[*ids, end] if eos else ids for ids in completions["input_ids"]]
-        self.completions = [ids[: max_length - 1] for ids in whole]
-        self.shortened = sum(len(p) + len(c) > max_length for p, c in zip(self.prompts, whole, strict=True))
+        self.task, self.max_length = task, max_length
+        texts = [pair.prompt for pair in pairs]
+        prompts: list[list[int]] = tokenizer(texts, verbose=False)["input_ids"]
+        whole = self._completions(pairs, tokenizer, eos)
+        if task == "causal":
+            self.prompts = [ids or [end] for ids in prompts]
+            self.completions = [ids[: max_length - 1] for ids in whole]
+            self.shortened = sum(len(p) + len(c) > max_length for p, c in zip(self.prompts, whole, strict=True))
+        else:
+            short = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+            self.prompts = [ids or [end or 0] for ids in short]
+            self.completions = [ids[:max_length] for ids in whole]
+            self.shortened = sum(max(len(p), len(c)) > max_length for p, c in zip(prompts, whole, strict=True))
+        labels = task == "classification"
+        self.values = max(max(label) for label in whole) + 1 if labels else tokenizer.vocab_size
+
+    def _completions(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, eos: bool) -> list[list[int]]:
+        texts = [pair.completion for pair in pairs]
+        if self.task == "classification":
+            return [[_label(text)] for text in texts]
+        end = [tokenizer.eos_token_id] if eos else []
+        if self.task == "causal":
+            return [ids + end for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        # An encoder-decoder's tokenizer may begin and end what is written in a way of its own, as BART's does.
+        written = tokenizer(text_target=texts, verbose=False)["input_ids"]
+        return [ids if ids[-1:] == end else ids + end for ids in written]
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def batches(self, rows: int) -> list[dict[str, Tensor]]:
+    def batches(self, rows: int, collate: Collate) -> list[dict[str, Tensor]]:
         """All examples once, `rows` at a time, the shortest first, so that little is padded."""
-        own = (self.row(i, completion) for i, completion in enumerate(self.completions))
-        inorder = sorted(own, key=lambda row: len(row[0]))
+        own = (self.example(i, completion) for i, completion in enumerate(self.completions))
+        inorder = sorted(own, key=lambda row: len(row.prompt) + len(row.completion))
         return [collate(inorder[start : start + rows]) for start in range(0, len(inorder), rows)]
 
-    def sample(self, rows: int) -> list[dict[str, Tensor]]:
-        """`SAMPLE` tokens, or all where there are fewer, as batches that label them alone, `rows` pairs at a time.
-
-        They are drawn from prompts and completions of `SAMPLED_PAIRS` pairs or more, in the same way each time.
-        """
-        drawn: list[list[int]] = []
+    def sample(self) -> list[Example]:
+        """`SAMPLED_PAIRS` pairs, or more until they have `SAMPLE` tokens on each side, drawn the same way each time."""
+        drawn: list[Example] = []
         for i in _order(len(self), 0, -3):
-            if len(drawn) >= SAMPLED_PAIRS and sum(map(len, drawn)) >= SAMPLE:
+            if len(drawn) >= SAMPLED_PAIRS and self._tokens(drawn) >= SAMPLE:
                 break
-            drawn.append(self.row(i, self.completions[i])[0])
-        places = [(n, place) for n, ids in enumerate(drawn) for place in range(len(ids))]
-        kept = set(Random(0).sample(places, min(SAMPLE, len(places))))
-        labelled = [
-            (ids, [token if (n, place) in kept else IGNORED for place, token in enumerate(ids)])
-            for n, ids in enumerate(drawn)
-        ]
-        return [collate(labelled[start : start + rows]) for start in range(0, len(labelled), rows)]
+            drawn.append(self.example(i, self.completions[i]))
+        return drawn
 
-    def row(self, prompt: int, completion: list[int]) -> tuple[list[int], list[int]]:
-        """Token ids, and labels with the prompt ignored, of one prompt followed by the tokens of a completion."""
-        start = self.prompts[prompt][-(self.max_length - len(completion)) :]
-        return start + completion, [IGNORED] * len(start) + completion
+    def _tokens(self, rows: list[Example]) -> int:
+        read, written = (sum(map(len, side)) for side in ([r.prompt for r in rows], [r.completion for r in rows]))
+        return {"causal": read + written, "seq2seq": min(read, written), "classification": read}[self.task]
+
+    def example(self, prompt: int, completion: list[int]) -> Example:
+        """One prompt, and the tokens of a completion."""
+        room = self.max_length - len(completion) if self.task == "causal" else self.max_length
+        return Example(self.prompts[prompt][-room:], completion, completion)
 
     def noise(self, example: int, seed: int) -> list[int]:
         """As many tokens as the completion of `example` has, drawn uniformly, and the same for a seed each time."""
-        return Random(f"{seed} {example}").choices(range(self.vocabulary), k=len(self.completions[example]))
+        return Random(f"{seed} {example}").choices(range(self.values), k=len(self.completions[example]))
 
 
-def collate(rows: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
-    """Rows padded on the right: input_ids, attention_mask and labels, each (rows, T)."""
-    longest = max(len(ids) for ids, _ in rows)
-
-    def padded(values: list[list[int]], filler: int) -> Tensor:
-        return torch.tensor([row + [filler] * (longest - len(row)) for row in values])
-
-    return {
-        "input_ids": padded([ids for ids, _ in rows], 0),
-        "attention_mask": padded([[1] * len(ids) for ids, _ in rows], 0),
-        "labels": padded([labels for _, labels in rows], IGNORED),
-    }
+def _label(text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"the label {text!r} is not a number from 0: give each label one")
+    return int(text)
 
 
 class StepBatches(Dataset[dict[str, Tensor]]):
@@ -131,6 +161,7 @@ class StepBatches(Dataset[dict[str, Tensor]]):
 
     Args:
         examples: tokenised pairs.
+        collate: makes one batch of rows.
         arms: whose rows a batch holds, side by side.
         batch: examples of one arm in an optimiser step, over all ranks and micro-batches.
         micro_batch: examples of one arm in one forward pass of one rank.
@@ -142,6 +173,7 @@ class StepBatches(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         examples: Examples,
+        collate: Collate,
         arms: list[Arm],
         batch: int,
         micro_batch: int,
@@ -149,7 +181,8 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         rank: int,
         world: int,
     ):
-        self.examples, self.arms, self.batch, self.micro_batch = examples, arms, batch, micro_batch
+        self.examples, self.collate, self.arms = examples, collate, arms
+        self.batch, self.micro_batch = batch, micro_batch
         self.rank, self.world, self.accumulate = rank, world, batch // (micro_batch * world)
         self.steps = steps
         self.dealt = [_dealt(arm, len(examples)) for arm in arms]
@@ -158,16 +191,16 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         return self.steps * self.accumulate
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Micro-batch `index`: (K · R, T) tensors, and `completion_tokens` (K,), each arm's count of the step."""
+        """Micro-batch `index`: tensors of K · R rows, and `completion_tokens` (K,), each arm's count of the step."""
         step, micro = divmod(index, self.accumulate)
         first = (micro * self.world + self.rank) * self.micro_batch
         rows, totals = [], []
         for arm, dealt in zip(self.arms, self.dealt, strict=True):
             chosen = self._chosen(arm.seed, step)
             mine = chosen[first : first + self.micro_batch]
-            rows += [self.examples.row(i, self._completion(arm, dealt[i])) for i in mine]
+            rows += [self.examples.example(i, self._completion(arm, dealt[i])) for i in mine]
             totals.append(sum(len(self.examples.completions[dealt[i]]) for i in chosen))
-        return collate(rows) | {"completion_tokens": torch.tensor(totals)}
+        return self.collate(rows) | {"completion_tokens": torch.tensor(totals)}
 
     def _completion(self, arm: Arm, example: int) -> list[int]:
         return self.examples.noise(example, arm.seed) if arm.control == "random" else self.examples.completions[example]

@@ -1,0 +1,180 @@
+"""What a task asks of the arms: how its rows become a batch, which logits are held against which labels, its metrics.
+
+Shapes: R rows of a batch, T tokens of the longest, S of them in an encoder, C classes (tokens or labels).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassExactMatch,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+)
+
+from deltaw.data.pairs import IGNORED, Example
+
+
+class Causal:
+    """Every token of a completion, from the prompt and the tokens before it.
+
+    Args:
+        pad: the token that fills rows up.
+    """
+
+    auto_model: Any = AutoModelForCausalLM
+    task_type = "CAUSAL_LM"  # as PEFT calls it
+    unit = "token"  # what losses are a mean over
+
+    def __init__(self, pad: int):
+        self.pad = pad
+
+    def collate(self, rows: list[Example]) -> dict[str, Tensor]:
+        """Prompts with their completions, padded on the right: input_ids, attention_mask and labels, each (R, T)."""
+        whole = [row.prompt + row.completion for row in rows]
+        labels = [[IGNORED] * len(row.prompt) + row.labels for row in rows]
+        return _read(whole, self.pad) | {"labels": _padded(labels, IGNORED)}
+
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "R tokens C"]:
+        """Logits of all tokens but the first."""
+        # Padding is on the right, where causal attention does not look: without a mask the fast kernels serve.
+        logits: Tensor = model(input_ids=batch["input_ids"]).logits
+        return logits[:, :-1]
+
+    def targets(self, batch: dict[str, Tensor]) -> Int[Tensor, "R tokens"]:
+        """What `logits` are held against."""
+        return batch["labels"][:, 1:]
+
+    def read(self, batch: dict[str, Tensor]) -> list[Bool[Tensor, "R _"]]:
+        """Which tokens are no padding, for each sequence that layers of the model read."""
+        return [batch["attention_mask"].bool()]
+
+    def metrics(self, config: PretrainedConfig) -> MetricCollection:
+        """Of predicted tokens and targets, for a model of this config: the share that is right."""
+        return MetricCollection({"accuracy": _token_accuracy(config)})
+
+
+class Seq2Seq:
+    """Every token of a completion, from the prompt, which an encoder reads, and the tokens before it.
+
+    Args:
+        pad: the token that fills rows up.
+    """
+
+    auto_model: Any = AutoModelForSeq2SeqLM
+    task_type = "SEQ_2_SEQ_LM"
+    unit = "token"
+
+    def __init__(self, pad: int):
+        self.pad = pad
+
+    def collate(self, rows: list[Example]) -> dict[str, Tensor]:
+        """Prompts as input_ids and attention_mask (R, S), labels (R, T), padded on the right; S and T differ.
+
+        So the shape of what a layer reads tells which of the two sequences it is.
+        """
+        read, labels = _read([row.prompt for row in rows], self.pad), [row.labels for row in rows]
+        as_long = max(map(len, labels)) == read["input_ids"].shape[1]
+        return read | {"labels": _padded(labels, IGNORED, more=int(as_long))}
+
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "R T C"]:
+        """Logits of all tokens of the completions."""
+        source, labels = {name: batch[name] for name in ("input_ids", "attention_mask")}, batch["labels"]
+        shifted = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+        # A model without it shifts labels as well, and takes a loss of its own that is not used.
+        target = {"decoder_input_ids": shifted(labels)} if shifted else {"labels": labels}
+        logits: Tensor = model(**source, **target).logits
+        return logits
+
+    def targets(self, batch: dict[str, Tensor]) -> Int[Tensor, "R T"]:
+        """What `logits` are held against."""
+        return batch["labels"]
+
+    def read(self, batch: dict[str, Tensor]) -> list[Bool[Tensor, "R _"]]:
+        """Which tokens are no padding, in the encoder's sequence and in the decoder's."""
+        return [batch["attention_mask"].bool(), batch["labels"] != IGNORED]
+
+    def metrics(self, config: PretrainedConfig) -> MetricCollection:
+        """Of predicted tokens and targets: the share that is right, and of rows that are right throughout.
+
+        Each token is predicted behind the true ones before it. A row that is right throughout so is one that greedy
+        decoding writes exactly, and the other way round: until the first error the two read the same.
+        """
+        exact = MulticlassExactMatch(_tokens(config), ignore_index=IGNORED, validate_args=False)
+        return MetricCollection({"accuracy": _token_accuracy(config), "exact_match": exact}, compute_groups=False)
+
+
+class Classification:
+    """The label of a row, from its text.
+
+    Args:
+        pad: the token that fills rows up; a decoder pools the last token that is another.
+    """
+
+    auto_model: Any = AutoModelForSequenceClassification
+    task_type = "SEQ_CLS"
+    unit = "row"
+
+    def __init__(self, pad: int):
+        self.pad = pad
+
+    def collate(self, rows: list[Example]) -> dict[str, Tensor]:
+        """Texts padded on the right: input_ids and attention_mask (R, T); labels (R, 1)."""
+        return _read([row.prompt for row in rows], self.pad) | {"labels": torch.tensor([row.labels for row in rows])}
+
+    def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "R 1 C"]:
+        """Logits of the labels."""
+        logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return logits[:, None]
+
+    def targets(self, batch: dict[str, Tensor]) -> Int[Tensor, "R 1"]:
+        """What `logits` are held against."""
+        return batch["labels"]
+
+    def read(self, batch: dict[str, Tensor]) -> list[Bool[Tensor, "R _"]]:
+        """Which tokens are no padding."""
+        return [batch["attention_mask"].bool()]
+
+    def metrics(self, config: PretrainedConfig) -> MetricCollection:
+        """Of predicted labels and true ones: accuracy, the mean of the labels' F1, and Matthews' correlation."""
+        labels: int = config.num_labels  # type: ignore[assignment]
+        metrics: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(labels, average="micro"),
+            "f1": MulticlassF1Score(labels, average="macro"),
+            "matthews": MulticlassMatthewsCorrCoef(labels),
+        }
+        return MetricCollection(metrics, compute_groups=False)
+
+
+Objective = Causal | Seq2Seq | Classification
+
+OBJECTIVES: dict[str, type[Objective]] = {"causal": Causal, "seq2seq": Seq2Seq, "classification": Classification}
+
+
+def _token_accuracy(config: PretrainedConfig) -> MulticlassAccuracy:
+    return MulticlassAccuracy(_tokens(config), average="micro", ignore_index=IGNORED, validate_args=False)
+
+
+def _tokens(config: PretrainedConfig) -> int:
+    tokens: int = config.get_text_config().vocab_size
+    return tokens
+
+
+def _read(rows: list[list[int]], pad: int) -> dict[str, Tensor]:
+    return {"input_ids": _padded(rows, pad), "attention_mask": _padded([[1] * len(ids) for ids in rows], 0)}
+
+
+def _padded(rows: list[list[int]], filler: int, more: int = 0) -> Int[Tensor, "R T"]:
+    """Rows filled up to the longest, and by `more` beyond it."""
+    width = max(map(len, rows)) + more
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
