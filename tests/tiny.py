@@ -8,10 +8,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deltaw.config import register
-from deltaw.job import train
+from deltaw.data.pairs import Examples, collate, held_out
+from deltaw.job import corpus_of, train
 
 register()
 ROOT = Path(__file__).parent.parent
@@ -50,6 +51,14 @@ def make_pairs(file: Path, count: int = 60) -> Path:
     lines = [{"prompt": " ".join(row) + " >", "completion": " ".join(reversed(row))} for row in rows]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
+
+
+def learnt(folder: Path) -> Examples:
+    """The pairs in `folder` that a run of `overrides` learns, as it reads them."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides(folder))
+    corpus = corpus_of(cfg.data, "causal", AutoTokenizer.from_pretrained(folder / "base"))
+    return Examples(corpus, held_out(len(corpus), 8)[0], collate)
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

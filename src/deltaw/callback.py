@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from deltaw.arm import adapter_config, adapter_tensors, inputs_of_base
 from deltaw.cli import UserError
-from deltaw.data.pairs import IGNORED
+from deltaw.data.example import IGNORED
 from deltaw.task import LoraArms
 from deltaw.writer import RunWriter
 

@@ -22,11 +22,15 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from deltaw.arm import Arm, arms_from
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
-from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
+from deltaw.data.corpus import Corpus, cache_folder, tokenised
+from deltaw.data.encode import Encoder
+from deltaw.data.pairs import Examples, FromStep, StepBatches, collate, held_out
+from deltaw.data.record import Columns, Source
 from deltaw.model import Base, load_base
 from deltaw.projection import projections
 from deltaw.task import LoraArms
@@ -63,11 +67,8 @@ def train(cfg: DictConfig) -> None:
     modules = projections(base.model, cfg.model.projections)
     task = LoraArms(base.model, list(modules), arms, cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
 
-    pairs: list[Pair] = instantiate(cfg.data.source, _partial_=True)()  # so that its errors come unwrapped
-    learnt, validation = (
-        Examples(part, base.tokenizer, cfg.data.max_length, cfg.data.eos)
-        for part in held_out(pairs, cfg.data.validation)
-    )
+    corpus = corpus_of(cfg.data, "causal", base.tokenizer)
+    learnt, validation = (Examples(corpus, part, collate) for part in held_out(len(corpus), cfg.data.validation))
     signals = StopSignals()
     together = cfg.data.micro_batch or cfg.data.batch  # rows of a forward pass without gradients
     inputs = [KeepInputs(writer, learnt.sample(together))] if cfg.run.keep_inputs else []
@@ -75,7 +76,7 @@ def train(cfg: DictConfig) -> None:
         cfg,
         [
             signals,  # first of all, and the losses before the checkpoint of their step
-            OpenRun(writer, step, run_record(cfg, base, arms, modules, pairs)),
+            OpenRun(writer, step, run_record(cfg, base, arms, modules, corpus)),
             *inputs,
             RecordLosses(writer, validation.batches(together), **cfg.metrics),
             Snapshots(writer, signals, cfg.snapshots.every, base.path),
@@ -91,9 +92,10 @@ def train(cfg: DictConfig) -> None:
 
     say(
         f"{writer.path}: {len(arms)} arms on {len(modules)} sites of {base.name} "
-        f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), {len(learnt)} pairs to learn, "
-        f"{len(validation)} held out, {learnt.shortened + validation.shortened} shortened to {cfg.data.max_length} "
-        f"tokens; {f'resumed after step {step}' if step else 'from the start'}"
+        f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), {len(learnt)} examples to learn, "
+        f"{len(validation)} held out, {corpus.shortened} shortened to {cfg.data.max_length} tokens, {corpus.dropped} "
+        f"dropped for want of a completion, {batches.padding():.1%} padding; "
+        f"{f'resumed after step {step}' if step else 'from the start'}"
     )
     trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
     trainer.fit(
@@ -106,6 +108,19 @@ def train(cfg: DictConfig) -> None:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
         sys.exit(128 + signals.caught)
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
+
+
+def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
+    """The data set that `data` describes, tokenised for a task: causal, seq2seq or classification.
+
+    Raises:
+        UserError: it cannot be read, or is not what the task reads.
+    """
+    source: Source = instantiate(data.source, _partial_=True)()  # so that its errors come unwrapped
+    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
+    classes = source.classes(*columns.of("label")) if task == "classification" else None
+    encoder = Encoder(tokenizer, task, data.max_length, data.max_completion, data.eos, classes)
+    return tokenised(source, columns, encoder, cache_folder(data.cache))
 
 
 def check(cfg: DictConfig) -> None:
@@ -121,6 +136,7 @@ def check(cfg: DictConfig) -> None:
         "metrics.validate_every": cfg.metrics.validate_every,
         "data.batch": cfg.data.batch,
         "data.micro_batch": 1 if cfg.data.micro_batch is None else cfg.data.micro_batch,
+        "data.max_completion": 1 if cfg.data.max_completion is None else cfg.data.max_completion,
         "data.validation": cfg.data.validation,
     }
     for key, value in counts.items():
@@ -135,7 +151,9 @@ def check(cfg: DictConfig) -> None:
             f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
         )
     if cfg.data.path and "path" not in cfg.data.source:
-        raise UserError(f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl as well")
+        raise UserError(
+            f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl or data=hub as well"
+        )
     if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):
         raise UserError(f"run.name={cfg.run.name} names a directory: use letters, digits, '.', '_' and '-' alone")
     if cfg.trainer.precision not in PRECISIONS:
@@ -169,6 +187,7 @@ def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
 def default_name(cfg: DictConfig, arms: Sequence[Arm]) -> str:
     """`<model>-<data>-<arms>`, and what a sweep varies besides: what tells a run apart, and no clock time."""
     data = Path(cfg.data.path).stem if cfg.data.path else cfg.data.name
+    data = f"{data}-{cfg.data.config}" if cfg.data.config else data
     told = "_".join(arm.name for arm in arms)
     if len(told) > 150:  # a file system's names end at 255 bytes
         told = f"{len(arms)}arms-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
@@ -202,7 +221,7 @@ def weights(base: Base, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def run_record(
-    cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], pairs: list[Pair]
+    cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], corpus: Corpus
 ) -> dict[str, Any]:
     """What `run.json` tells of a run beside its config."""
     return {
@@ -212,7 +231,14 @@ def run_record(
         "init": "A uniform within ±1/√d_in from sha256(arm name, module name), B zero",
         "modules": modules,
         "weights": weights(base, modules),
-        "data": {"name": cfg.data.name, "pairs": len(pairs), "fingerprint": fingerprint(pairs)},
+        "data": {
+            "name": cfg.data.name,
+            "examples": len(corpus),
+            "shortened": corpus.shortened,
+            "dropped": corpus.dropped,
+            "labels": corpus.labels,
+            "fingerprint": corpus.fingerprint,
+        },
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("deltaw", "torch", "transformers", "peft", "pytorch-lightning")},

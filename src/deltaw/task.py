@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from deltaw.arm import Arm, attach, parameters_of
-from deltaw.data.pairs import IGNORED
+from deltaw.data.example import IGNORED
 
 
 class LoraArms(LightningModule):
