@@ -114,7 +114,7 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
 def test_a_data_path_without_its_source_is_refused() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["data.path=mine.jsonl"])
-    with pytest.raises(UserError, match=r"data.path=mine.jsonl is not read by data=calls: give data=jsonl as well"):
+    with pytest.raises(UserError, match=r"data.path=mine.jsonl is not read by data=calls: give data=jsonl or data=hub"):
         train(cfg)
 
 

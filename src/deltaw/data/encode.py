@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from deltaw.cli import UserError
 from deltaw.data.example import IGNORED, Example
@@ -62,6 +63,8 @@ class Encoder:
     ):
         self.tokenizer, self.task, self.max_length = tokenizer, task, max_length
         self.max_completion, self.eos, self.classes = max_completion or max_length, eos, classes
+        self.end: int | None = tokenizer.eos_token_id
+        self.starts = [token for token in (self.end, tokenizer.bos_token_id) if token is not None]
         self._seen: dict[int | str, int] = {}  # labels of the records so far; names get numbers as they appear
 
     def settings(self) -> dict[str, Any]:
@@ -82,7 +85,7 @@ class Encoder:
         if isinstance(records[0], Labelled):
             return self._labelled(places, records)  # type: ignore[arg-type]
         if isinstance(records[0], Chat):
-            return [self._chat(place, chat.messages) for place, chat in zip(places, records, strict=True)]  # type: ignore[union-attr]
+            return self._chats(places, records)  # type: ignore[arg-type]
         if isinstance(records[0], Text):
             return [self._text(masked) for masked in self._masked(text=[record.text for record in records])]  # type: ignore[union-attr]
         return self._seq2seq(records) if self.task == "seq2seq" else self._pairs(records)  # type: ignore[arg-type]
@@ -120,9 +123,8 @@ class Encoder:
 
     def _cut(self, prompt: list[int], completion: list[int], labels: list[int]) -> Encoded:
         """The causal example of whole sequences."""
-        start = self.tokenizer.bos_token_id if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
-        if not prompt and start is not None:
-            prompt = [start]
+        if not prompt and self.starts:
+            prompt = self.starts[:1]
         elif not prompt:
             prompt, completion, labels = completion[:1], completion[1:], labels[1:]
         room = self.max_length - 1
@@ -155,8 +157,7 @@ class Encoder:
 
     def _read(self, text: _Masked) -> list[int]:
         """A text without its end; a model needs one token at least."""
-        tokens = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id, 0)
-        return _without_end(text, self.max_length) or [next(token for token in tokens if token is not None)]
+        return _without_end(text, self.max_length) or [*self.starts, 0][:1]
 
     def _number(self, place: str, label: int | str) -> int:
         if self.classes is not None:
@@ -175,7 +176,30 @@ class Encoder:
         number = self._seen.setdefault(label, len(self._seen))
         return label if isinstance(label, int) else number
 
-    def _chat(self, place: str, messages: list[dict[str, Any]]) -> Encoded:
+    def _chats(self, places: list[str], chats: list[Chat]) -> list[Encoded]:
+        written = [self._written(place, chat.messages) for place, chat in zip(places, chats, strict=True)]
+        if not self.tokenizer.is_fast:
+            raise UserError(
+                f"the tokenizer of {self.tokenizer.name_or_path} does not tell where its tokens stand in the text, "
+                "which messages need: give a base with a tokenizer.json, or data with prompt and completion"
+            )
+        texts = [text for text, _ in written]
+        out = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [
+            self._turns(ids, [any(first <= start < last for first, last in spans) for start, _ in offsets])
+            for ids, offsets, (_, spans) in zip(out["input_ids"], out["offset_mapping"], written, strict=True)
+        ]
+
+    def _turns(self, ids: list[int], learnt: list[bool]) -> Encoded:
+        if not any(learnt):
+            return Encoded(None)
+        first, last = learnt.index(True), len(learnt) - learnt[::-1].index(True)
+        completion = ids[first:last]  # what stands after the last turn of the assistant teaches nothing
+        labels = [token if own else IGNORED for token, own in zip(completion, learnt[first:last], strict=True)]
+        return self._cut(ids[:first], completion, labels)
+
+    def _written(self, place: str, messages: list[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
+        """A chat as the template writes it, and from which to before which character the assistant speaks."""
         try:
             template = self.tokenizer.get_chat_template()
         except ValueError as error:
@@ -184,24 +208,23 @@ class Encoder:
                 "give a base that was tuned for chats, or data with prompt and completion"
             ) from error
         try:
-            ids, learnt = self._marked(messages) if _MARKED.search(template) else self._compared(place, messages)
+            return self._marked(messages, template) if _MARKED.search(template) else self._compared(place, messages)
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{place} has messages that the chat template refuses ({error}): mend the row") from error
-        if not any(learnt):
-            return Encoded(None)
-        first, last = learnt.index(True), len(learnt) - learnt[::-1].index(True)
-        completion = ids[first:last]  # what stands after the last turn of the assistant teaches nothing
-        labels = [token if own else IGNORED for token, own in zip(completion, learnt[first:last], strict=True)]
-        return self._cut(ids[:first], completion, labels)
 
-    def _marked(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[bool]]:
-        out: Any = self.tokenizer.apply_chat_template(
-            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    def _marked(self, messages: list[dict[str, Any]], template: str) -> tuple[str, list[tuple[int, int]]]:
+        # `apply_chat_template` counts all that follows as the assistant's where a turn ends with a character that is
+        # part of no token; so characters are taken here, and tokens looked up in them.
+        given = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
+        special: dict[str, Any] = self.tokenizer.special_tokens_map
+        rendered: Any = render_jinja_template(
+            [given], chat_template=template, return_assistant_tokens_mask=True, **special
         )
-        return list(out["input_ids"]), [bool(own) for own in out["assistant_masks"]]
+        texts, spans = rendered
+        return texts[0], [(first, last) for first, last in spans[0]]
 
-    def _compared(self, place: str, messages: list[dict[str, Any]]) -> tuple[list[int], list[bool]]:
-        """What of the whole chat each turn of the assistant adds to the turns before it and the cue to answer."""
+    def _compared(self, place: str, messages: list[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
+        """A turn of the assistant is what it adds to the turns before it and the cue to answer."""
         whole = self._rendered(messages, False)
         spans = []
         for n, turn in enumerate(messages):
@@ -215,14 +238,7 @@ class Encoder:
                     "in the template by {% generation %}, or give prompt and completion"
                 )
             spans.append((len(cue), len(answered)))
-        if not self.tokenizer.is_fast:
-            raise UserError(
-                f"the tokenizer of {self.tokenizer.name_or_path} does not tell where its tokens stand in the text, "
-                "which messages need: give a base with a tokenizer.json, or data with prompt and completion"
-            )
-        out = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        starts = [start for start, _ in out["offset_mapping"]]
-        return out["input_ids"], [any(first <= start < last for first, last in spans) for start in starts]
+        return whole, spans
 
     def _rendered(self, messages: list[dict[str, Any]], cue: bool) -> str:
         if not messages:
@@ -230,13 +246,14 @@ class Encoder:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue))
 
     def _ended(self, completion: list[int]) -> list[int]:
-        end = self.tokenizer.eos_token_id
-        if self.eos and end is None:
+        if not self.eos:
+            return completion
+        if self.end is None:
             raise UserError(
                 f"the tokenizer of {self.tokenizer.name_or_path} has no eos_token, with which completions end: "
                 "name one in its config, or set data.eos=false"
             )
-        return [*completion, end] if self.eos and completion[-1:] != [end] else completion
+        return completion if completion[-1:] == [self.end] else [*completion, self.end]
 
     def _ids(self, texts: list[str], special: bool) -> list[list[int]]:
         out = self.tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
