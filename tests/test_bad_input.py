@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from deltaw.cli import UserError
-from deltaw.data.jsonl import read
+from deltaw.data.jsonl import JsonLines
 from deltaw.job import train
 from deltaw.projection import projections
 from tests.tiny import ROOT, make_base, make_pairs, overrides, run
@@ -57,10 +57,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("model.path={folder}/holed", "lacks 1 weights, as model.layers.1.self_attn.q_proj.weight"),
         ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
         ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
-        ("data.validation=60", "holds out all of 60 pairs"),
+        ("data.validation=60", "holds out all of 60 examples"),
         (
             "data.path={folder}/half.jsonl",
-            "half.jsonl:1 has no text in field 'completion' (it has ['prompt'])",
+            "half.jsonl:1 has the fields ['prompt'], and task=causal reads 'prompt' and 'completion' or 'messages' or "
+            "'text': set data.completion, data.messages, data.prompt, data.text to the names of yours",
         ),
         ("data.path={folder}/notes.jsonl", "notes.jsonl:1 is not JSON"),
         ("data.path={folder}/none.jsonl", "none.jsonl could not be read"),
@@ -113,13 +114,14 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
 def test_a_data_path_without_its_source_is_refused() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["data.path=mine.jsonl"])
-    with pytest.raises(UserError, match=r"data.path=mine.jsonl is not read by data=calls: give data=jsonl as well"):
+    with pytest.raises(UserError, match=r"data.path=mine.jsonl is not read by data=calls: give data=jsonl or data=hub"):
         train(cfg)
 
 
 def test_a_line_of_json_may_hold_the_line_separators_of_unicode(tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text('{"prompt": "a\u2028b", "completion": "c"}\n \n', encoding="utf-8")
-    assert read(str(tmp_path / "lines.jsonl"), "prompt", "completion") == [("a\u2028b", "c")]
+    rows = JsonLines(str(tmp_path / "lines.jsonl")).rows([])
+    assert list(rows) == [(f"{tmp_path}/lines.jsonl:1", {"prompt": "a\u2028b", "completion": "c"})]
 
 
 def test_a_layer_with_two_or_no_v_is_refused() -> None:

@@ -3,7 +3,6 @@ import warnings
 import pytest
 
 from deltaw.data import calls
-from deltaw.data.pairs import fingerprint
 
 SOURCE = """
 class Store:
@@ -26,9 +25,11 @@ def test_a_function_is_completed_by_what_it_calls_in_the_order_of_the_text() -> 
 def test_the_text_is_warned_of_where_it_is_not_the_readmes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "README_FINGERPRINT", "another")
     with pytest.warns(UserWarning, match=rf"than Python {calls.README_PYTHON}, which the README"):
-        pairs = calls.read()
-    monkeypatch.setattr(calls, "README_FINGERPRINT", fingerprint(pairs))
+        text = calls.Calls()
+    monkeypatch.setattr(calls, "README_FINGERPRINT", text.fingerprint([]))
     with warnings.catch_warnings(action="error"):
-        assert calls.read() == pairs
+        assert calls.Calls().pairs == text.pairs
+    pairs = text.pairs
+    assert [row for _, row in text.rows([])] == [pair._asdict() for pair in pairs]
     assert len(pairs) == len(set(pairs)) > 3500
     assert all(name in pair.prompt for pair in pairs for name in pair.completion.removesuffix(")").split(", "))

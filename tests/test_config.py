@@ -19,7 +19,7 @@ GROUPS = [
     if folder.is_dir()
     for file in sorted(folder.glob("*.yaml"))
 ]
-MISSING = {"model=hub": ["model.path=gpt2"], "data=jsonl": ["data.path=x.jsonl"]}
+MISSING = {"model=hub": ["model.path=gpt2"], "data=jsonl": ["data.path=x.jsonl"], "data=hub": ["data.path=x"]}
 
 
 @pytest.mark.parametrize("choice", ["model=bundled", *GROUPS])

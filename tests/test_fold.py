@@ -37,7 +37,7 @@ def export(base: PreTrainedModel, folder: Path, wanted: list[str], scaling: str 
         tensors[name] = tensor.normal_(std=0.1) if "lora_B" in name else tensor
     folder.mkdir()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"} | split_metadata(base))
-    (folder / CONFIG).write_text(json.dumps(adapter_config(arm, base, "") | {"task_type": None}))
+    (folder / CONFIG).write_text(json.dumps(adapter_config(arm, base, "", "CAUSAL_LM") | {"task_type": None}))
     return folder
 
 

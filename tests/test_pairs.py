@@ -1,36 +1,22 @@
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from deltaw.arm import Arm
 from deltaw.callback import drawn
-from deltaw.data.pairs import (
-    IGNORED,
-    SAMPLE,
-    SAMPLED_PAIRS,
-    Examples,
-    FromStep,
-    Pair,
-    StepBatches,
-    fingerprint,
-    held_out,
-)
-from deltaw.objective import Causal
+from deltaw.cli import UserError
+from deltaw.data.example import IGNORED
+from deltaw.data.order import arranged
+from deltaw.data.pairs import SAMPLE, SAMPLED_PAIRS, FromStep, StepBatches, held_out
+from deltaw.data.record import Pair
+from tests.texts import WORDS, corpus, examples
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)
-COLLATE = Causal(0).collate
-WORDS = [f"w{n}" for n in range(40)]
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel({"<end>": 0, **{word: n for n, word in enumerate(WORDS, 1)}}, unk_token="<end>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
 
 
 def pairs(count: int) -> list[Pair]:
@@ -61,11 +47,11 @@ def learnt(batch: dict[str, torch.Tensor]) -> dict[tuple[int, ...], tuple[int, .
 def test_ranks_and_micro_batches_share_out_what_one_process_sees(
     micro: int, world: int, accumulate: int, size: int, step: int
 ) -> None:
-    examples, batch = Examples(pairs(size), tokenizer(), 50, True), micro * world * accumulate
+    learnt, batch = examples(pairs(size)), micro * world * accumulate
     arms = [ARM, replace(ARM, name="r2-s1", seed=1), replace(ARM, name="r2-s0-random", control="random")]
-    whole = StepBatches(examples, COLLATE, arms, batch, batch, 10, 0, 1)[step]
+    whole = StepBatches(learnt, arms, batch, batch, 10, 0, 1)[step]
     parts = [
-        StepBatches(examples, COLLATE, arms, batch, micro, 10, rank, world)[step * accumulate + m]
+        StepBatches(learnt, arms, batch, micro, 10, rank, world)[step * accumulate + m]
         for rank in range(world)
         for m in range(accumulate)
     ]
@@ -79,9 +65,7 @@ def test_ranks_and_micro_batches_share_out_what_one_process_sees(
 @given(size=st.integers(3, 30), batch=st.integers(1, 7), seed=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, batch: int, seed: int) -> None:
-    steps = StepBatches(
-        Examples(pairs(size), tokenizer(), 50, True), COLLATE, [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1
-    )
+    steps = StepBatches(examples(pairs(size)), [replace(ARM, seed=seed)], batch, batch, 2 * size, 0, 1)
     seen = [row for step in range(2 * size) for row in rows(steps[step])]
     for epoch in range(2):
         assert len(set(seen[epoch * size : (epoch + 1) * size])) == size
@@ -89,14 +73,12 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, bat
 
 def test_arms_of_one_seed_see_the_same_and_of_two_seeds_another_order() -> None:
     arms = [ARM, replace(ARM, name="r8-s0", rank=8), replace(ARM, name="r2-s1", seed=1)]
-    seen = rows(StepBatches(Examples(pairs(30), tokenizer(), 50, True), COLLATE, arms, 6, 6, 1, 0, 1)[0])
+    seen = rows(StepBatches(examples(pairs(30)), arms, 6, 6, 1, 0, 1)[0])
     assert seen[:6] == seen[6:12] != seen[12:]
 
 
 def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
-    control = StepBatches(
-        Examples(pairs(30), tokenizer(), 50, True), COLLATE, [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1
-    )[0]
+    control = StepBatches(examples(pairs(30)), [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1)[0]
     ends = [row[-2] for row in rows(control)]
     assert sorted(ends) == list(range(1, 31))
     assert all(row[-2] != row[-3] for row in rows(control))  # the last word of prompt n is its completion
@@ -104,10 +86,10 @@ def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
 
 def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_function_of_seed_and_example() -> None:
     long = [Pair(f"{pair.prompt} {pair.prompt}", pair.prompt) for pair in pairs(30)]
-    examples = Examples(long, tokenizer(), 50, True)
+    read = examples(long)
     noisy = replace(ARM, control="random")
     true, random, other = (
-        [learnt(StepBatches(examples, COLLATE, [arm], 30, 30, 3, 0, 1)[step]) for step in range(3)]
+        [learnt(StepBatches(read, [arm], 30, 30, 3, 0, 1)[step]) for step in range(3)]
         for arm in (ARM, noisy, replace(noisy, seed=1))
     )
     for epoch in range(3):
@@ -122,12 +104,12 @@ def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_functi
 
 @given(size=st.integers(1, 200), words=st.integers(1, 12), cut=st.integers(1, 50))
 def test_a_sample_has_enough_pairs_and_512_tokens_are_drawn_however_it_is_cut(size: int, words: int, cut: int) -> None:
-    text = [Pair(" ".join(WORDS[n % 20 : n % 20 + words]), WORDS[n % 40]) for n in range(size)]
-    sample = Examples(text, tokenizer(), 50, False).sample()
+    read = examples([Pair(" ".join(WORDS[n % 20 : n % 20 + words]), WORDS[n % 40]) for n in range(size)], eos=False)
+    sample = read.sample()
     assert len(sample) == min(size, max(SAMPLED_PAIRS, -(-SAMPLE // (words + 1))))
 
     def tokens(cut: int) -> torch.Tensor:
-        batches = [COLLATE(sample[start : start + cut]) for start in range(0, len(sample), cut)]
+        batches = [read.collate(sample[start : start + cut]) for start in range(0, len(sample), cut)]
         masks = drawn([batch["attention_mask"].bool() for batch in batches])
         assert all(batch["attention_mask"][mask].all() for batch, mask in zip(batches, masks, strict=True))
         return torch.cat([batch["input_ids"][mask] for batch, mask in zip(batches, masks, strict=True)])
@@ -136,20 +118,71 @@ def test_a_sample_has_enough_pairs_and_512_tokens_are_drawn_however_it_is_cut(si
     assert torch.equal(tokens(cut), tokens(1))
 
 
-def test_the_completion_and_its_end_are_learnt_and_a_long_prompt_loses_its_beginning() -> None:
-    examples = Examples([Pair("w1 w2 w3", "w4 w5"), Pair("w1", "w2 w3 w4 w5 w6 w7")], tokenizer(), 5, True)
-    assert examples.example(0, examples.completions[0]) == ([3, 4], [5, 6, 0], [5, 6, 0])
-    assert examples.example(1, examples.completions[1]) == ([2], [3, 4, 5, 6], [3, 4, 5, 6])
-    assert examples.shortened == 2
-    without_end = Examples([Pair("w1", "w2")], tokenizer(), 5, eos=False)
-    assert without_end.example(0, without_end.completions[0]) == ([2], [3], [3])
+def test_held_out_examples_are_the_same_each_time_and_not_learnt() -> None:
+    learnt, validation = held_out(30, 7)
+    assert (len(validation), sorted([*learnt, *validation])) == (7, list(range(30)))
+    assert [part.tolist() for part in held_out(30, 7)] == [learnt.tolist(), validation.tolist()]
+    with pytest.raises(UserError, match=r"data.validation=30 holds out all of 30 examples"):
+        held_out(30, 30)
 
 
-def test_held_out_pairs_are_the_same_each_time_and_not_learnt() -> None:
-    learnt, validation = held_out(pairs(30), 7)
-    assert (len(validation), sorted(learnt + validation)) == (7, sorted(pairs(30)))
-    assert held_out(pairs(30), 7) == (learnt, validation)
-    assert fingerprint(learnt) != fingerprint(list(reversed(learnt)))
+@given(size=st.integers(1, 400), batch=st.integers(1, 20), seed=st.integers(0, 3), epoch=st.integers(0, 4))
+def test_an_epoch_is_every_example_once_and_a_whole_batch_of_it_is_in_order_of_length(
+    size: int, batch: int, seed: int, epoch: int
+) -> None:
+    lengths = np.random.default_rng(size).integers(1, 500, size).astype(np.int32)
+    order = arranged(lengths, batch, seed, epoch)
+    assert sorted(order.tolist()) == list(range(size))
+    first = -epoch * size % batch
+    for at in range(first, size - batch + 1, batch):
+        assert (np.diff(lengths[order[at : at + batch]]) >= 0).all()
+
+
+@given(size=st.integers(2000, 5000), seeds=st.lists(st.integers(0, 99), min_size=2, max_size=3, unique=True))
+@settings(max_examples=10)
+def test_arms_of_several_seeds_meet_like_lengths_at_a_step_and_other_examples(size: int, seeds: list[int]) -> None:
+    lengths = np.random.default_rng(size).lognormal(4, 0.6, size).clip(2, 500).astype(np.int32)
+    orders = [arranged(lengths, 8, seed, 0)[: size // 8 * 8].reshape(-1, 8) for seed in seeds]
+    rows = lengths[np.concatenate(orders, 1)]  # of a step, all arms
+    drawn = np.random.default_rng(0).permutation(rows.ravel()).reshape(rows.shape)
+    padded, padded_as_drawn = (int((of_step.max(1, keepdims=True) - of_step).sum()) for of_step in (rows, drawn))
+    assert padded < 0.1 * padded_as_drawn
+    assert np.mean(np.sort(orders[0], 1) == np.sort(orders[1], 1)) < 0.2
+
+
+def test_a_small_text_is_cut_into_other_batches_in_every_epoch() -> None:
+    lengths = np.arange(1, 65, dtype=np.int32)
+    batches = [{frozenset(row) for row in arranged(lengths, 4, 0, epoch).reshape(-1, 4).tolist()} for epoch in range(5)]
+    assert len(set.union(*batches)) > 60
+
+
+def test_padding_is_what_the_batches_of_the_run_have() -> None:
+    steps = StepBatches(examples(pairs(30)), [ARM, replace(ARM, name="r2-s1", seed=1)], 6, 3, 9, 0, 1)
+    masks = [steps[index]["attention_mask"] for index in range(18)]
+    padded = sum(int((mask == 0).sum()) for mask in masks)
+    assert steps.padding() == pytest.approx(padded / sum(mask.numel() for mask in masks)) and padded
+
+
+def test_a_dealt_completion_shortens_its_new_prompt_where_they_share_a_length() -> None:
+    rows = [{"prompt": "w1 w2 w3 w4", "completion": "w5"}, {"prompt": "w6", "completion": "w7 w8 w9"}]
+    read = examples([Pair(**row) for row in rows], max_length=5, eos=False)
+    assert read.dealt(0, 1) == ([4, 5], [8, 9, 10], [8, 9, 10])
+    assert read.dealt(1, 0) == ([7], [6], [6])
+
+
+def test_what_is_not_learnt_of_a_completion_is_not_noise() -> None:
+    read = examples([Pair("w1", "w2 w3 w4")], eos=False)
+    read.corpus._tokens = read.corpus._tokens.copy()  # a memory map of the file
+    read.corpus._tokens[2] = -1 - read.corpus._tokens[2]
+    assert read[0] == ([2], [3, 4, 5], [3, IGNORED, 5])
+    noisy = read.noisy(0, 0)
+    assert (noisy.completion[1], noisy.labels[1]) == (4, IGNORED)
+    assert [noisy.labels[0], noisy.labels[2]] == [noisy.completion[0], noisy.completion[2]] != [3, 5]
+
+
+def test_noise_of_a_class_is_a_class() -> None:
+    made = corpus([{"text": "w1", "label": n % 3} for n in range(40)], task="classification")
+    assert made.vocabulary == 3
 
 
 def test_a_resumed_epoch_keeps_its_length() -> None:

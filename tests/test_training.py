@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import signal
@@ -17,11 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from deltaw import job
 from deltaw.arm import ArmsLinear, arms_from
 from deltaw.callback import RecordLosses
-from deltaw.data.jsonl import read
-from deltaw.data.pairs import Examples, held_out
+from deltaw.data.pairs import StepBatches
 from deltaw.run import INPUTS
 from deltaw.task import LoraArms
-from tests.tiny import ROOT, factors, largest_difference, make_base, make_pairs, metrics, overrides, run
+from tests.tiny import ROOT, factors, largest_difference, learnt, make_base, make_pairs, metrics, overrides, run
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
@@ -74,17 +74,16 @@ def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path) -> None
     start = ours / "snapshots" / "r6-s0" / "step-00000000"
     model = PeftModel.from_pretrained(base, start, is_trainable=True, autocast_adapter_dtype=False)
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
-    learnt, _ = held_out(read(str(folder / "pairs.jsonl"), "prompt", "completion"), 8)
-    order = [
-        i for epoch in range(2) for i in torch.randperm(52, generator=torch.Generator().manual_seed(epoch)).tolist()
-    ]
+    pairs = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    steps = StepBatches(learnt(folder), arms_from([6], [0], None, [], 16.0, "alpha/r", 2e-3), 4, 4, 20, 0, 1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=0.1)
     for step in range(20):
         optimizer.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 5, (20 - step) / 16)
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for i in order[4 * step : 4 * step + 4]:
-            prompt = tokenizer(learnt[i].prompt)["input_ids"]
-            completion = [*tokenizer(learnt[i].completion)["input_ids"], tokenizer.eos_token_id]
+        for number in steps.chosen(0, step).tolist():
+            pair = pairs[steps.examples.chosen[number]]
+            prompt = tokenizer(pair["prompt"])["input_ids"]
+            completion = [*tokenizer(pair["completion"])["input_ids"], tokenizer.eos_token_id]
             log_p = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
             total = total - sum(log_p[len(prompt) - 1 + n, token] for n, token in enumerate(completion))
             count += len(completion)
@@ -315,12 +314,10 @@ def test_controls_go_on_after_a_stop_as_if_there_was_none(
 def test_the_inputs_that_are_kept_are_those_of_the_plain_base(folder: Path, four: Path) -> None:
     kept = load_file(four / INPUTS)
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
-    learnt, _ = held_out(read(str(folder / "pairs.jsonl"), "prompt", "completion"), 8)
-    examples = Examples(learnt, AutoTokenizer.from_pretrained(folder / "base"), 40, True)
     seen: dict[str, list[torch.Tensor]] = {module: [] for module in kept}
     for module, tensors in seen.items():
         base.get_submodule(module).register_forward_pre_hook(lambda _, args, tensors=tensors: tensors.append(args[0]))
-    rows = [row.prompt + row.completion for row in examples.sample()]
+    rows = [row.prompt + row.completion for row in learnt(folder).sample()]
     for ids in rows:  # nothing is padded
         base(input_ids=torch.tensor([ids]))
     total = sum(map(len, rows))

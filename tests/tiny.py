@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
@@ -23,7 +24,9 @@ from transformers import (
 )
 
 from deltaw.config import register
-from deltaw.job import train
+from deltaw.data.pairs import Examples, held_out
+from deltaw.job import corpus_of, train
+from deltaw.objective import Causal
 
 register()
 ROOT = Path(__file__).parent.parent
@@ -141,9 +144,17 @@ def make_labelled(file: Path, count: int = 60) -> Path:
     """Write texts of unequal length, each labelled by how its first word ranks among three thirds of all words."""
     draw = random.Random(0)
     rows = [draw.sample(WORDS, draw.randint(1, 6)) for _ in range(count)]
-    lines = [{"prompt": " ".join(row), "completion": str(WORDS.index(row[0]) * 3 // len(WORDS))} for row in rows]
+    lines = [{"text": " ".join(row), "label": WORDS.index(row[0]) * 3 // len(WORDS)} for row in rows]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
+
+
+def learnt(folder: Path) -> Examples:
+    """The pairs in `folder` that a run of `overrides` learns, as it reads them."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides(folder))
+    corpus = corpus_of(cfg.data, "causal", AutoTokenizer.from_pretrained(folder / "base"))
+    return Examples(corpus, held_out(len(corpus), 8)[0], Causal(0).collate)
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

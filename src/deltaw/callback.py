@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from deltaw.arm import adapter_config, adapter_tensors, inputs_of_base
 from deltaw.cli import UserError
-from deltaw.data.pairs import IGNORED, SAMPLE
+from deltaw.data.example import IGNORED
+from deltaw.data.pairs import SAMPLE
 from deltaw.split import split_metadata
 from deltaw.task import LoraArms
 from deltaw.writer import RunWriter

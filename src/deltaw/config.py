@@ -65,8 +65,15 @@ class DataConfig:
     batch: int
     micro_batch: int | None
     path: str | None = None
+    config: str | None = None
+    split: str | None = None
     prompt: str | None = None
     completion: str | None = None
+    messages: str | None = None
+    text: Any = None  # a name, or two
+    label: str | None = None
+    max_completion: int | None = None
+    cache: str | None = None
 
 
 @dataclass

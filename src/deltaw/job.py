@@ -22,13 +22,17 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from deltaw.arm import Arm, arms_from
 from deltaw.base.pretrain import Recipe, ensure
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
 from deltaw.config import names_in
-from deltaw.data.pairs import Examples, FromStep, Pair, StepBatches, fingerprint, held_out
+from deltaw.data.corpus import Corpus, cache_folder, tokenised
+from deltaw.data.encode import Encoder
+from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
+from deltaw.data.record import Columns, Source
 from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
 from deltaw.projection import is_conv1d, projections, widths
@@ -67,12 +71,8 @@ def train(cfg: DictConfig) -> None:
         ensure(Path(cfg.model.path), Recipe(**cfg.model.pretrain))
     say(f"loading the base {cfg.model.path}")
     tokenizer = load_tokenizer(cfg.model.path)
-    pairs: list[Pair] = instantiate(cfg.data.source, _partial_=True)()  # so that its errors come unwrapped
-    learnt, validation = (
-        Examples(part, tokenizer, cfg.data.max_length, cfg.data.eos, cfg.task)
-        for part in held_out(pairs, cfg.data.validation)
-    )
-    labels = label_count(cfg.model.labels, learnt, validation) if cfg.task == "classification" else None
+    corpus = corpus_of(cfg.data, cfg.task, tokenizer)
+    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
     base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
     split(base.model, wanted)
     modules = projections(base.model, wanted, cfg.model.projections)
@@ -80,6 +80,8 @@ def train(cfg: DictConfig) -> None:
     optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
     task = LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
 
+    parts = held_out(len(corpus), cfg.data.validation)
+    learnt, validation = (Examples(corpus, part, objective.collate) for part in parts)
     signals = StopSignals()
     together = cfg.data.micro_batch or cfg.data.batch  # rows of a forward pass without gradients
     sample = learnt.sample() if cfg.run.keep_inputs else []
@@ -88,9 +90,9 @@ def train(cfg: DictConfig) -> None:
         cfg,
         [
             signals,  # first of all, and the losses before the checkpoint of their step
-            OpenRun(writer, step, run_record(cfg, base, arms, modules, pairs)),
+            OpenRun(writer, step, run_record(cfg, base, arms, modules, corpus)),
             *([KeepInputs(writer, inputs)] if inputs else []),
-            RecordLosses(writer, validation.batches(together, objective.collate), **cfg.metrics),
+            RecordLosses(writer, validation.batches(together), **cfg.metrics),
             Snapshots(writer, signals, cfg.snapshots.every, base.path),
             TQDMProgressBar(),
         ],
@@ -98,7 +100,6 @@ def train(cfg: DictConfig) -> None:
     rows = micro_batch(cfg.data.batch, cfg.data.micro_batch, trainer.world_size)
     batches = StepBatches(
         learnt,
-        objective.collate,
         arms,
         cfg.data.batch,
         rows,
@@ -111,9 +112,10 @@ def train(cfg: DictConfig) -> None:
 
     say(
         f"{writer.path}: {len(arms)} arms on {len(modules)} sites of {base.name} "
-        f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), {len(learnt)} pairs to learn, "
-        f"{len(validation)} held out, {learnt.shortened + validation.shortened} shortened to {cfg.data.max_length} "
-        f"tokens; {f'resumed after step {step}' if step else 'from the start'}"
+        f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), {len(learnt)} examples to learn, "
+        f"{len(validation)} held out, {corpus.shortened} shortened to {cfg.data.max_length} tokens, {corpus.dropped} "
+        f"dropped for want of a completion, {batches.padding():.1%} padding; "
+        f"{f'resumed after step {step}' if step else 'from the start'}"
     )
     trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
     trainer.fit(
@@ -126,6 +128,19 @@ def train(cfg: DictConfig) -> None:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
         sys.exit(128 + signals.caught)
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
+
+
+def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
+    """The data set that `data` describes, tokenised for a task: causal, seq2seq or classification.
+
+    Raises:
+        UserError: it cannot be read, or is not what the task reads.
+    """
+    source: Source = instantiate(data.source, _partial_=True)()  # so that its errors come unwrapped
+    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
+    classes = source.classes(*columns.of("label")) if task == "classification" else None
+    encoder = Encoder(tokenizer, task, data.max_length, data.max_completion, data.eos, classes)
+    return tokenised(source, columns, encoder, cache_folder(data.cache))
 
 
 def check(cfg: DictConfig) -> None:
@@ -141,6 +156,7 @@ def check(cfg: DictConfig) -> None:
         "metrics.validate_every": cfg.metrics.validate_every,
         "data.batch": cfg.data.batch,
         "data.micro_batch": 1 if cfg.data.micro_batch is None else cfg.data.micro_batch,
+        "data.max_completion": 1 if cfg.data.max_completion is None else cfg.data.max_completion,
         "data.validation": cfg.data.validation,
     }
     for key, value in counts.items():
@@ -161,7 +177,9 @@ def check(cfg: DictConfig) -> None:
     if cfg.model.labels is not None and cfg.task != "classification":
         raise UserError(f"model.labels={cfg.model.labels} is of task=classification, and task={cfg.task}: leave it out")
     if cfg.data.path and "path" not in cfg.data.source:
-        raise UserError(f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl as well")
+        raise UserError(
+            f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl or data=hub as well"
+        )
     if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):
         raise UserError(f"run.name={cfg.run.name} names a directory: use letters, digits, '.', '_' and '-' alone")
     if cfg.trainer.precision not in PRECISIONS:
@@ -195,6 +213,7 @@ def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
 def default_name(cfg: DictConfig, arms: Sequence[Arm]) -> str:
     """`<model>-<data>-<arms>`, and what a sweep varies besides: what tells a run apart, and no clock time."""
     data = Path(cfg.data.path).stem if cfg.data.path else cfg.data.name
+    data = f"{data}-{cfg.data.config}" if cfg.data.config else data
     told = "_".join(arm.name for arm in arms)
     if len(told) > 150:  # a file system's names end at 255 bytes
         told = f"{len(arms)}arms-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
@@ -215,16 +234,17 @@ def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:
     return rows
 
 
-def label_count(given: int | None, *parts: Examples) -> int:
-    """How many labels a classifier tells apart: `given`, or as many as the examples reach up to.
+def label_count(given: int | None, found: Sequence[str]) -> int:
+    """How many labels a classifier tells apart: `given`, or as many as the data have.
 
     Raises:
-        UserError: an example has another, or there is one label alone.
+        UserError: the data have more, or there is one label alone.
     """
-    reached = max(part.values for part in parts)
-    count = reached if given is None else given
-    if reached > count:
-        raise UserError(f"the data have label {reached - 1}, and model.labels={count} are 0 to {count - 1}: give more")
+    count = len(found) if given is None else given
+    if len(found) > count:
+        raise UserError(
+            f"the data have {len(found)} labels, among them {found[-1]!r}, and model.labels={count}: give more"
+        )
     if count < 2:
         raise UserError(
             f"a classification into {count} label has nothing to learn: give data with two, or model.labels"
@@ -247,7 +267,7 @@ def weights(base: Base, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def run_record(
-    cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], pairs: list[Pair]
+    cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], corpus: Corpus
 ) -> dict[str, Any]:
     """What `run.json` tells of a run beside its config."""
     drawn = any(base.heads.values())
@@ -261,7 +281,14 @@ def run_record(
         "modules": modules,
         "heads": {module: "drawn from head_seed" if draw else "the base's" for module, draw in base.heads.items()},
         "weights": weights(base, modules),
-        "data": {"name": cfg.data.name, "pairs": len(pairs), "fingerprint": fingerprint(pairs)},
+        "data": {
+            "name": cfg.data.name,
+            "examples": len(corpus),
+            "shortened": corpus.shortened,
+            "dropped": corpus.dropped,
+            "labels": corpus.labels,
+            "fingerprint": corpus.fingerprint,
+        },
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("deltaw", "torch", "transformers", "peft", "pytorch-lightning")},

@@ -22,7 +22,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from deltaw.data.pairs import IGNORED, Example
+from deltaw.data.example import IGNORED, Example
 
 
 class Causal:

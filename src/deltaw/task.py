@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from deltaw.arm import Arm, attach, parameters_of
-from deltaw.data.pairs import IGNORED
+from deltaw.data.example import IGNORED
 from deltaw.head import Initialiser
 from deltaw.objective import Objective
 

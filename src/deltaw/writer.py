@@ -17,7 +17,8 @@ from deltaw.adapter import CONFIG, WEIGHTS
 from deltaw.cli import UserError
 from deltaw.run import CHECKPOINT, INPUTS, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
 
-# A run stays the same run on other devices, however its batch is cut, and whether or not inputs are kept beside it.
+# A run stays the same run on other devices, however its batch is cut, wherever its tokens are kept, and with or
+# without inputs beside it.
 _NOT_THE_RUN = {
     "run.dir",
     "run.keep_inputs",
@@ -25,6 +26,7 @@ _NOT_THE_RUN = {
     "trainer.num_nodes",
     "trainer.accelerator",
     "data.micro_batch",
+    "data.cache",
 }
 
 

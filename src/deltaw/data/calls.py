@@ -19,26 +19,42 @@ from collections.abc import Iterator
 from platform import python_version
 
 from deltaw.data.library import task_files
-from deltaw.data.pairs import Pair, fingerprint
+from deltaw.data.record import Pair, Row, fingerprint
 
 SIZES = range(40, 320)  # characters of a function
 README_PYTHON = "3.11.7"
 README_FINGERPRINT = "ac6c53fe29eaddb2f7ac50de552dbd7801ea8dc759c1165f23fffd129016da26"
 
 
-def read() -> list[Pair]:
+class Calls:
     """All pairs of the running interpreter, in the order of its files; each function once.
 
     Warns where they are not those that the README's numbers were measured on.
     """
-    pairs = list(dict.fromkeys(pair for path in task_files() for pair in _pairs(path.read_text(encoding="utf-8"))))
-    if fingerprint(pairs) != README_FINGERPRINT:
-        warnings.warn(
-            f"Python {python_version()} has another library than Python {README_PYTHON}, which the README's numbers "
-            "were measured on: expect slightly other losses and φ",
-            stacklevel=2,
+
+    def __init__(self) -> None:
+        self.pairs = list(
+            dict.fromkeys(pair for path in task_files() for pair in _pairs(path.read_text(encoding="utf-8")))
         )
-    return pairs
+        if self.fingerprint([]) != README_FINGERPRINT:
+            warnings.warn(
+                f"Python {python_version()} has another library than Python {README_PYTHON}, which the README's "
+                "numbers were measured on: expect slightly other losses and φ",
+                stacklevel=2,
+            )
+
+    def head(self) -> tuple[str, list[str]]:
+        return "the bundled text", list(Pair._fields)
+
+    def classes(self, field: str) -> None:
+        return None
+
+    def fingerprint(self, fields: list[str]) -> str:
+        return fingerprint(text for pair in self.pairs for text in pair)
+
+    def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
+        for n, pair in enumerate(self.pairs):
+            yield f"function {n} of the bundled text", pair._asdict()
 
 
 def _pairs(source: str) -> Iterator[Pair]:

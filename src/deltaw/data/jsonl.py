@@ -1,41 +1,59 @@
-"""Prompts and completions from a file of the user's: one JSON object a line."""
+"""A file of the user's: one JSON object a line."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from deltaw.cli import UserError
-from deltaw.data.pairs import Pair
+from deltaw.data.record import Row
 
 
-def read(path: str, prompt: str, completion: str) -> list[Pair]:
-    """The pairs of a JSON Lines file, in its order.
+class JsonLines:
+    """The objects of a JSON Lines file, read line by line.
 
     Args:
-        path: the file.
-        prompt: field that holds the prompt.
-        completion: field that holds the completion.
+        path: the file, in UTF-8.
 
     Raises:
-        UserError: no such file, or a line that is no object with both fields as text.
+        UserError: no such file, or (where it is read) no line in it, or one that is no object.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.path={path} could not be read as UTF-8 text ({error})") from error
-    lines = enumerate(text.split("\n"), 1)  # JSON allows the other line separators of Unicode within a text
-    return [_pair(line, f"{path}:{n}", (prompt, completion)) for n, line in lines if line.strip()]
 
-
-def _pair(line: str, place: str, fields: tuple[str, str]) -> Pair:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place} is not JSON ({error}): one object a line is needed") from error
-    for name in fields:
-        if not isinstance(record, dict) or not isinstance(record.get(name), str):
-            keys = sorted(record) if isinstance(record, dict) else type(record).__name__
+    def __init__(self, path: str):
+        self.path = path
+        try:
+            Path(path).open("rb").close()
+        except OSError as error:
             raise UserError(
-                f"{place} has no text in field {name!r} (it has {keys}): "
-                "set data.prompt and data.completion to the names of your fields"
-            )
-    return Pair(record[fields[0]], record[fields[1]])
+                f"data.path={path} could not be read ({error.strerror}): give a file of JSON lines"
+            ) from error
+
+    def head(self) -> tuple[str, list[str]]:
+        for place, row in self.rows([]):
+            return place, list(row)
+        raise UserError(f"data.path={self.path} is empty: give a file with one JSON object a line")
+
+    def classes(self, field: str) -> None:
+        return None
+
+    def fingerprint(self, fields: list[str]) -> str:
+        with Path(self.path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
+        with Path(self.path).open("rb") as file:  # bytes end a line at \n alone, text at other separators as well
+            for n, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{self.path}:{n}", _row(line, f"{self.path}:{n}")
+
+
+def _row(line: bytes, place: str) -> Row:
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is not UTF-8 ({error.reason}): save the file as UTF-8 text") from error
+    except ValueError as error:
+        raise UserError(f"{place} is not JSON ({error}): one object a line is needed") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{place} is a {type(row).__name__} and no object: one object a line is needed")
+    return row

@@ -1,167 +1,116 @@
-"""Pairs of prompt and completion, tokenised, and the batch of every step as a pure function of its number.
+"""The batch of every step as a pure function of its number.
 
 Shapes: K arms, R rows of one arm in a micro-batch, T tokens of the longest row. An arm's rows lie together.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedTokenizerBase
 
 from deltaw.arm import Arm
 from deltaw.cli import UserError
+from deltaw.data.corpus import Corpus
+from deltaw.data.example import IGNORED, Example
+from deltaw.data.order import arranged, shuffled
 
-IGNORED = -100  # the label that cross-entropy leaves out
 SAMPLE, SAMPLED_PAIRS = 512, 128  # tokens whose inputs are kept, and pairs that they come from at least
-
-
-class Pair(NamedTuple):
-    """What an arm reads, and what it learns to write after it."""
-
-    prompt: str
-    completion: str
-
-
-class Example(NamedTuple):
-    """A pair as tokens.
-
-    Attributes:
-        prompt: what is read.
-        completion: what is written after it; of a classification the label, as one number.
-        labels: as many as `completion` has, `IGNORED` where nothing is to be learnt.
-    """
-
-    prompt: list[int]
-    completion: list[int]
-    labels: list[int]
-
+LOOKED_AT = 64  # micro-batches of which padding is counted
 
 Collate = Callable[[list[Example]], dict[str, Tensor]]
 
 
-def fingerprint(pairs: list[Pair]) -> str:
-    """SHA-256 over all pairs in their order."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        for text in pair:
-            digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def held_out(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to learn and `count` to validate on, drawn the same way each time.
+def held_out(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the examples to learn, and of `count` to validate on, drawn the same way each time.
 
     Raises:
         UserError: nothing would be left to learn.
     """
-    if count >= len(pairs):
-        raise UserError(f"data.validation={count} holds out all of {len(pairs)} pairs: give less, or more data")
-    order = _order(len(pairs), 0, -2)
-    return [pairs[i] for i in sorted(order[count:])], [pairs[i] for i in order[:count]]
+    if count >= size:
+        raise UserError(f"data.validation={count} holds out all of {size} examples: give less, or more data")
+    order = shuffled(size, 0, -2)
+    return np.sort(order[count:]), order[:count]
 
 
 class Examples:
-    """Tokenised pairs of at most `max_length` tokens.
+    """Some of the examples of a corpus.
 
-    For task "causal" they are those of prompt and completion together: a long prompt loses its beginning, then a
-    completion its end. For "seq2seq" each of the two has at most so many and loses its end, and so does the text of
-    a "classification", whose completion is a label, as a number.
-
-    An empty prompt becomes the tokenizer's end of text; where `eos` is true a completion ends with it.
+    Args:
+        corpus: all of them.
+        chosen: the numbers there of those that are meant; they count from 0 here.
+        collate: makes tensors of a list of examples, with a row of each for every one: labels, attention_mask and
+            what else the base is given.
 
     Attributes:
-        shortened: how many pairs lost tokens.
-        values: how many tokens or labels a completion may consist of: the tokenizer's vocabulary, without what was
-            added to it, or the largest label and one.
+        lengths: tokens of each.
+        learnt: tokens of each that are learnt.
     """
 
-    def __init__(
-        self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, eos: bool, task: str = "causal"
-    ):
-        end = tokenizer.eos_token_id
-        if end is None and task != "classification":
-            raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no eos_token: name one in its config")
-        self.task, self.max_length = task, max_length
-        texts = [pair.prompt for pair in pairs]
-        prompts: list[list[int]] = tokenizer(texts, verbose=False)["input_ids"]
-        whole = self._completions(pairs, tokenizer, eos)
-        if task == "causal":
-            self.prompts = [ids or [end] for ids in prompts]
-            self.completions = [ids[: max_length - 1] for ids in whole]
-            self.shortened = sum(len(p) + len(c) > max_length for p, c in zip(self.prompts, whole, strict=True))
-        else:
-            short = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-            self.prompts = [ids or [end or 0] for ids in short]
-            self.completions = [ids[:max_length] for ids in whole]
-            self.shortened = sum(max(len(p), len(c)) > max_length for p, c in zip(prompts, whole, strict=True))
-        labels = task == "classification"
-        self.values = max(max(label) for label in whole) + 1 if labels else tokenizer.vocab_size
-
-    def _completions(self, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, eos: bool) -> list[list[int]]:
-        texts = [pair.completion for pair in pairs]
-        if self.task == "classification":
-            return [[_label(text)] for text in texts]
-        end = [tokenizer.eos_token_id] if eos else []
-        if self.task == "causal":
-            return [ids + end for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-        # An encoder-decoder's tokenizer may begin and end what is written in a way of its own, as BART's does.
-        written = tokenizer(text_target=texts, verbose=False)["input_ids"]
-        return [ids if ids[-1:] == end else ids + end for ids in written]
+    def __init__(self, corpus: Corpus, chosen: NDArray[np.int64], collate: Collate):
+        self.corpus, self.chosen, self.collate = corpus, chosen, collate
+        prompts, completions, self.learnt = corpus.lengths(chosen).T
+        self.lengths = prompts + completions
 
     def __len__(self) -> int:
-        return len(self.prompts)
+        return len(self.chosen)
 
-    def batches(self, rows: int, collate: Collate) -> list[dict[str, Tensor]]:
+    def __getitem__(self, number: int) -> Example:
+        return self.corpus[int(self.chosen[number])]
+
+    def batches(self, rows: int) -> list[dict[str, Tensor]]:
         """All examples once, `rows` at a time, the shortest first, so that little is padded."""
-        own = (self.example(i, completion) for i, completion in enumerate(self.completions))
-        inorder = sorted(own, key=lambda row: len(row.prompt) + len(row.completion))
-        return [collate(inorder[start : start + rows]) for start in range(0, len(inorder), rows)]
+        order = np.argsort(self.lengths, kind="stable").tolist()
+        return [self.collate([self[i] for i in order[at : at + rows]]) for at in range(0, len(order), rows)]
 
     def sample(self) -> list[Example]:
-        """`SAMPLED_PAIRS` pairs, or more until they have `SAMPLE` tokens on each side, drawn the same way each time."""
+        """`SAMPLED_PAIRS` examples, or more until there are `SAMPLE` tokens on each side; the same each time."""
         drawn: list[Example] = []
-        for i in _order(len(self), 0, -3):
+        for number in shuffled(len(self), 0, -3).tolist():
             if len(drawn) >= SAMPLED_PAIRS and self._tokens(drawn) >= SAMPLE:
                 break
-            drawn.append(self.example(i, self.completions[i]))
+            drawn.append(self[number])
         return drawn
 
     def _tokens(self, rows: list[Example]) -> int:
-        read, written = (sum(map(len, side)) for side in ([r.prompt for r in rows], [r.completion for r in rows]))
-        return {"causal": read + written, "seq2seq": min(read, written), "classification": read}[self.task]
+        """How many every layer reads: of an encoder-decoder, the fewer of its two sides."""
+        read, written = sum(len(row.prompt) for row in rows), sum(len(row.completion) for row in rows)
+        if self.corpus.labels:  # of a classification, which are no tokens
+            return read
+        return read + written if self.corpus.joined else min(read, written)
 
-    def example(self, prompt: int, completion: list[int]) -> Example:
-        """One prompt, and the tokens of a completion."""
-        room = self.max_length - len(completion) if self.task == "causal" else self.max_length
-        return Example(self.prompts[prompt][-room:], completion, completion)
+    def dealt(self, prompt: int, completion: int) -> Example:
+        """The prompt of one example with the completion of another; where they share a length the prompt gives way."""
+        start, other = self[prompt].prompt, self[completion]
+        room = self.corpus.max_length - len(other.completion) if self.corpus.joined else len(start)
+        return other._replace(prompt=start[-room:])
 
-    def noise(self, example: int, seed: int) -> list[int]:
-        """As many tokens as the completion of `example` has, drawn uniformly, and the same for a seed each time."""
-        return Random(f"{seed} {example}").choices(range(self.values), k=len(self.completions[example]))
-
-
-def _label(text: str) -> int:
-    if not text.isdecimal():
-        raise UserError(f"the label {text!r} is not a number from 0: give each label one")
-    return int(text)
+    def noisy(self, number: int, seed: int) -> Example:
+        """An example with other tokens where it is learnt, drawn uniformly, and the same for a seed each time."""
+        example = self[number]
+        drawn = Random(f"{seed} {number}").choices(range(self.corpus.vocabulary), k=len(example.completion))
+        both = list(zip(drawn, example.completion, example.labels, strict=True))
+        return Example(
+            example.prompt,
+            [own if label == IGNORED else noise for noise, own, label in both],
+            [IGNORED if label == IGNORED else noise for noise, _, label in both],
+        )
 
 
 class StepBatches(Dataset[dict[str, Tensor]]):
     """The micro-batches of a training run, by number: `steps` optimiser steps of `accumulate` micro-batches.
 
     The examples of an arm at step t depend on its seed, t and the global batch alone: epochs follow one another, each
-    in an order of its own, and step t is the t-th cut of `batch` examples. Ranks and micro-batches share them out.
-    So nothing about the position needs saving, and one process sees in a step what several see.
+    in an order of its own, and step t is the t-th cut of `batch` examples, which are of like length (`arranged`).
+    Ranks and micro-batches share them out. So nothing about the position needs saving, and one process sees in a step
+    what several see.
 
     Args:
-        examples: tokenised pairs.
-        collate: makes one batch of rows.
+        examples: to learn.
         arms: whose rows a batch holds, side by side.
         batch: examples of one arm in an optimiser step, over all ranks and micro-batches.
         micro_batch: examples of one arm in one forward pass of one rank.
@@ -173,7 +122,6 @@ class StepBatches(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         examples: Examples,
-        collate: Collate,
         arms: list[Arm],
         batch: int,
         micro_batch: int,
@@ -181,49 +129,54 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         rank: int,
         world: int,
     ):
-        self.examples, self.collate, self.arms = examples, collate, arms
-        self.batch, self.micro_batch = batch, micro_batch
+        self.examples, self.arms, self.batch, self.micro_batch = examples, arms, batch, micro_batch
         self.rank, self.world, self.accumulate = rank, world, batch // (micro_batch * world)
         self.steps = steps
         self.dealt = [_dealt(arm, len(examples)) for arm in arms]
+        recent = 2 * len({arm.seed for arm in arms})  # a step may reach into the next epoch
+        self._order = lru_cache(maxsize=recent)(lambda seed, epoch: arranged(examples.lengths, batch, seed, epoch))
 
     def __len__(self) -> int:
         return self.steps * self.accumulate
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Micro-batch `index`: tensors of K · R rows, and `completion_tokens` (K,), each arm's count of the step."""
+        """Micro-batch `index`: (K · R, T) tensors, and `completion_tokens` (K,), each arm's count of the step."""
         step, micro = divmod(index, self.accumulate)
         first = (micro * self.world + self.rank) * self.micro_batch
-        rows, totals = [], []
+        rows: list[Example] = []
+        totals = []
         for arm, dealt in zip(self.arms, self.dealt, strict=True):
-            chosen = self._chosen(arm.seed, step)
-            mine = chosen[first : first + self.micro_batch]
-            rows += [self.examples.example(i, self._completion(arm, dealt[i])) for i in mine]
-            totals.append(sum(len(self.examples.completions[dealt[i]]) for i in chosen))
-        return self.collate(rows) | {"completion_tokens": torch.tensor(totals)}
+            chosen = self.chosen(arm.seed, step)
+            rows += [self._row(arm, dealt, i) for i in chosen[first : first + self.micro_batch].tolist()]
+            totals.append(int(self.examples.learnt[dealt[chosen]].sum()))
+        return self.examples.collate(rows) | {"completion_tokens": torch.tensor(totals)}
 
-    def _completion(self, arm: Arm, example: int) -> list[int]:
-        return self.examples.noise(example, arm.seed) if arm.control == "random" else self.examples.completions[example]
+    def padding(self) -> float:
+        """Share of tokens that are padding, in [0, 1), in micro-batches from all over the run."""
+        looked_at = range(0, len(self), -(-len(self) // LOOKED_AT))
+        masks = [self[index]["attention_mask"] for index in looked_at]
+        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
-    def _chosen(self, seed: int, step: int) -> list[int]:
-        places = range(step * self.batch, (step + 1) * self.batch)
-        size = len(self.examples)
-        return [_order(size, seed, place // size)[place % size] for place in places]
+    def _row(self, arm: Arm, dealt: NDArray[np.int64], number: int) -> Example:
+        if arm.control == "shuffled":
+            return self.examples.dealt(number, int(dealt[number]))
+        return self.examples.noisy(number, arm.seed) if arm.control == "random" else self.examples[number]
+
+    def chosen(self, seed: int, step: int) -> NDArray[np.int64]:
+        """Numbers of the `batch` examples that the arms of a seed learn from at a step."""
+        size, first, last = len(self.examples), step * self.batch, (step + 1) * self.batch
+        epochs = range(first // size, (last - 1) // size + 1)
+        return np.concatenate(
+            [self._order(seed, epoch)[max(0, first - epoch * size) : last - epoch * size] for epoch in epochs]
+        )
 
 
-@lru_cache(maxsize=64)
-def _order(size: int, seed: int, epoch: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order: list[int] = torch.randperm(size, generator=generator).tolist()
-    return order
-
-
-def _dealt(arm: Arm, size: int) -> list[int]:
+def _dealt(arm: Arm, size: int) -> NDArray[np.int64]:
     """For every prompt, whose completion the arm sees: its own, or for a shuffled control another's."""
     if arm.control != "shuffled":
-        return list(range(size))
-    order = _order(size, arm.seed, -1)
-    return [order[(place + 1) % size] for place in torch.tensor(order).argsort().tolist()]
+        return np.arange(size)
+    order = shuffled(size, arm.seed, -1)
+    return np.roll(order, -1)[np.argsort(order)]
 
 
 class FromStep(Sampler[int]):

@@ -1,0 +1,19 @@
+"""What a model reads of one record of a data set, and what it learns."""
+
+from typing import NamedTuple
+
+IGNORED = -100  # the label that cross-entropy leaves out
+
+
+class Example(NamedTuple):
+    """Token ids of one record.
+
+    Attributes:
+        prompt: what is read and not learnt.
+        completion: what comes after it; of a classification, the number of the class alone.
+        labels: as long as `completion`, and the same, but `IGNORED` where nothing is to be learnt.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    labels: list[int]

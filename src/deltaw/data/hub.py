@@ -1,0 +1,66 @@
+"""Any data set that the library `datasets` reads: of the hub, or a local folder."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deltaw.cli import UserError
+from deltaw.data.record import Row, fingerprint
+
+
+class HubDataset:
+    """A split of a data set of Hugging Face; the library keeps it on disk and maps it into memory.
+
+    Args:
+        path: a name on the hub, a folder of parquet, csv or json files, or one that `save_to_disk` wrote.
+        config: which of the data set's configurations, where it has several.
+        split: as "train" or "train[:10%]"; of a folder that `save_to_disk` wrote, a name alone.
+
+    Raises:
+        UserError: `datasets` is not installed, or there is no such data set, configuration or split, or it is empty.
+    """
+
+    def __init__(self, path: str, config: str | None, split: str):
+        self.name = f"{path} ({split})"
+        self.table = _load(path, config, split)
+
+    def head(self) -> tuple[str, list[str]]:
+        return self.name, list(self.table.column_names)
+
+    def classes(self, field: str) -> list[str] | None:
+        names: list[str] | None = getattr(self.table.features.get(field), "names", None)
+        return names
+
+    def fingerprint(self, fields: list[str]) -> str:
+        return fingerprint(json.dumps(row, sort_keys=True, default=str) for _, row in self.rows(fields))
+
+    def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
+        n = 0
+        for batch in self.table.select_columns(fields).iter(1000):  # other columns may hold images, which are decoded
+            for values in zip(*batch.values(), strict=True):
+                yield f"row {n} of {self.name}", dict(zip(batch, values, strict=True))
+                n += 1
+
+
+def _load(path: str, config: str | None, split: str) -> Any:
+    try:
+        from datasets import (  # type: ignore[import-untyped]
+            disable_progress_bars,
+            load_dataset,
+            load_from_disk,
+        )
+    except ImportError as error:
+        raise UserError("data=hub needs the library datasets: pip install 'deltaw[hub]'") from error
+    disable_progress_bars()
+    try:
+        if (Path(path) / "dataset_dict.json").is_file():
+            return load_from_disk(path)[split]
+        if (Path(path) / "state.json").is_file():
+            return load_from_disk(path)
+        return load_dataset(path, config, split=split)
+    except Exception as error:  # builders, file systems and the hub fail in many ways
+        raise UserError(
+            f"data.path={path} data.config={config} data.split={split} is no data set that could be read "
+            f"({type(error).__name__}: {error})"
+        ) from error
