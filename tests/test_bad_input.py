@@ -39,6 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("arms.ranks=[0,4]", "arms.ranks has 0"),
         ("arms.ranks=[17]", "rank 17 is above the width 16 of model.layers.0.self_attn.v_proj"),
+        ("arms.projections=[]", "arms.projections=[] adapts nothing"),
+        ("arms.projections=[q,w]", "choose from ['down_proj', 'gate_proj', 'k', 'o', 'q', 'up_proj', 'v']"),
         ("arms.ranks=[4,4]", "not all different"),
         ("arms.scaling=beta", "arms.scaling=beta is not one of"),
         ("arms.controls=[noise]", "arms.controls has 'noise'"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from deltaw.analysis import analyse
 from deltaw.cli import UserError
@@ -128,6 +128,20 @@ def test_any_basis_and_projections_can_be_drawn(trained: Path, tmp_path: Path) -
     assert (summary["basis"], summary["contrast"]) == ("update", None)
     assert {levels["basis"] for levels in summary["levels"]} == {"update"}
     assert {pair[0]["projection"] for pair in summary["ranges"]} == {"v"}
+
+
+def test_all_linear_is_what_most_layers_have_attention_first(tmp_path: Path) -> None:
+    for rank in (2, 4):
+        weights = write_adapter(tmp_path / f"r{rank}", rank) / "adapter_model.safetensors"
+        tensors = load_file(weights)
+        for name in [name for name in tensors if "layers.0" not in name and "q_proj" in name]:
+            for other in ("down_proj", "o_proj"):
+                tensors[name.replace("q_proj", other)] = tensors[name].clone()
+        save_file(tensors, weights)
+    sides = [f"left={tmp_path / 'r2'}", f"right={tmp_path / 'r4'}", f"output={tmp_path / 'out'}"]
+    analyze(*sides, "projections=all-linear", "exhibits=fig6")
+    tables = json.loads((tmp_path / "out" / "tables.json").read_text())
+    assert (tables["projections"], tables["layers"]) == (["q", "v", "o", "down_proj"], [2, 3, 4])
 
 
 def test_two_seeds_given_are_those_that_are_drawn(trained: Path) -> None:

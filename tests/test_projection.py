@@ -155,7 +155,7 @@ def test_what_names_do_not_tell_is_told_with_the_children_of_attention_and_the_s
     with pytest.raises(
         UserError,
         match=r"layer 1 of GPT2LMHeadModel has 0 modules for 'q' .*transformer\.h\.0\.attn holds \['c_attn', 'c_proj'\]"
-        r".*model\.projections\.q= .*fuses q, k and v can be adapted in .*gpt_neox",
+        r".*model\.projections\.q=, .*fuses q, k and v can be adapted in .*gpt_neox",
     ):
         projections(model)
 
