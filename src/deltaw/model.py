@@ -91,7 +91,7 @@ def load_base(
             dtype=torch_dtype,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told by the report, and of a head no error
+            ignore_mismatched_sizes=task == "classification",  # the report tells, and a head may be of other labels
         )
     model, report = loaded
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
