@@ -12,10 +12,8 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from deltaw import job
 from deltaw.callback import RecordLosses
 from deltaw.cli import UserError
 from deltaw.run import INPUTS
@@ -48,22 +46,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def both_kinds_of_attention() -> Iterator[None]:
-    """Sites of encoder-decoders, self and cross attention alike."""
-    original = job.projections
-
-    def projections(model: nn.Module, *args: object) -> dict[str, str]:
-        if not model.config.is_encoder_decoder:  # type: ignore[union-attr]
-            return original(model, *args)  # type: ignore[arg-type]
-        ends = {"q": "q", "v": "v", "q_proj": "q", "v_proj": "v"}
-        return {name: ends[end] for name, _ in model.named_modules() if (end := name.rpartition(".")[2]) in ends}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "projections", projections)
-        yield
 
 
 @pytest.fixture(scope="module")
