@@ -31,6 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut" / "model.safetensors").write_bytes((folder / "base" / "model.safetensors").read_bytes()[:-9])
     (folder / "half.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n")
     (folder / "notes.jsonl").write_text("no JSON\n")
+    (folder / "empty.jsonl").touch()
+    (folder / "chat.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}) + "\n")
     return folder
 
 
@@ -65,6 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "half.jsonl:1 has the fields ['prompt'], and task=causal reads 'prompt' and 'completion' or 'messages' or "
             "'text': set data.completion, data.messages, data.prompt, data.text to the names of yours",
         ),
+        ("data.path={folder}/empty.jsonl", "empty.jsonl is empty"),
+        ("data.path={folder}/chat.jsonl", "base has no chat_template"),
+        ("data.max_completion=0", "data.max_completion=0"),
         ("data.path={folder}/notes.jsonl", "notes.jsonl:1 is not JSON"),
         ("data.path={folder}/none.jsonl", "none.jsonl could not be read"),
         ("model.path={folder}/none", "none could not be loaded"),
