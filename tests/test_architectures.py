@@ -26,6 +26,7 @@ def test_two_arms_are_trained_and_drawn(name: str, tmp_path: Path) -> None:
         f"data.path={make(tmp_path / 'data.jsonl')}",
         f"arms.ranks={list(RANKS)}",
         "trainer.max_steps=3",
+        "trainer.precision=32-true",
         "run.name=trained",
     )
     for rank in RANKS:

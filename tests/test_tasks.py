@@ -217,10 +217,10 @@ def test_a_head_on_a_base_in_bfloat16_is_float32(folder: Path, setting: str) -> 
     [
         ("bert", "task=regression", "task=regression is not one of causal, seq2seq, classification"),
         ("bert", "model.labels=3", "model.labels=3 is of task=classification"),
-        ("bert", "task=classification model.labels=2", "label 2, and model.labels=2 are 0 to 1"),
+        ("bert", "task=classification model.labels=2", "3 labels, among them '2', and model.labels=2"),
         ("llama", "task=seq2seq", "llama could not be loaded"),
-        ("llama", "task=classification data.path={folder}/pairs.jsonl", "is not a number from 0"),
-        ("bert", "data.eos=false", "the tokenizer of"),
+        ("llama", "task=classification data.path={folder}/pairs.jsonl", "task=classification reads 'text' and 'label'"),
+        ("bert", "data.eos=false", "looks ahead, so that task=causal would teach it to copy"),
     ],
 )
 def test_what_does_not_fit_the_task_is_refused(folder: Path, base: str, override: str, words: str) -> None:

@@ -201,10 +201,11 @@ class RecordLosses(Callback):
             measured["perplexity"] = mean.exp().tolist()
         self._record(trainer, task, {f"val/{name}": values for name, values in measured.items()})
         if trainer.is_global_zero:
-            rows = zip(task.arms, *measured.values(), strict=True)
-            words = "  ".join(" ".join([arm.name, *(f"{value:.4f}" for value in row)]) for arm, *row in rows)
-            head = ", ".join([f"validation loss (nats a {task.objective.unit})", *list(measured)[1:]])
-            tqdm.write(f"step {trainer.global_step:>6}  {head}  {words}")
+            for name, row in measured.items():
+                if name != "perplexity":  # e to the loss
+                    head = f"loss (nats a {task.objective.unit})" if name == "loss" else name
+                    words = "  ".join(f"{arm.name} {value:.4f}" for arm, value in zip(task.arms, row, strict=True))
+                    tqdm.write(f"step {trainer.global_step:>6}  validation {head:<19}  {words}")
 
     def _record(self, trainer: Trainer, task: LoraArms, metrics: dict[str, list[float]]) -> None:
         rows = [

@@ -158,9 +158,17 @@ def _fields_in(setting: str) -> list[str]:
         raise UserError(f"{setting!r} is no template ({error}): write fields as {{name}}") from error
 
 
+class _Template(Formatter):
+    """As `str.format`; a list is written as its items with commas between them."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text: str = super().format_field(", ".join(map(str, value)) if isinstance(value, list) else value, format_spec)
+        return text
+
+
 def _text(place: str, row: Row, setting: str) -> str:
     try:
-        value = setting.format_map(row) if "{" in setting else row[setting]
+        value = _Template().vformat(setting, (), row) if "{" in setting else row[setting]
     except (LookupError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{place} has no {setting!r} (it has {sorted(row)})") from error
     if not isinstance(value, str):

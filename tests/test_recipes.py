@@ -1,0 +1,97 @@
+"""The paper's experiments on a small model of the same architecture and a data set with the same columns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from transformers import AutoTokenizer
+
+from deltaw.config import TrainConfig
+from deltaw.job import corpus_of, train
+from deltaw.run import RunDirectory
+from tests.architectures import ARCHITECTURES
+from tests.tiny import ROOT, WORDS
+
+# By experiment: architecture, a row of the data set, and what the arms read and learn of it.
+RECIPES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "e2e": (
+        "gpt2",
+        {"meaning_representation": "name[The Mill]", "human_reference": "The Mill it is."},
+        "name[The Mill]\n",
+        "The Mill it is.<end>",
+    ),
+    "mnli": (
+        "roberta",
+        {"premise": "It rains.", "hypothesis": "It is dry.", "label": 1, "idx": 0},
+        "It rains.It is dry.",
+        "1",
+    ),
+    "wikisql": (
+        "gpt2",
+        {
+            "phase": 1,
+            "question": "Who won?",
+            "table": {"header": ["Year", "Winner"], "rows": [["1", "A"]]},
+            "sql": {"human_readable": "SELECT Winner FROM table", "sel": 1},
+        },
+        "Who won?\nColumns: Year, Winner\nSQL: ",
+        "SELECT Winner FROM table<end>",
+    ),
+    "samsum": (
+        "gpt2",
+        {"id": "1", "dialogue": "Ann: Tea?\nBob: Yes.", "summary": "They have tea."},
+        "Ann: Tea?\nBob: Yes.\nSummary: ",
+        "They have tea.<end>",
+    ),
+}
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, TrainConfig]:
+    """Its name, and its config with the local model and data, cut short."""
+    architecture, row, _, _ = RECIPES[request.param]
+    ARCHITECTURES[architecture].save(tmp_path / "base")
+    (tmp_path / "data").mkdir()
+    varied = [row | ({"label": n % 3} if "label" in row else {"extra": WORDS[n]}) for n in range(len(WORDS))]
+    (tmp_path / "data/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in varied))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg: Any = compose(
+            "train",
+            [
+                f"experiment={request.param}",
+                f"model.path={tmp_path / 'base'}",
+                f"data.path={tmp_path / 'data'}",
+                "data.config=null",  # a folder has none
+                f"run.dir={tmp_path / 'run'}",
+                "arms.ranks=[1,4]",
+                "arms.seeds=[0]",
+                "data.validation=4",
+                "data.batch=4",
+                "data.max_length=120",
+                "trainer.max_steps=2",
+                "snapshots.every=2",
+                "metrics.every=1",
+                "metrics.validate_every=2",
+                "trainer.accelerator=cpu",
+                "trainer.devices=1",
+            ],
+        )
+    return request.param, cfg
+
+
+def test_a_recipe_reads_the_columns_of_its_data_set_and_trains(recipe: tuple[str, TrainConfig]) -> None:
+    name, cfg = recipe
+    _, _, prompt, completion = RECIPES[name]
+    tokenizer = AutoTokenizer.from_pretrained(cfg.model.path)
+    corpus = corpus_of(cfg.data, cfg.task, tokenizer)  # type: ignore[arg-type]
+    assert tokenizer.decode(corpus[1].prompt) == prompt
+    if cfg.task == "classification":
+        assert (corpus[1].completion, corpus.labels) == ([int(completion)], ["0", "1", "2"])
+    else:
+        assert tokenizer.decode(corpus[1].completion) == completion
+    train(cfg)  # type: ignore[arg-type]
+    run = RunDirectory(Path(cfg.run.dir))
+    assert set(run.arms) == {"r1-s0", "r4-s0"}
+    assert (run.path / "snapshots/r4-s0/step-00000002").is_dir()
