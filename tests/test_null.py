@@ -1,7 +1,5 @@
 """The closed forms and the count of shared directions against random subspaces, and against published values."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -15,15 +13,6 @@ from deltaw.subspace import Stack, shared, similarity
 
 RANK_LOW, RANK_HIGH, WIDTH, DRAWS = 3, 6, 20, 1500
 SIZES_LOW, SIZES_HIGH = torch.arange(1, RANK_LOW + 1)[:, None], torch.arange(1, RANK_HIGH + 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small matrices: several threads on busy cores would take many times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

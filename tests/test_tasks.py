@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +37,6 @@ BASES = {"llama": make_base, "bert": make_bert, "t5": make_t5, "bart": make_bart
 ARMS = ["r2-s0", "r6-s0"]
 CLASSES = ["task=classification", "run.name=classes"]
 CONTROLS = ["arms.ranks=[6]", "arms.controls=[shuffled,random,frozen_a]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,14 +26,6 @@ from tests.tiny import ROOT, factors, largest_difference, learnt, make_base, mak
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
 CONTROLS = ["arms.ranks=[6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,random,frozen_a]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

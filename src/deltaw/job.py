@@ -58,7 +58,6 @@ warnings.filterwarnings("ignore", ".*treespec, LeafSpec.* is deprecated")
 def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
     arms = arms_from(**{key: cfg.arms[key] for key in cfg.arms if key != "projections"}, default_lr=cfg.optim.lr)
-    wanted = names_in(cfg.arms.projections)
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     writer = RunWriter(Path(cfg.run.dir), cfg)
@@ -72,20 +71,14 @@ def train(cfg: DictConfig) -> None:
     say(f"loading the base {cfg.model.path}")
     tokenizer = load_tokenizer(cfg.model.path)
     corpus = corpus_of(cfg.data, cfg.task, tokenizer)
-    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
-    base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
-    split(base.model, wanted)
-    modules = projections(base.model, wanted, cfg.model.projections)
-    objective = OBJECTIVES[cfg.task](base.pad)
-    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
-    task = LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
-
+    base, modules, task = adapted(cfg, arms, tokenizer, corpus)
     parts = held_out(len(corpus), cfg.data.validation)
-    learnt, validation = (Examples(corpus, part, objective.collate) for part in parts)
+    collate = task.objective.collate
+    learnt, validation = (Examples(corpus, part, collate) for part in parts)
     signals = StopSignals()
     together = cfg.data.micro_batch or cfg.data.batch  # rows of a forward pass without gradients
     sample = learnt.sample() if cfg.run.keep_inputs else []
-    inputs = [objective.collate(sample[start : start + together]) for start in range(0, len(sample), together)]
+    inputs = [collate(sample[start : start + together]) for start in range(0, len(sample), together)]
     trainer = lightning_trainer(
         cfg,
         [
@@ -98,15 +91,8 @@ def train(cfg: DictConfig) -> None:
         ],
     )
     rows = micro_batch(cfg.data.batch, cfg.data.micro_batch, trainer.world_size)
-    batches = StepBatches(
-        learnt,
-        arms,
-        cfg.data.batch,
-        rows,
-        cfg.trainer.max_steps,
-        trainer.global_rank,
-        trainer.world_size,
-    )
+    ranks = (trainer.global_rank, trainer.world_size)
+    batches = StepBatches(learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, *ranks)
     trainer.accumulate_grad_batches = batches.accumulate
     position = FromStep((step or 0) * batches.accumulate, len(batches))
 
@@ -128,6 +114,24 @@ def train(cfg: DictConfig) -> None:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
         sys.exit(128 + signals.caught)
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
+
+
+def adapted(
+    cfg: DictConfig, arms: list[Arm], tokenizer: PreTrainedTokenizerBase, corpus: Corpus
+) -> tuple[Base, dict[str, str], LoraArms]:
+    """The base, the projection of each of its adapted modules by the module's name, and the task with every arm on it.
+
+    Raises:
+        UserError: the base is none for the task, or has not the projections asked for.
+    """
+    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
+    base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
+    wanted = names_in(cfg.arms.projections)
+    split(base.model, wanted)
+    modules = projections(base.model, wanted, cfg.model.projections)
+    objective = OBJECTIVES[cfg.task](base.pad)
+    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
+    return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
 
 
 def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
