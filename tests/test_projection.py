@@ -19,11 +19,6 @@ FUSED = {name: found for name, found in ARCHITECTURES.items() if TABLE[found.mod
 fused = pytest.mark.parametrize("architecture", FUSED.values(), ids=FUSED)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def logits(model: PreTrainedModel, tokens: int, repeats: int = 1) -> torch.Tensor:
     """Of two rows of tokens, none of them padding, `repeats` times."""
     ids = 3 + torch.arange(2 * tokens).view(2, tokens) * 7 % 290

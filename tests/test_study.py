@@ -75,6 +75,16 @@ def test_a_row_per_pair_site_and_basis_sums_up_its_cells(adapters: tuple[Adapter
     assert comparison.pairs.k_star_inputs.isna().all()  # no run has kept inputs
 
 
+def test_sites_at_once_give_the_tables_of_one_after_another(adapters: tuple[Adapter, Adapter]) -> None:
+    one = compare(*adapters)
+    torch.set_num_threads(4)
+    several = compare(*adapters)
+    assert torch.get_num_threads() == 4
+    torch.set_num_threads(1)
+    for name in ("phi", "pairs", "sites"):
+        assert getattr(one, name).equals(getattr(several, name))
+
+
 def test_a_pair_is_counted_once_and_cells_are_there_where_they_are_asked_for(
     adapters: tuple[Adapter, Adapter],
 ) -> None:
