@@ -11,7 +11,6 @@ from deltaw.arm import (
     ArmsLinear,
     adapter_config,
     adapter_tensors,
-    arms_from,
     attach,
     inputs_of_base,
     parameters_of,
@@ -24,13 +23,6 @@ from tests.test_projection import logits
 
 def arm(name: str = "r2-s0", rank: int = 2, scaling: str = "alpha/r", control: str | None = None) -> Arm:
     return Arm(name, rank, seed=0, alpha=16.0, scaling=scaling, lr=1e-3, control=control)
-
-
-def test_names_hold_what_tells_arms_apart() -> None:
-    arms = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["shuffled"], 16.0, "alpha/r", default_lr=2e-3)
-    assert len({a.name for a in arms}) == len(arms) == 16
-    assert [a.name for a in arms[:4]] == ["r8-s0", "r8-s0-lr0.005", "r64-s0", "r64-s0-lr0.005"]
-    assert arms[-1].name == "r64-s1-lr0.005-shuffled"
 
 
 @pytest.mark.parametrize(("scaling", "scale"), [("constant", 16), ("alpha/r", 2), ("rslora", 16 / math.sqrt(8))])

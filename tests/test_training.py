@@ -13,12 +13,14 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deltaw import job
-from deltaw.arm import ArmsLinear, arms_from
+from deltaw.arm import ArmsLinear
 from deltaw.callback import RecordLosses
 from deltaw.data.pairs import StepBatches
+from deltaw.roster import arms_from
 from deltaw.run import INPUTS
 from deltaw.task import LoraArms
 from tests.tiny import ROOT, factors, largest_difference, learnt, make_base, make_pairs, metrics, overrides, run
@@ -57,10 +59,20 @@ def assert_equal_metrics(left: Path, right: Path) -> None:
     )
 
 
-def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path) -> None:
+PATTERNS = "{layers.0.self_attn.q_proj:3,v_proj:4}"
+
+
+@pytest.mark.parametrize("patterns", ["", f",rank_pattern:{PATTERNS},alpha_pattern:{PATTERNS}"], ids=["", "patterns"])
+def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path, patterns: str) -> None:
     """AdamW on PEFT's own layers from the same start, with the loss, the schedule and no clipping written out."""
     ours = run(
-        folder, "arms.ranks=[6]", "run.name=ours", "optim.clip=1e9", "optim.warmup=0.25", "optim.weight_decay=0.1"
+        folder,
+        "arms.ranks=null",
+        f"arms.list=[{{rank:6,name:r6-s0{patterns}}}]",
+        f"run.name=ours-{len(patterns)}",
+        "optim.clip=1e9",
+        "optim.warmup=0.25",
+        "optim.weight_decay=0.1",
     )
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
     start = ours / "snapshots" / "r6-s0" / "step-00000000"
@@ -76,8 +88,9 @@ def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path) -> None
             pair = pairs[steps.examples.chosen[number]]
             prompt = tokenizer(pair["prompt"])["input_ids"]
             completion = [*tokenizer(pair["completion"])["input_ids"], tokenizer.eos_token_id]
-            log_p = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
-            total = total - sum(log_p[len(prompt) - 1 + n, token] for n, token in enumerate(completion))
+            logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            labels = torch.tensor(completion)
+            total = total + cross_entropy(logits, labels, reduction="sum")
             count += len(completion)
         (total / count).backward()
         optimizer.step()

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from deltaw.arm import Arm, arms_from
+from deltaw.arm import Arm
 from deltaw.base.pretrain import Recipe, ensure
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
@@ -36,6 +36,7 @@ from deltaw.data.record import Columns, Source
 from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
 from deltaw.projection import is_conv1d, projections, widths
+from deltaw.roster import NAME, arms_from
 from deltaw.split import SplitLinear, split
 from deltaw.task import LoraArms
 from deltaw.weight import find_weight
@@ -43,8 +44,6 @@ from deltaw.writer import RunWriter
 
 # A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
-
-NAME = r"[A-Za-z0-9._-]+"
 
 say = rank_zero_only(partial(print, flush=True))
 
@@ -57,7 +56,9 @@ warnings.filterwarnings("ignore", ".*treespec, LeafSpec.* is deprecated")
 
 def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
-    arms = arms_from(**{key: cfg.arms[key] for key in cfg.arms if key != "projections"}, default_lr=cfg.optim.lr)
+    asked: Any = OmegaConf.to_container(cfg.arms, resolve=True)
+    listed, _ = asked.pop("list"), asked.pop("projections")
+    arms = arms_from(**asked, listed=listed, default_lr=cfg.optim.lr)
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     writer = RunWriter(Path(cfg.run.dir), cfg)
