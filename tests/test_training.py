@@ -62,17 +62,19 @@ def assert_equal_metrics(left: Path, right: Path) -> None:
 PATTERNS = "{layers.0.self_attn.q_proj:3,v_proj:4}"
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("patterns", ["", f",rank_pattern:{PATTERNS},alpha_pattern:{PATTERNS}"], ids=["", "patterns"])
-def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path, patterns: str) -> None:
+def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path, patterns: str, smoothing: float) -> None:
     """AdamW on PEFT's own layers from the same start, with the loss, the schedule and no clipping written out."""
     ours = run(
         folder,
         "arms.ranks=null",
         f"arms.list=[{{rank:6,name:r6-s0{patterns}}}]",
-        f"run.name=ours-{len(patterns)}",
+        f"run.name=ours-{smoothing}-{len(patterns)}",
         "optim.clip=1e9",
         "optim.warmup=0.25",
         "optim.weight_decay=0.1",
+        f"optim.label_smoothing={smoothing}",
     )
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
     start = ours / "snapshots" / "r6-s0" / "step-00000000"
@@ -90,7 +92,7 @@ def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path, pattern
             completion = [*tokenizer(pair["completion"])["input_ids"], tokenizer.eos_token_id]
             logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
             labels = torch.tensor(completion)
-            total = total + cross_entropy(logits, labels, reduction="sum")
+            total = total + cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
             count += len(completion)
         (total / count).backward()
         optimizer.step()

@@ -83,6 +83,7 @@ class OptimConfig:
     warmup: float
     weight_decay: float
     clip: float
+    label_smoothing: float
 
 
 @dataclass

@@ -131,7 +131,7 @@ def adapted(
     split(base.model, wanted)
     modules = projections(base.model, wanted, cfg.model.projections)
     objective = OBJECTIVES[cfg.task](base.pad)
-    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
+    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip, cfg.optim.label_smoothing)
     return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
 
 
@@ -177,6 +177,9 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
         )
+    for key, share in {"optim.label_smoothing": cfg.optim.label_smoothing}.items():
+        if not 0 <= share < 1:
+            raise UserError(f"{key}={share} is a share of less than all: give a number in [0, 1)")
     if cfg.task not in OBJECTIVES:
         raise UserError(f"task={cfg.task} is not one of {', '.join(OBJECTIVES)}")
     if cfg.model.labels is not None and cfg.task != "classification":
