@@ -52,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),
         ("arms.alpha=0", "arms.alpha=0"),
         ("optim.lr=inf", "optim.lr=inf: a learning rate"),
+        ("arms.dropout=1", "arms.dropout=1.0 is a share of less than all"),
         ("optim.label_smoothing=-0.1", "optim.label_smoothing=-0.1 is a share"),
         ("arms.list=[{{rank:2}}]", "arms.list names every arm, and arms.ranks would be more of them"),
         ("arms.ranks=null arms.list=[{{rank:2,beta:1}}]", "arms.list[0] has the key 'beta'"),

@@ -13,7 +13,7 @@ QV = {"q_proj": 2, "v_proj": 3}
 
 def listed(*entries: Any, **shorthand: Any) -> list[Arm]:
     given: dict[str, Any] = {"ranks": None, "seeds": None, "lrs": None, "controls": []} | shorthand
-    return arms_from(**given, alpha=16.0, scaling="alpha/r", default_lr=2e-3, listed=entries)
+    return arms_from(**given, alpha=16.0, scaling="alpha/r", default_lr=2e-3, dropout=0.1, listed=entries)
 
 
 def test_names_hold_what_tells_arms_apart() -> None:
@@ -24,7 +24,7 @@ def test_names_hold_what_tells_arms_apart() -> None:
 
 
 def test_every_combination_is_short_for_a_list_of_them() -> None:
-    short = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["random"], 16.0, "alpha/r", default_lr=2e-3)
+    short = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["random"], 16.0, "alpha/r", default_lr=2e-3, dropout=0.1)
     entries = [
         {"rank": rank, "seed": seed, "lr": lr, "control": control}
         for control in (None, "random")
@@ -33,7 +33,7 @@ def test_every_combination_is_short_for_a_list_of_them() -> None:
         for lr in (2e-3, 5e-3)
     ]
     assert listed(*entries) == short
-    assert listed({"rank": 8}, {"rank": 64}) == arms_from(None, None, None, [], 16.0, "alpha/r", 2e-3)
+    assert listed({"rank": 8}, {"rank": 64}) == arms_from(None, None, None, [], 16.0, "alpha/r", 2e-3, dropout=0.1)
 
 
 def test_a_name_tells_what_an_entry_has_of_its_own_and_of_no_default() -> None:

@@ -27,6 +27,7 @@ from tests.tiny import ROOT, factors, largest_difference, learnt, make_base, mak
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
+DROPPED = [*FOUR[:2], "run.name=dropped", "arms.dropout=0.1", "optim.label_smoothing=0.1", "data.micro_batch=2"]
 CONTROLS = ["arms.ranks=[6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,random,frozen_a]"]
 
 
@@ -42,6 +43,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def four(folder: Path) -> Path:
     """Four arms in company, never interrupted."""
     return run(folder, *FOUR)
+
+
+@pytest.fixture(scope="module")
+def dropped(folder: Path) -> Path:
+    """The four with dropout and smoothed labels, two micro-batches a step."""
+    return run(folder, *DROPPED)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,44 @@ def test_an_arm_in_company_equals_the_arm_alone(folder: Path, four: Path, arm: s
     alone = run(folder, f"arms.ranks=[{rank}]", f"arms.seeds=[{seed}]")
     assert largest_difference(factors(four, arm), factors(alone, arm)) <= 1e-10
     assert largest_difference(factors(four, arm), factors(four, arm, 0)) > 1e-3  # it did train
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_dropout_is_in_company_what_it_is_alone(folder: Path, four: Path, dropped: Path, arm: str) -> None:
+    rank, seed = arm.removeprefix("r").split("-s")
+    alone = run(folder, *DROPPED[3:], f"arms.ranks=[{rank}]", f"arms.seeds=[{seed}]", f"run.name=dropped-{arm}")
+    assert largest_difference(factors(dropped, arm), factors(alone, arm)) <= 1e-10
+    assert largest_difference(factors(dropped, arm), factors(four, arm)) > 1e-3
+    config = json.loads((dropped / "snapshots" / arm / "step-00000020" / "adapter_config.json").read_text())
+    record = json.loads((dropped / "run.json").read_text())
+    assert config["lora_dropout"] == record["arms"][ARMS.index(arm)]["dropout"] == 0.1
+
+
+def test_layers_that_run_twice_drop_the_same(folder: Path, dropped: Path) -> None:
+    thrifty = run(folder, *DROPPED, "run.name=dropped-thrifty", "model.gradient_checkpointing=true")
+    assert_same_run(thrifty, dropped)
+
+
+def test_dropout_goes_on_after_a_stop_as_if_there_was_none(
+    folder: Path, dropped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        run(folder, *DROPPED, "run.name=dropped-stopped")
+    assert_same_run(run(folder, *DROPPED, "run.name=dropped-stopped"), dropped)
+
+
+def test_validation_has_neither_dropout_nor_smoothed_labels(folder: Path, dropped: Path) -> None:
+    """The loss of arms that are loaded from their snapshots, by torch."""
+    examples = learnt(folder)
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
+    model = PeftModel.from_pretrained(base, dropped / "snapshots/r6-s0/step-00000020", autocast_adapter_dtype=False)
+    losses, held = [], set(range(len(examples.corpus))) - set(examples.chosen.tolist())
+    for row in (examples.corpus[number] for number in held):
+        logits = model(torch.tensor([row.prompt + row.completion])).logits[0, len(row.prompt) - 1 : -1]
+        losses.append(cross_entropy(logits, torch.tensor(row.completion), reduction="none"))
+    (last,) = [line for line in metrics(dropped) if line.startswith("20,r6-s0,val/loss")]
+    assert float(last.rpartition(",")[2]) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-9)
 
 
 def test_micro_batches_do_not_change_a_step(folder: Path, four: Path) -> None:

@@ -41,6 +41,7 @@ class Arm:
             task, but A stays at its start and B alone learns.
         rank_pattern: ranks of some modules, by what PEFT matches their names with; the first that fits holds.
         alpha_pattern: the same for alpha.
+        dropout: share of what A reads that is zeroed in training, in [0, 1).
         variant: the part of its name that tells of another alpha or scaling than the run's, and of patterns.
     """
 
@@ -53,6 +54,7 @@ class Arm:
     control: str | None = None
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    dropout: float = 0.0
     variant: str = ""
 
     @property
@@ -90,7 +92,7 @@ def _key(pattern: Iterable[str], module: str) -> str:
 class ArmsLinear(nn.Module):
     """A frozen linear layer (or a Conv1D) with the factors of K arms: block k of the batch sees arm k alone.
 
-        y_k = base(x_k) + scale_k · B_k A_k x_k
+        y_k = base(x_k) + scale_k · B_k A_k dropout(x_k)
 
     The base's product runs once over all rows. A starts as PEFT's default, uniform within ±1/√d_in (Kaiming with
     a = √5), from a seed made of the arm's and the module's names: no arm's start depends on which others are there.
@@ -99,12 +101,14 @@ class ArmsLinear(nn.Module):
 
     Attributes:
         only: the arm that all rows see, while they are one arm's.
+        moment: optimiser step, micro-batch of that step and process, from which the masks of dropout are drawn.
     """
 
     def __init__(self, base: nn.Module, module: str, arms: list[Arm]):
         super().__init__()
-        self.base, self.arms = base, arms
+        self.base, self.module, self.arms = base, module, arms
         self.only: int | None = None
+        self.moment = (0, 0, 0)
         self.scales = [arm.scale_of(module) for arm in arms]
         (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
@@ -123,7 +127,22 @@ class ArmsLinear(nn.Module):
         return y + torch.cat(updates).to(y.dtype)
 
     def _update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        return linear(linear(x.to(self.A[k].dtype), self.A[k]), self.B[k]) * self.scales[k]
+        arm, x = self.arms[k], x.to(self.A[k].dtype)
+        if self.training and arm.dropout:
+            x = _dropped(x, arm.dropout, _seed(arm.name, self.module, *self.moment))
+        return linear(linear(x, self.A[k]), self.B[k]) * self.scales[k]
+
+
+def _dropped(x: Float[Tensor, "rows *tokens d_in"], share: float, seed: int) -> Float[Tensor, "rows *tokens d_in"]:
+    """`x` with a share of its values zeroed, and the others larger by what keeps the mean; `seed` alone tells which.
+
+    So a forward pass that is run again, by a resumed run or to save memory, zeroes the same ones. Those of the first
+    tokens of all rows are drawn first: on a CPU, longer padding leaves them as they were.
+    """
+    rows, *tokens, width = x.shape
+    generator = torch.Generator(x.device).manual_seed(seed)
+    drawn = torch.rand(*tokens, rows, width, generator=generator, dtype=torch.float32, device=x.device)
+    return x * (drawn >= share).movedim(-2, 0) / (1 - share)
 
 
 def _start(arm: Arm, module: str, width: int) -> Float[Tensor, "r d_in"]:
@@ -131,8 +150,9 @@ def _start(arm: Arm, module: str, width: int) -> Float[Tensor, "r d_in"]:
     return (2 * draw - 1) / math.sqrt(width)
 
 
-def _seed(arm: str, module: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{arm}\0{module}".encode()).digest()[:8], "big", signed=True)
+def _seed(arm: str, *of: object) -> int:
+    key = "\0".join(map(str, (arm, *of)))
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 def attach(
@@ -179,6 +199,19 @@ def _check_patterns(arm: Arm, modules: list[str]) -> None:
                 f"{key} of {arm.name} has {idle[0]!r}, which fits none of the {len(modules)} adapted modules, as "
                 f"{modules[0]}, or only those that a pattern before it fits: leave it out, or put it right"
             )
+
+
+def set_moment(base: nn.Module, step: int, micro_batch: int, process: int) -> None:
+    """Say which forward pass of the training comes next: the masks of dropout follow from that, and nothing is kept.
+
+    Args:
+        base: the model, with arms.
+        step: optimiser steps taken before.
+        micro_batch: how many of this step's came before.
+        process: the rank of this one.
+    """
+    for _, layer in _adapted(base):
+        layer.moment = (step, micro_batch, process)
 
 
 def _arm_by_arm(
@@ -263,6 +296,7 @@ def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) ->
         lora_alpha=alpha,  # type: ignore[arg-type]
         rank_pattern={module: rank for module, rank in ranks.items() if rank != arm.rank},
         alpha_pattern={module: own for module, own in alphas.items() if own != alpha},
+        lora_dropout=arm.dropout,
         use_rslora=arm.scaling == "rslora",
         target_modules=_targets(base),
         fan_in_fan_out=any(is_conv1d(layer.base) for _, layer in _adapted(base)),

@@ -27,6 +27,7 @@ class ArmsConfig:
     projections: Any  # a list of names, or one
     alpha: float
     scaling: str
+    dropout: float
 
 
 @dataclass

@@ -177,7 +177,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
         )
-    for key, share in {"optim.label_smoothing": cfg.optim.label_smoothing}.items():
+    for key, share in {"arms.dropout": cfg.arms.dropout, "optim.label_smoothing": cfg.optim.label_smoothing}.items():
         if not 0 <= share < 1:
             raise UserError(f"{key}={share} is a share of less than all: give a number in [0, 1)")
     if cfg.task not in OBJECTIVES:

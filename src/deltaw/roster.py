@@ -22,6 +22,7 @@ def arms_from(
     alpha: float,
     scaling: str,
     default_lr: float,
+    dropout: float = 0.0,
     listed: Any = None,
 ) -> list[Arm]:
     """The arms that are listed; without a list every combination, as the task's own arm and as each control.
@@ -34,6 +35,7 @@ def arms_from(
         alpha: of every arm that is not listed with another; the same goes for `scaling` and `default_lr`.
         scaling: how the scale follows from alpha and rank.
         default_lr: peak learning rate.
+        dropout: of all arms.
         listed: None, or a list of mappings: `rank` and any other of `_RULES`, None for what is left out.
 
     Raises:
@@ -46,7 +48,7 @@ def arms_from(
     _check("optim.lr=", "lr", default_lr)
     shorthand = {"ranks": ranks, "seeds": seeds, "lrs": lrs, "controls": controls}
     entries = _every_combination(shorthand) if listed is None else _read(listed, shorthand)
-    arms = [_arm(entry, run) for entry in entries]
+    arms = [_arm(entry, run, dropout) for entry in entries]
     names = [arm.name for arm in arms]
     if listed is None and (not arms or len(set(names)) < len(names)):
         raise UserError(
@@ -92,14 +94,14 @@ def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def _arm(entry: Mapping[str, Any], run: Mapping[str, Any]) -> Arm:
+def _arm(entry: Mapping[str, Any], run: Mapping[str, Any], dropout: float) -> Arm:
     own = {**run, "control": None, "rank_pattern": {}, "alpha_pattern": {}, **entry}
     own |= {key: float(own[key]) for key in ("lr", "alpha")}
     own["alpha_pattern"] = {module: float(alpha) for module, alpha in own["alpha_pattern"].items()}
     lr = f"lr{own['lr']:g}" if own["lr"] != run["lr"] else ""
     variant = _variant(own, run)
     parts = [f"r{own['rank']}", f"s{own['seed']}", lr, variant, own["control"] or ""]
-    return Arm(**{"name": _joined(parts), **own}, variant=variant)
+    return Arm(**{"name": _joined(parts), **own}, dropout=dropout, variant=variant)
 
 
 def _variant(own: Mapping[str, Any], run: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
-from deltaw.arm import Arm, attach, parameters_of
+from deltaw.arm import Arm, attach, parameters_of, set_moment
 from deltaw.data.example import IGNORED
 from deltaw.head import Initialiser
 from deltaw.objective import Objective
@@ -79,9 +79,10 @@ class LoraArms(LightningModule):
         return losses.view(len(self.arms), -1).sum(1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        set_moment(self.base, self.trainer.global_step, micro_batch, self.trainer.global_rank)
         losses = self.loss_sums(batch) / batch["completion_tokens"]
-        first = batch_idx % self.trainer.accumulate_grad_batches == 0
-        self.step_loss = losses.detach() if first else self.step_loss + losses.detach()
+        self.step_loss = losses.detach() if micro_batch == 0 else self.step_loss + losses.detach()
         # Lightning divides by the micro-batches of a step, DDP by the ranks: the sums are normalised already.
         return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
