@@ -25,16 +25,17 @@ def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, B: fl
 
 
 def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
-    """A run with arms of these names (as r4-s0-lr0.01, r8-s0-shuffled), with snapshots after steps 0 and 10 and losses.
+    """A run with arms of these names (as r4-s0-lr0.01, r8-s0-a32-random), snapshots after steps 0 and 10, and losses.
 
     The first arm's validation loss falls from 4 by 0.5, the second's by 0.25, the third's by a sixth and so on.
     """
     arms, rows = [], ["step,arm,name,value"]
     for number, name in enumerate(names, start=1):
-        arm = re.fullmatch(r"r(\d+)-s(\d+)(?:-lr([\d.]+))?(?:-([a-z]+))?", name)
+        arm = re.fullmatch(r"r(\d+)-s(\d+)(?:-lr([\d.]+))?(?:-(a\d+))?(?:-([a-z]+))?", name)
         assert arm is not None
-        rank, seed, lr, control = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[4]
-        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control})
+        rank, seed, lr, control = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[5]
+        variant = {"variant": arm[4]} if arm[4] else {}
+        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control} | variant)
         for step in (0, 10):
             write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=1000 * rank + step, B=step / 10)
             rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / number}"]

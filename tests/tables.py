@@ -54,11 +54,11 @@ def pairs(
 def losses(ends: dict[tuple[str | None, int, float], list[float]]) -> pd.DataFrame:
     """Arms by control, rank and learning rate: the loss at the end of each seed."""
     rows = [
-        {"arm": f"r{rank}-s{seed}", "control": control, "rank": rank, "seed": seed, "lr": lr, "start": 2.5, "end": end}
+        {"arm": f"r{rank}-s{seed}", "control": control, "rank": rank, "seed": seed, "lr": lr, "end": end}
         for (control, rank, lr), seeds in ends.items()
         for seed, end in enumerate(seeds)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(variant="", start=2.5)
 
 
 def amplification(ranks: list[int], layers: list[int], projections: Sequence[str] = "qv") -> pd.DataFrame:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from deltaw.arm import (
     ArmsLinear,
     adapter_config,
     adapter_tensors,
-    arms_from,
     attach,
     inputs_of_base,
     parameters_of,
@@ -24,13 +24,6 @@ from tests.test_projection import logits
 
 def arm(name: str = "r2-s0", rank: int = 2, scaling: str = "alpha/r", control: str | None = None) -> Arm:
     return Arm(name, rank, seed=0, alpha=16.0, scaling=scaling, lr=1e-3, control=control)
-
-
-def test_names_hold_what_tells_arms_apart() -> None:
-    arms = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["shuffled"], 16.0, "alpha/r", default_lr=2e-3)
-    assert len({a.name for a in arms}) == len(arms) == 16
-    assert [a.name for a in arms[:4]] == ["r8-s0", "r8-s0-lr0.005", "r64-s0", "r64-s0-lr0.005"]
-    assert arms[-1].name == "r64-s1-lr0.005-shuffled"
 
 
 @pytest.mark.parametrize(("scaling", "scale"), [("constant", 16), ("alpha/r", 2), ("rslora", 16 / math.sqrt(8))])
@@ -60,6 +53,38 @@ def test_each_block_of_rows_sees_its_own_factors_alone() -> None:
     layer(x)[:2].sum().backward()
     assert layer.A[0].grad is not None and layer.A[0].grad.abs().sum() > 0
     assert layer.A[1].grad is None or not layer.A[1].grad.any()
+
+
+def zeroed(
+    name: str = "a", module: str = "q", moment: tuple[int, int, int] = (3, 1, 0), tokens: int = 50, rows: int = 4
+) -> torch.Tensor:
+    """Which inputs of one arm's LoRA dropout of 0.1 zeroes: tokens × rows × width; checks what the others become."""
+    layer = ArmsLinear(nn.Linear(20, 20, bias=False), module, [replace(arm(name, 20), dropout=0.1)])
+    layer.moment = moment
+    for weight, value in (
+        (layer.weight, torch.zeros(20, 20)),
+        (layer.A[0], torch.eye(20)),
+        (layer.B[0], torch.eye(20)),
+    ):
+        weight.data = value
+    scale, x = layer.arms[0].scale, torch.ones(rows, tokens, 20)
+    assert_close(layer.eval()(x), scale * x)
+    y = layer.train()(x)
+    assert_close(y, torch.where(y == 0, 0, scale / 0.9))
+    return (y == 0).transpose(0, 1)
+
+
+def test_dropout_zeroes_its_share_by_arm_module_and_moment_and_by_nothing_else() -> None:
+    first = zeroed()
+    assert first.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    torch.rand(7)
+    assert torch.equal(first, zeroed())
+    assert torch.equal(first, zeroed(tokens=60)[:50])  # as rows are padded in company
+    moments = [(4, 1, 0), (3, 0, 0), (3, 1, 1), (1, 3, 0)]
+    others = [zeroed("b"), zeroed(module="v"), *(zeroed(moment=moment) for moment in moments)]
+    for n, other in enumerate(others):
+        for one in (first, *others[:n]):
+            assert (one & other).float().mean().item() == pytest.approx(0.01, abs=0.008)  # as independent ones
 
 
 def test_starts_depend_on_arm_and_module_alone_and_are_as_wide_as_kaiming() -> None:

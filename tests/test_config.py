@@ -5,10 +5,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from deltaw.arm import arms_from
 from deltaw.cli import UserError
 from deltaw.config import AnalyzeConfig, TrainConfig, register
 from deltaw.job import default_name, micro_batch
+from deltaw.roster import arms_from
 from deltaw.sweep import _suffix, _swept_keys
 from tests.tiny import ROOT
 

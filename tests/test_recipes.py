@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from transformers import AutoTokenizer
 
+from deltaw.adapter import CONFIG
 from deltaw.config import TrainConfig
 from deltaw.job import corpus_of, train
 from deltaw.run import RunDirectory
@@ -94,4 +95,5 @@ def test_a_recipe_reads_the_columns_of_its_data_set_and_trains(recipe: tuple[str
     train(cfg)  # type: ignore[arg-type]
     run = RunDirectory(Path(cfg.run.dir))
     assert set(run.arms) == {"r1-s0", "r4-s0"}
-    assert (run.path / "snapshots/r4-s0/step-00000002").is_dir()
+    snapshot = run.path / "snapshots/r4-s0/step-00000002"
+    assert json.loads((snapshot / CONFIG).read_text())["lora_dropout"] == (0.1 if name == "e2e" else 0)

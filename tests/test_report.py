@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from deltaw import report
 from deltaw.adapter import Adapter, Lora, Site
+from deltaw.exhibit import table6
 from deltaw.family import Tables
 from deltaw.losses import losses_of
 from deltaw.null import k_star, random_mean, random_p, random_sd
@@ -300,6 +301,19 @@ def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_pat
     assert next(arm["end"] for arm in summary.losses if arm["arm"] == "r4-s0") is None
     report.write(summary, tmp_path)
     assert "| r4-s0 |  | 4.0000 | diverged |  |" in (tmp_path / "summary.md").read_text()
+
+
+def test_arms_that_differ_in_alpha_are_neither_seeds_nor_controls_of_one_another(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", "r4-s0", "r4-s0-a32", "r4-s0-a32-shuffled", "r4-s1-a32"))
+    plain, other = run.adapter("r4-s0"), run.adapter("r4-s0-a32")
+    assert [pairing.right.name for pairing in Subject(plain, other).controls()] == ["r4-s0-a32-shuffled"]
+    assert Subject(other, plain).controls() == []
+    assert Subject(plain, other).two_seeds().right.name == "r4-s1-a32"
+    losses = losses_of([plain])
+    assert losses.share.dropna().tolist() == [pytest.approx((0.5 / 3) / 0.25)]
+    rows = [(row.control, row.variant, row.seeds) for row in table6.summarise(losses).itertuples()]
+    assert rows == [("", "", 1), ("", "a32", 2), ("shuffled", "a32", 1)]
+    assert "a32" in [text.get_text() for text in table6.draw(losses).axes[0].texts]
 
 
 def test_losses_end_at_the_step_that_is_compared(tmp_path: Path) -> None:

@@ -13,18 +13,21 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deltaw import job
-from deltaw.arm import ArmsLinear, arms_from
+from deltaw.arm import ArmsLinear
 from deltaw.callback import RecordLosses
 from deltaw.data.pairs import StepBatches
+from deltaw.roster import arms_from
 from deltaw.run import INPUTS
 from deltaw.task import LoraArms
 from tests.tiny import ROOT, factors, largest_difference, learnt, make_base, make_pairs, metrics, overrides, run
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
+DROPPED = [*FOUR[:2], "run.name=dropped", "arms.dropout=0.1", "optim.label_smoothing=0.1", "data.micro_batch=2"]
 CONTROLS = ["arms.ranks=[6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,random,frozen_a]"]
 
 
@@ -43,6 +46,12 @@ def four(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def dropped(folder: Path) -> Path:
+    """The four with dropout and smoothed labels, two micro-batches a step."""
+    return run(folder, *DROPPED)
+
+
+@pytest.fixture(scope="module")
 def controls(folder: Path) -> Path:
     """An arm of two seeds, and every control of it, in company."""
     return run(folder, *CONTROLS, "run.name=controls")
@@ -57,10 +66,22 @@ def assert_equal_metrics(left: Path, right: Path) -> None:
     )
 
 
-def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path) -> None:
+PATTERNS = "{layers.0.self_attn.q_proj:3,v_proj:4}"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("patterns", ["", f",rank_pattern:{PATTERNS},alpha_pattern:{PATTERNS}"], ids=["", "patterns"])
+def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path, patterns: str, smoothing: float) -> None:
     """AdamW on PEFT's own layers from the same start, with the loss, the schedule and no clipping written out."""
     ours = run(
-        folder, "arms.ranks=[6]", "run.name=ours", "optim.clip=1e9", "optim.warmup=0.25", "optim.weight_decay=0.1"
+        folder,
+        "arms.ranks=null",
+        f"arms.list=[{{rank:6,name:r6-s0{patterns}}}]",
+        f"run.name=ours-{smoothing}-{len(patterns)}",
+        "optim.clip=1e9",
+        "optim.warmup=0.25",
+        "optim.weight_decay=0.1",
+        f"optim.label_smoothing={smoothing}",
     )
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
     start = ours / "snapshots" / "r6-s0" / "step-00000000"
@@ -76,8 +97,9 @@ def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path) -> None
             pair = pairs[steps.examples.chosen[number]]
             prompt = tokenizer(pair["prompt"])["input_ids"]
             completion = [*tokenizer(pair["completion"])["input_ids"], tokenizer.eos_token_id]
-            log_p = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
-            total = total - sum(log_p[len(prompt) - 1 + n, token] for n, token in enumerate(completion))
+            logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            labels = torch.tensor(completion)
+            total = total + cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
             count += len(completion)
         (total / count).backward()
         optimizer.step()
@@ -92,6 +114,44 @@ def test_an_arm_in_company_equals_the_arm_alone(folder: Path, four: Path, arm: s
     alone = run(folder, f"arms.ranks=[{rank}]", f"arms.seeds=[{seed}]")
     assert largest_difference(factors(four, arm), factors(alone, arm)) <= 1e-10
     assert largest_difference(factors(four, arm), factors(four, arm, 0)) > 1e-3  # it did train
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_dropout_is_in_company_what_it_is_alone(folder: Path, four: Path, dropped: Path, arm: str) -> None:
+    rank, seed = arm.removeprefix("r").split("-s")
+    alone = run(folder, *DROPPED[3:], f"arms.ranks=[{rank}]", f"arms.seeds=[{seed}]", f"run.name=dropped-{arm}")
+    assert largest_difference(factors(dropped, arm), factors(alone, arm)) <= 1e-10
+    assert largest_difference(factors(dropped, arm), factors(four, arm)) > 1e-3
+    config = json.loads((dropped / "snapshots" / arm / "step-00000020" / "adapter_config.json").read_text())
+    record = json.loads((dropped / "run.json").read_text())
+    assert config["lora_dropout"] == record["arms"][ARMS.index(arm)]["dropout"] == 0.1
+
+
+def test_layers_that_run_twice_drop_the_same(folder: Path, dropped: Path) -> None:
+    thrifty = run(folder, *DROPPED, "run.name=dropped-thrifty", "model.gradient_checkpointing=true")
+    assert_same_run(thrifty, dropped)
+
+
+def test_dropout_goes_on_after_a_stop_as_if_there_was_none(
+    folder: Path, dropped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        run(folder, *DROPPED, "run.name=dropped-stopped")
+    assert_same_run(run(folder, *DROPPED, "run.name=dropped-stopped"), dropped)
+
+
+def test_validation_has_neither_dropout_nor_smoothed_labels(folder: Path, dropped: Path) -> None:
+    """The loss of arms that are loaded from their snapshots, by torch."""
+    examples = learnt(folder)
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
+    model = PeftModel.from_pretrained(base, dropped / "snapshots/r6-s0/step-00000020", autocast_adapter_dtype=False)
+    losses, held = [], set(range(len(examples.corpus))) - set(examples.chosen.tolist())
+    for row in (examples.corpus[number] for number in held):
+        logits = model(torch.tensor([row.prompt + row.completion])).logits[0, len(row.prompt) - 1 : -1]
+        losses.append(cross_entropy(logits, torch.tensor(row.completion), reduction="none"))
+    (last,) = [line for line in metrics(dropped) if line.startswith("20,r6-s0,val/loss")]
+    assert float(last.rpartition(",")[2]) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-9)
 
 
 def test_micro_batches_do_not_change_a_step(folder: Path, four: Path) -> None:

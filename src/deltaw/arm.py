@@ -7,13 +7,13 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 
 import torch
 from jaxtyping import BFloat16, Bool, Float
 from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -31,14 +31,18 @@ class Arm:
 
     Attributes:
         name: unique in a run, and holds everything that tells the run's arms apart; the first A is drawn from it.
-        rank: r, rows of A and columns of B.
+        rank: r, rows of A and columns of B, where `rank_pattern` has no other.
         seed: of the order of the training examples; part of the name, so of the first A too.
-        alpha: numerator of the scale.
+        alpha: numerator of the scale, where `alpha_pattern` has no other.
         scaling: how the scale follows from alpha and rank: "constant" (alpha), "alpha/r" or "rslora" (alpha/√r).
         lr: peak learning rate.
         control: None, or what is done otherwise than in an arm of the task: "shuffled" and "random" are trained on
             completions that were dealt to other prompts, or that are random tokens; "frozen_a" is trained on the
             task, but A stays at its start and B alone learns.
+        rank_pattern: ranks of some modules, by what PEFT matches their names with; the first that fits holds.
+        alpha_pattern: the same for alpha.
+        dropout: share of what A reads that is zeroed in training, in [0, 1).
+        variant: the part of its name that tells of another alpha or scaling than the run's, and of patterns.
     """
 
     name: str
@@ -48,12 +52,30 @@ class Arm:
     scaling: str
     lr: float
     control: str | None = None
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    dropout: float = 0.0
+    variant: str = ""
 
     @property
     def scale(self) -> float:
-        """The factor in ΔW = scale · B A."""
-        divisor = {"constant": 1.0, "alpha/r": self.rank, "rslora": math.sqrt(self.rank)}
-        return self.alpha / divisor[self.scaling]
+        """The factor in ΔW = scale · B A, where no pattern has another rank or alpha."""
+        return self._scale(self.alpha, self.rank)
+
+    def rank_of(self, module: str) -> int:
+        """r of one module."""
+        return self.rank_pattern.get(_key(self.rank_pattern, module), self.rank)
+
+    def alpha_of(self, module: str) -> float:
+        """Numerator of the scale of one module."""
+        return self.alpha_pattern.get(_key(self.alpha_pattern, module), self.alpha)
+
+    def scale_of(self, module: str) -> float:
+        """The factor in ΔW = scale · B A of one module."""
+        return self._scale(self.alpha_of(module), self.rank_of(module))
+
+    def _scale(self, alpha: float, rank: int) -> float:
+        return alpha / {"constant": 1.0, "alpha/r": rank, "rslora": math.sqrt(rank)}[self.scaling]
 
     @property
     def head_seed(self) -> int:
@@ -61,67 +83,38 @@ class Arm:
         return _seed(self.name, "head")
 
 
-def arms_from(
-    ranks: Iterable[int],
-    seeds: Iterable[int],
-    lrs: Iterable[float] | None,
-    controls: Iterable[str],
-    alpha: float,
-    scaling: str,
-    default_lr: float,
-) -> list[Arm]:
-    """Every combination of rank, seed and learning rate, as the task's own arm and as each control.
-
-    No `lrs` means `default_lr`; a learning rate other than that is part of the name.
-
-    Raises:
-        UserError: a rank below 1, an unknown scaling or control, an alpha or learning rate that is not above 0, or
-            none or two equal arms.
-    """
-    if scaling not in SCALINGS:
-        raise UserError(f"arms.scaling={scaling} is not one of {', '.join(SCALINGS)}")
-    if not 0 < alpha < math.inf:
-        raise UserError(f"arms.alpha={alpha} makes every ΔW 0 or infinite: give a number above 0")
-    arms = []
-    for control, seed, rank, lr in product([None, *controls], seeds, ranks, lrs or [default_lr]):
-        if rank < 1:
-            raise UserError(f"arms.ranks has {rank}: a rank is at least 1")
-        if not 0 < lr < math.inf:
-            raise UserError(f"a learning rate of {lr} trains nothing: optim.lr and arms.lrs must be finite, above 0")
-        if control not in (None, *CONTROLS):
-            raise UserError(f"arms.controls has {control!r}: choose from {', '.join(CONTROLS)}")
-        parts = [f"r{rank}", f"s{seed}", f"lr{lr:g}" if lr != default_lr else "", control or ""]
-        arms.append(Arm("-".join(filter(None, parts)), rank, seed, alpha, scaling, lr, control))
-    names = [arm.name for arm in arms]
-    if not arms or len(set(names)) < len(names):
-        raise UserError(
-            f"the arms {names} are none or not all different: give arms.ranks, arms.seeds and arms.lrs at least "
-            "one value each, every value once"
-        )
-    return arms
+def _key(pattern: Iterable[str], module: str) -> str:
+    """The first key that PEFT finds to fit a module's name; the name itself where none does."""
+    key: str = get_pattern_key(list(pattern), module)
+    return key
 
 
 class ArmsLinear(nn.Module):
     """A frozen linear layer (or a Conv1D) with the factors of K arms: block k of the batch sees arm k alone.
 
-        y_k = base(x_k) + scale_k · B_k A_k x_k
+        y_k = base(x_k) + scale_k · B_k A_k dropout(x_k)
 
     The base's product runs once over all rows. A starts as PEFT's default, uniform within ±1/√d_in (Kaiming with
     a = √5), from a seed made of the arm's and the module's names: no arm's start depends on which others are there.
     B starts at zero. The factors are float32 whatever the base's precision. All are trained but the A of an arm whose
     control is "frozen_a".
+
+    Attributes:
+        only: the arm that all rows see, while they are one arm's.
+        moment: optimiser step, micro-batch of that step and process, from which the masks of dropout are drawn.
     """
 
     def __init__(self, base: nn.Module, module: str, arms: list[Arm]):
         super().__init__()
-        self.base = base
-        self.only: int | None = None  # the arm that all rows see, while they are one arm's
-        self.scales = [arm.scale for arm in arms]
+        self.base, self.module, self.arms = base, module, arms
+        self.only: int | None = None
+        self.moment = (0, 0, 0)
+        self.scales = [arm.scale_of(module) for arm in arms]
         (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
             nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in arms
         )
-        self.B = nn.ParameterList([torch.zeros(d_out, arm.rank, device=device) for arm in arms])
+        self.B = nn.ParameterList([torch.zeros(d_out, arm.rank_of(module), device=device) for arm in arms])
 
     @property
     def weight(self) -> Tensor:
@@ -129,20 +122,37 @@ class ArmsLinear(nn.Module):
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        y, arms = self.base(x), list(zip(self.A, self.B, self.scales, strict=True))
-        arms = arms if self.only is None else [arms[self.only]]
-        blocks = zip(x.chunk(len(arms)), arms, strict=True)
-        updates = [linear(linear(x_k.to(A.dtype), A), B) * scale for x_k, (A, B, scale) in blocks]
+        y, arms = self.base(x), range(len(self.arms)) if self.only is None else [self.only]
+        updates = [self._update(k, x_k) for k, x_k in zip(arms, x.chunk(len(arms)), strict=True)]
         return y + torch.cat(updates).to(y.dtype)
+
+    def _update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
+        arm, x = self.arms[k], x.to(self.A[k].dtype)
+        if self.training and arm.dropout:
+            x = _dropped(x, arm.dropout, _seed(arm.name, self.module, *self.moment))
+        return linear(linear(x, self.A[k]), self.B[k]) * self.scales[k]
+
+
+def _dropped(x: Float[Tensor, "rows *tokens d_in"], share: float, seed: int) -> Float[Tensor, "rows *tokens d_in"]:
+    """`x` with a share of its values zeroed, and the others larger by what keeps the mean; `seed` alone tells which.
+
+    So a forward pass that is run again, by a resumed run or to save memory, zeroes the same ones. Those of the first
+    tokens of all rows are drawn first: on a CPU, longer padding leaves them as they were.
+    """
+    rows, *tokens, width = x.shape
+    generator = torch.Generator(x.device).manual_seed(seed)
+    drawn = torch.rand(*tokens, rows, width, generator=generator, dtype=torch.float32, device=x.device)
+    return x * (drawn >= share).movedim(-2, 0) / (1 - share)
 
 
 def _start(arm: Arm, module: str, width: int) -> Float[Tensor, "r d_in"]:
-    draw = torch.rand(arm.rank, width, generator=torch.Generator().manual_seed(_seed(arm.name, module)))
+    draw = torch.rand(arm.rank_of(module), width, generator=torch.Generator().manual_seed(_seed(arm.name, module)))
     return (2 * draw - 1) / math.sqrt(width)
 
 
-def _seed(arm: str, module: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{arm}\0{module}".encode()).digest()[:8], "big", signed=True)
+def _seed(arm: str, *of: object) -> int:
+    key = "\0".join(map(str, (arm, *of)))
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 def attach(
@@ -157,17 +167,20 @@ def attach(
         heads: modules of which each arm trains a copy, with what draws their weights; None keeps the base's.
 
     Raises:
-        UserError: a rank is above a layer's smaller width, so that it could not be reached.
+        UserError: a rank is above a layer's smaller width, so that it could not be reached, or a pattern fits none.
     """
     base.requires_grad_(False)
+    modules = list(modules)
+    for arm in arms:
+        _check_patterns(arm, modules)
     for module in modules:
         layer = base.get_submodule(module)
         d_in, d_out = widths(layer)
         limit = min(d_in, d_out)
-        if above := [arm.rank for arm in arms if arm.rank > limit]:
+        if above := [rank for rank in (arm.rank_of(module) for arm in arms) if rank > limit]:
             raise UserError(
                 f"rank {max(above)} is above the width {limit} of {module} "
-                f"({d_out} × {d_in}): choose arms.ranks of at most {limit}"
+                f"({d_out} × {d_in}): choose ranks of at most {limit} there"
             )
         _put(base, module, ArmsLinear(layer, module, arms))
     for module, draw in (heads or {}).items():
@@ -176,6 +189,29 @@ def attach(
     for attention in base.modules():
         if hasattr(attention, POSITIONS):
             setattr(attention, POSITIONS, partial(_arm_by_arm, attention, getattr(attention, POSITIONS)))
+
+
+def _check_patterns(arm: Arm, modules: list[str]) -> None:
+    for key, pattern in (("rank_pattern", arm.rank_pattern), ("alpha_pattern", arm.alpha_pattern)):
+        fitting = {_key(pattern, module) for module in modules}
+        if idle := [name for name in pattern if name not in fitting]:
+            raise UserError(
+                f"{key} of {arm.name} has {idle[0]!r}, which fits none of the {len(modules)} adapted modules, as "
+                f"{modules[0]}, or only those that a pattern before it fits: leave it out, or put it right"
+            )
+
+
+def set_moment(base: nn.Module, step: int, micro_batch: int, process: int) -> None:
+    """Say which forward pass of the training comes next: the masks of dropout follow from that, and nothing is kept.
+
+    Args:
+        base: the model, with arms.
+        step: optimiser steps taken before.
+        micro_batch: how many of this step's came before.
+        process: the rank of this one.
+    """
+    for _, layer in _adapted(base):
+        layer.moment = (step, micro_batch, process)
 
 
 def _arm_by_arm(
@@ -249,11 +285,18 @@ def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
 def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) -> dict[str, object]:
     """What PEFT's `adapter_config.json` says of an arm on `base`; loading it gives the arm's own scale and modules.
 
-    PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r.
+    PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r. A module whose rank
+    or alpha is not the arm's is written by its whole name: patterns would depend on an order that JSON need not keep.
     """
+    ranks = {f"^{module}": arm.rank_of(module) for module, _ in _adapted(base)}
+    alphas = {f"^{module}": _peft_alpha(arm, arm.alpha_of(module), arm.rank_of(module)) for module, _ in _adapted(base)}
+    alpha = _peft_alpha(arm, arm.alpha, arm.rank)
     config = LoraConfig(
         r=arm.rank,
-        lora_alpha=arm.alpha * arm.rank if arm.scaling == "constant" else arm.alpha,  # type: ignore[arg-type]
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        rank_pattern={module: rank for module, rank in ranks.items() if rank != arm.rank},
+        alpha_pattern={module: own for module, own in alphas.items() if own != alpha},
+        lora_dropout=arm.dropout,
         use_rslora=arm.scaling == "rslora",
         target_modules=_targets(base),
         fan_in_fan_out=any(is_conv1d(layer.base) for _, layer in _adapted(base)),
@@ -263,6 +306,10 @@ def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) ->
         inference_mode=True,
     )
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+
+
+def _peft_alpha(arm: Arm, alpha: float, rank: int) -> float:
+    return alpha * rank if arm.scaling == "constant" else alpha
 
 
 def _targets(base: nn.Module) -> list[str]:

@@ -19,13 +19,15 @@ class RunConfig:
 
 @dataclass
 class ArmsConfig:
-    ranks: list[int]
-    seeds: list[int]
+    ranks: list[int] | None
+    seeds: list[int] | None
     lrs: list[float] | None
     controls: list[str]
+    list: Any  # None, or a list of what arms are: its keys and types are checked where it is read
     projections: Any  # a list of names, or one
     alpha: float
     scaling: str
+    dropout: float
 
 
 @dataclass
@@ -82,6 +84,7 @@ class OptimConfig:
     warmup: float
     weight_decay: float
     clip: float
+    label_smoothing: float
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from deltaw.arm import Arm, arms_from
+from deltaw.arm import Arm
 from deltaw.base.pretrain import Recipe, ensure
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
@@ -37,6 +37,7 @@ from deltaw.fourbit import NF4, quantise
 from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
 from deltaw.projection import is_conv1d, projections, widths
+from deltaw.roster import NAME, arms_from
 from deltaw.split import SplitLinear, split
 from deltaw.task import LoraArms
 from deltaw.weight import find_weight
@@ -44,8 +45,6 @@ from deltaw.writer import RunWriter
 
 # A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
-
-NAME = r"[A-Za-z0-9._-]+"
 
 say = rank_zero_only(partial(print, flush=True))
 
@@ -58,7 +57,9 @@ warnings.filterwarnings("ignore", ".*treespec, LeafSpec.* is deprecated")
 
 def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
-    arms = arms_from(**{key: cfg.arms[key] for key in cfg.arms if key != "projections"}, default_lr=cfg.optim.lr)
+    asked: Any = OmegaConf.to_container(cfg.arms, resolve=True)
+    listed, _ = asked.pop("list"), asked.pop("projections")
+    arms = arms_from(**asked, listed=listed, default_lr=cfg.optim.lr)
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     writer = RunWriter(Path(cfg.run.dir), cfg)
@@ -133,7 +134,7 @@ def adapted(
         quantise(base.model)
     modules = projections(base.model, wanted, cfg.model.projections)
     objective = OBJECTIVES[cfg.task](base.pad)
-    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
+    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip, cfg.optim.label_smoothing)
     return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
 
 
@@ -179,6 +180,9 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
         )
+    for key, share in {"arms.dropout": cfg.arms.dropout, "optim.label_smoothing": cfg.optim.label_smoothing}.items():
+        if not 0 <= share < 1:
+            raise UserError(f"{key}={share} is a share of less than all: give a number in [0, 1)")
     if cfg.task not in OBJECTIVES:
         raise UserError(f"task={cfg.task} is not one of {', '.join(OBJECTIVES)}")
     if cfg.model.labels is not None and cfg.task != "classification":

@@ -6,18 +6,19 @@ import numpy as np
 import pandas as pd
 
 from deltaw.adapter import Adapter
-from deltaw.run import ArmRecord, RunDirectory
+from deltaw.run import RunDirectory, settings_of
 
-COLUMNS = ["arm", "control", "rank", "seed", "lr", "start", "end", "share"]
+COLUMNS = ["arm", "control", "rank", "seed", "lr", "variant", "start", "end", "share"]
 
 
 def losses_of(adapters: Sequence[Adapter]) -> pd.DataFrame:
     """Of every arm of the adapters' runs, as far as they were recorded; under the run's name where two are alike.
 
     Returns:
-        A row per arm: arm, control (None for the task's own), rank, seed, lr, start and end (nats a token, before the
-        first step and at the last validation up to the adapter's step; NaN after a divergence), share (of a control:
-        its gain over that of the arm which learned the task at the same rank, seed and learning rate; else NaN).
+        A row per arm: arm, control (None for the task's own), rank, seed, lr, variant (another alpha or scaling, and
+        patterns, as in its name; "" for none), start and end (nats a token, before the first step and at the last
+        validation up to the adapter's step; NaN after a divergence), share (of a control: its gain over that of the
+        arm which learned the task and is the same in all else; else NaN).
     """
     steps = {adapter.origin.run: adapter.origin.step for adapter in adapters if adapter.origin}
     rows = [(run.name, *row) for run, step in steps.items() for row in _rows(RunDirectory(run), step)]
@@ -30,14 +31,9 @@ def _rows(run: RunDirectory, step: int) -> Iterator[tuple[object, ...]]:
     losses = run.validation_losses(step)
     gains = losses.start - losses.end
     arms = {name: arm for name, arm in run.arms.items() if name in losses.index}
-    of_task = {_controlled(arm): gains[name] for name, arm in arms.items() if arm["control"] is None}
+    of_task = {settings_of(arm): gains[name] for name, arm in arms.items() if arm["control"] is None}
     for name, arm in arms.items():
-        gain = of_task.get(_controlled(arm), np.nan)
+        gain = of_task.get(settings_of(arm), np.nan)
         share = gains[name] / gain if arm["control"] and gain > 0 else np.nan
         start, end = losses.start[name], losses.end[name]
-        yield name, arm["control"], arm["rank"], arm["seed"], arm["lr"], start, end, share
-
-
-def _controlled(arm: ArmRecord) -> tuple[int, int, float]:
-    """What a control has in common with the arm that it controls for."""
-    return arm["rank"], arm["seed"], arm["lr"]
+        yield name, arm["control"], *settings_of(arm), start, end, share

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite, nan
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import pandas as pd
 from jaxtyping import Float
@@ -55,6 +55,7 @@ class ArmRecord(TypedDict):
     seed: int
     lr: float
     control: str | None
+    variant: NotRequired[str]  # another alpha or scaling than the run's, and patterns; no key means none
 
 
 class WeightRecord(TypedDict):
@@ -72,6 +73,11 @@ class Record(TypedDict):
     base: BaseRecord
     arms: list[ArmRecord]
     weights: dict[str, WeightRecord]  # by module
+
+
+def settings_of(arm: ArmRecord, **other: object) -> tuple[object, ...]:
+    """What arms have in common that differ in the control alone, with some of it taken to be another, as seed=0."""
+    return tuple(({"variant": ""} | arm | other)[key] for key in ("rank", "seed", "lr", "variant"))
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,13 @@ class RunDirectory:
         ends = {"start": ("value", lambda losses: losses.iloc[0]), "end": ("value", lambda losses: losses.iloc[-1])}
         return by_arm.agg(**ends)
 
-    def best_lr(self, rank: int, seed: int) -> float | None:
-        """The learning rate of lowest final validation loss at this rank and seed; None unless several were tried."""
+    def best_lr(self, arm: ArmRecord) -> float | None:
+        """The learning rate of lowest final validation loss, all else as in `arm`; None unless several were tried."""
         losses = self.validation_losses().end
         tried = {
-            arm["lr"]: losses.get(name, nan)
-            for name, arm in self.arms.items()
-            if (arm["rank"], arm["seed"], arm["control"]) == (rank, seed, None)
+            one["lr"]: losses.get(name, nan)
+            for name, one in self.arms.items()
+            if one["control"] is None and settings_of(one, lr=0) == settings_of(arm, lr=0)
         }
         finite = {lr: loss for lr, loss in tried.items() if isfinite(loss)}
         return min(finite, key=finite.__getitem__) if len(tried) > 1 and finite else None
@@ -243,8 +249,8 @@ def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str
         raise UserError(f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=")
     rank = extreme(arm["rank"] for arm in arms)
     arms = [arm for arm in arms if arm["rank"] == rank]
-    best = run.best_lr(rank, arms[0]["seed"])
-    return next((arm for arm in arms if (arm["seed"], arm["lr"]) == (arms[0]["seed"], best)), arms[0])["name"]
+    best = settings_of(arms[0], lr=run.best_lr(arms[0]))
+    return next((arm for arm in arms if settings_of(arm) == best), arms[0])["name"]
 
 
 @contextmanager

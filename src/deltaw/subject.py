@@ -12,7 +12,7 @@ from torch import Tensor
 from deltaw.adapter import Adapter, Site
 from deltaw.cli import UserError
 from deltaw.losses import losses_of
-from deltaw.run import ArmRecord, RunDirectory
+from deltaw.run import ArmRecord, RunDirectory, settings_of
 from deltaw.study import Pairing
 from deltaw.weight import Weight, find_weight, read_weight
 
@@ -35,16 +35,18 @@ class Subject:
         return losses_of([self.left, self.right])
 
     def controls(self) -> list[Pairing]:
-        """Left against each control of the right arm: same rank, seed and learning rate, at the same step."""
+        """Left against each control of the right arm, the same in all else, at the same step."""
         found = _record(self.right)
         if not found or found[1]["control"] is not None:
             return []
         run, record = found
-        names = [arm["name"] for arm in run.record["arms"] if arm["control"] and _settings(arm) == _settings(record)]
+        names = [
+            arm["name"] for arm in run.record["arms"] if arm["control"] and settings_of(arm) == settings_of(record)
+        ]
         return [Pairing(self.left, arm, cells=False) for arm in self._beside_right(run, names)]
 
     def two_seeds(self) -> Pairing:
-        """Two arms of one rank and learning rate that differ in the seed: left and right, or right and the next seed.
+        """Two arms that differ in the seed alone: left and right, or right and the next seed.
 
         Raises:
             UserError: there is no such arm.
@@ -79,7 +81,7 @@ class Subject:
         return pairings
 
     def ranks(self) -> list[Adapter]:
-        """Arms of the right one's run with its seed and learning rate, by rank; without a run, left and right."""
+        """Arms of the right one's run that differ from it in the rank alone, by rank; without a run, left and right."""
         if not (found := _record(self.right)):
             sides = {side.folder: side for side in (self.left, self.right)}.values()
             return sorted(sides, key=lambda side: max(lora.rank for lora in side.sites.values()))
@@ -87,7 +89,7 @@ class Subject:
         arms = [
             arm
             for arm in run.record["arms"]
-            if _settings(arm, rank=0) == _settings(record, rank=0) and arm["control"] == record["control"]
+            if settings_of(arm, rank=0) == settings_of(record, rank=0) and arm["control"] == record["control"]
         ]
         return self._beside_right(run, [arm["name"] for arm in sorted(arms, key=lambda arm: arm["rank"])])
 
@@ -159,11 +161,6 @@ def _record(side: Adapter) -> tuple[RunDirectory, ArmRecord] | None:
     return run, run.arms[side.origin.arm]
 
 
-def _settings(arm: ArmRecord, **fixed: int) -> tuple[object, ...]:
-    """What two arms have in common that differ in nothing else; what is `fixed` may differ."""
-    return tuple((arm | fixed)[key] for key in ("rank", "seed", "lr"))
-
-
 def _is_another_seed(one: ArmRecord, other: ArmRecord) -> bool:
-    alike = _settings(one, seed=0) == _settings(other, seed=0) and one["control"] == other["control"]
+    alike = settings_of(one, seed=0) == settings_of(other, seed=0) and one["control"] == other["control"]
     return alike and one["seed"] != other["seed"]

@@ -23,6 +23,7 @@ _IN_THE_NAME = {
     "arms.seeds",
     "arms.lrs",
     "arms.controls",
+    "arms.list",
     "model",
     "model.path",
     "data",

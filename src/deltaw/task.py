@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
-from deltaw.arm import Arm, attach, parameters_of
+from deltaw.arm import Arm, attach, parameters_of, set_moment
 from deltaw.data.example import IGNORED
 from deltaw.head import Initialiser
 from deltaw.objective import Objective
@@ -34,6 +34,7 @@ class LoraArms(LightningModule):
         warmup: share of all steps over which the learning rate rises, in [0, 1]; then it falls linearly to 0.
         weight_decay: AdamW's.
         clip: largest norm of an arm's gradient.
+        label_smoothing: share of a label that the loss of the training gives to all classes alike, in [0, 1).
     """
 
     base: PreTrainedModel
@@ -50,30 +51,38 @@ class LoraArms(LightningModule):
         warmup: float,
         weight_decay: float,
         clip: float,
+        label_smoothing: float,
     ):
         super().__init__()
         self.strict_loading = False  # a checkpoint holds what the arms have, not the base
         self.arms, self.modules_adapted, self.heads, self.objective = arms, modules, list(heads), objective
-        self.warmup, self.weight_decay, self.clip = warmup, weight_decay, clip
+        self.warmup, self.weight_decay, self.clip, self.label_smoothing = warmup, weight_decay, clip, label_smoothing
         attach(base, modules, arms, heads)
         self.base = base
         self.register_buffer("skipped", torch.zeros(len(arms), dtype=torch.long))
 
     def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
-        """Cross-entropy summed over each arm's labels, in nats."""
-        return self._summed(self.objective.logits(self.base, batch), self.objective.targets(batch))
+        """Cross-entropy with smoothed labels, summed over each arm's, in nats."""
+        logits, targets = self.objective.logits(self.base, batch), self.objective.targets(batch)
+        return self._summed(logits, targets, self.label_smoothing)
 
     def _summed(
-        self, logits: Float[Tensor, "rows tokens classes"], targets: Int[Tensor, "rows tokens"]
+        self,
+        logits: Float[Tensor, "rows tokens classes"],
+        targets: Int[Tensor, "rows tokens"],
+        smoothing: float = 0.0,
     ) -> Float[Tensor, " arms"]:
         logits = logits.float() if logits.dtype is torch.bfloat16 else logits
-        losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+        losses = cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
+        )
         return losses.view(len(self.arms), -1).sum(1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        set_moment(self.base, self.trainer.global_step, micro_batch, self.trainer.global_rank)
         losses = self.loss_sums(batch) / batch["completion_tokens"]
-        first = batch_idx % self.trainer.accumulate_grad_batches == 0
-        self.step_loss = losses.detach() if first else self.step_loss + losses.detach()
+        self.step_loss = losses.detach() if micro_batch == 0 else self.step_loss + losses.detach()
         # Lightning divides by the micro-batches of a step, DDP by the ranks: the sums are normalised already.
         return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
 

@@ -7,15 +7,17 @@ from matplotlib.figure import Figure
 from deltaw.exhibit.typeset import HEAVY, LIGHT, Sheet, numbers
 
 MEAN = "end, mean"
-HEAD = ["control", "$r$", "learning rate", "seeds", "start", MEAN, "lowest", "highest"]
+HEAD = ["control", "$r$", "variant", "learning rate", "seeds", "start", MEAN, "lowest", "highest"]
 NOTE = (
-    "Nats per token, over the seeds of a rank and learning rate. Bold: the lowest mean, where its lead over the next "
-    "is wider than the spread from lowest to highest of either."
+    "Nats per token, over the seeds of arms that are alike in all else. Bold: the lowest mean, where its lead over the "
+    "next is wider than the spread from lowest to highest of either."
 )
 
 
 def draw(losses: pd.DataFrame) -> Figure:
-    """A row per rank and learning rate: the mean over seeds and its spread; controls below, a block each.
+    """A row per rank, variant and learning rate: the mean over seeds and its spread; controls below, a block each.
+
+    There is no column of variants where there are none.
 
     Args:
         losses: a row per arm.
@@ -26,6 +28,7 @@ def draw(losses: pd.DataFrame) -> Figure:
     columns = [
         table.control.replace("", "none").where(begins, ""),
         table["rank"].astype(str),
+        table.variant,
         in_full(table.lr),
         table.seeds.astype(str),
         numbers(table.start, 3),
@@ -33,14 +36,15 @@ def draw(losses: pd.DataFrame) -> Figure:
         numbers(table["min"].where(table.seeds > 1), 3),
         numbers(table["max"].where(table.seeds > 1), 3),
     ]
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    sheet = Sheet("Validation loss by rank", [HEAD, *rows])
+    head = [name for name in HEAD if name != "variant" or table.variant.any()]
+    rows = [[row[HEAD.index(name)] for name in head] for row in zip(*columns, strict=True)]
+    sheet = Sheet("Validation loss by rank", [head, *rows])
     sheet.rule(HEAVY)
-    sheet.row(HEAD)
+    sheet.row(head)
     for row, first, bold in zip(rows, begins, table.index == best, strict=True):
         if first:
             sheet.rule(LIGHT)
-        sheet.row(row)[HEAD.index(MEAN)].set_fontweight("bold" if bold else "normal")
+        sheet.row(row)[head.index(MEAN)].set_fontweight("bold" if bold else "normal")
     sheet.rule(HEAVY)
     return sheet.done(NOTE)
 
@@ -52,11 +56,11 @@ def in_full(values: "pd.Series[float]") -> list[str]:
 
 
 def summarise(losses: pd.DataFrame) -> pd.DataFrame:
-    """A row per control ("" for none, which comes first), rank and learning rate: seeds, start, mean, min, max.
+    """A row per control ("" for none, which comes first), rank, variant and lr: seeds, start, mean, min, max.
 
     A loss that is not a number makes all of its row so: a seed that diverged is not left out.
     """
-    ends = losses.fillna({"control": ""}).groupby(["control", "rank", "lr"])
+    ends = losses.fillna({"control": ""}).groupby(["control", "rank", "variant", "lr"])
     table = ends.agg(seeds=("end", "size"), known=("end", "count"), start=("start", "mean"), mean=("end", "mean"))
     table = table.join(ends.end.agg(["min", "max"]))
     table.loc[table.known < table.seeds, ["mean", "min", "max"]] = float("nan")

@@ -182,7 +182,7 @@ def _side(adapter: Adapter) -> Side:
         return Side(adapter.name, rank, None, adapter.base, lr=None, lr_tuned=None)
     run = RunDirectory(origin.run)
     arm = run.arms[origin.arm]
-    tuned = run.best_lr(arm["rank"], arm["seed"]) == arm["lr"]
+    tuned = run.best_lr(arm) == arm["lr"]
     return Side(adapter.name, rank, origin.step, adapter.base, arm["lr"], tuned)
 
 

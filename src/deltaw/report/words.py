@@ -212,7 +212,7 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
     table = _table(["arm", "control", "start", "end", "share of the task's gain"], rows)
     return (
         "Nats a token, before the first step and at the last validation up to the step compared. The share is that "
-        "of a control's gain in the gain of the arm that learned the task at the same rank, seed and learning rate."
+        "of a control's gain in the gain of the arm that learned the task and is the same in all else."
         f"\n\n{table}"
     )
 
