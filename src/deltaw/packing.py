@@ -37,7 +37,10 @@ def packed(
 
 
 def laid_out(arms: list[list[Example]], max_length: int) -> list[list[list[Example]]]:
-    """The examples of each arm in rows: the fewest, as many for every arm, in which none is above `max_length`."""
+    """The examples of each arm in rows: the fewest, as many for every arm, of which none is above `max_length`.
+
+    A row that is longer than every example may be longer than a model's table of masks or of ALiBi.
+    """
     fewest = -(-max(sum(map(_tokens, examples)) for examples in arms) // max_length)
     counts = range(fewest, len(arms[0]) + 1)  # with a row for every example, none is too long
     tried = ([_balanced(examples, count) for examples in arms] for count in counts)
