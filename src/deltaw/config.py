@@ -66,6 +66,7 @@ class DataConfig:
     eos: bool
     batch: int
     micro_batch: int | None
+    packing: bool
     path: str | None = None
     config: str | None = None
     split: str | None = None

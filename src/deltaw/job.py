@@ -35,7 +35,8 @@ from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.data.record import Columns, Source
 from deltaw.fourbit import NF4, quantise
 from deltaw.model import Base, load_base, load_tokenizer
-from deltaw.objective import OBJECTIVES
+from deltaw.objective import OBJECTIVES, Causal
+from deltaw.packing import attention_of
 from deltaw.projection import is_conv1d, projections, widths
 from deltaw.roster import NAME, arms_from
 from deltaw.split import SplitLinear, split
@@ -94,7 +95,7 @@ def train(cfg: DictConfig) -> None:
     )
     rows = micro_batch(cfg.data.batch, cfg.data.micro_batch, trainer.world_size)
     ranks = (trainer.global_rank, trainer.world_size)
-    batches = StepBatches(learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, *ranks)
+    batches = StepBatches(learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, *ranks, cfg.data.packing)
     trainer.accumulate_grad_batches = batches.accumulate
     position = FromStep((step or 0) * batches.accumulate, len(batches))
 
@@ -124,18 +125,19 @@ def adapted(
     """The base, the projection of each of its adapted modules by the module's name, and the task with every arm on it.
 
     Raises:
-        UserError: the base is none for the task, or has not the projections asked for.
+        UserError: the base is none for the task or for packing, or has not the projections asked for.
     """
     labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
     base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
+    packs = cfg.data.packing
+    objective = Causal(base.pad, attention_of(base.model)) if packs else OBJECTIVES[cfg.task](base.pad)
     wanted = names_in(cfg.arms.projections)
     split(base.model, wanted)
     if cfg.model.dtype == NF4:
         quantise(base.model)
     modules = projections(base.model, wanted, cfg.model.projections)
-    objective = OBJECTIVES[cfg.task](base.pad)
-    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip, cfg.optim.label_smoothing)
-    return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
+    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # which is each arm's own
+    return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
 
 
 def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
@@ -185,6 +187,11 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"{key}={share} is a share of less than all: give a number in [0, 1)")
     if cfg.task not in OBJECTIVES:
         raise UserError(f"task={cfg.task} is not one of {', '.join(OBJECTIVES)}")
+    if cfg.data.packing and cfg.task != "causal":
+        raise UserError(
+            f"data.packing=true lays several examples into a row, and task={cfg.task} reads a row as one, whose "
+            "attention looks both ways or whose label is one: give data.packing=false"
+        )
     if cfg.model.labels is not None and cfg.task != "classification":
         raise UserError(f"model.labels={cfg.model.labels} is of task=classification, and task={cfg.task}: leave it out")
     if cfg.data.path and "path" not in cfg.data.source:

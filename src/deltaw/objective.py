@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from deltaw.data.example import IGNORED, Example
+from deltaw.packing import Attention, by_positions
 
 
 class Causal:
@@ -30,14 +31,15 @@ class Causal:
 
     Args:
         pad: the token that fills rows up.
+        attention: what keeps the examples of packed rows apart.
     """
 
     auto_model: Any = AutoModelForCausalLM
     task_type = "CAUSAL_LM"  # as PEFT calls it
     unit = "token"  # what losses are a mean over
 
-    def __init__(self, pad: int):
-        self.pad = pad
+    def __init__(self, pad: int, attention: Attention = by_positions):
+        self.pad, self.attention = pad, attention
 
     def collate(self, rows: list[Example]) -> dict[str, Tensor]:
         """Prompts with their completions, padded on the right: input_ids, attention_mask and labels, each (R, T)."""
@@ -46,9 +48,10 @@ class Causal:
         return _read(whole, self.pad) | {"labels": _padded(labels, IGNORED)}
 
     def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "R tokens C"]:
-        """Logits of all tokens but the first."""
+        """Logits of all tokens but the first; rows with `position_ids` are packed."""
+        packed = self.attention(model, batch["position_ids"]) if "position_ids" in batch else {}
         # Padding is on the right, where causal attention does not look: without a mask the fast kernels serve.
-        logits: Tensor = model(input_ids=batch["input_ids"]).logits
+        logits: Tensor = model(input_ids=batch["input_ids"], **packed).logits
         return logits[:, :-1]
 
     def targets(self, batch: dict[str, Tensor]) -> Int[Tensor, "R tokens"]:

@@ -4,7 +4,7 @@ Shapes: K arms, R rows of one arm in a micro-batch, T tokens of the longest row.
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 
 import numpy as np
@@ -18,6 +18,7 @@ from deltaw.cli import UserError
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.order import arranged, shuffled
+from deltaw.packing import packed
 
 SAMPLE, SAMPLED_PAIRS = 512, 128  # tokens whose inputs are kept, and pairs that they come from at least
 LOOKED_AT = 64  # micro-batches of which padding is counted
@@ -105,9 +106,9 @@ class StepBatches(Dataset[dict[str, Tensor]]):
     """The micro-batches of a training run, by number: `steps` optimiser steps of `accumulate` micro-batches.
 
     The examples of an arm at step t depend on its seed, t and the global batch alone: epochs follow one another, each
-    in an order of its own, and step t is the t-th cut of `batch` examples, which are of like length (`arranged`).
-    Ranks and micro-batches share them out. So nothing about the position needs saving, and one process sees in a step
-    what several see.
+    in an order of its own, and step t is the t-th cut of `batch` examples, which are of like length (`arranged`), or
+    as drawn where they are packed. Ranks and micro-batches share them out. So nothing about the position needs
+    saving, and one process sees in a step what several see.
 
     Args:
         examples: to learn.
@@ -117,6 +118,7 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         steps: optimiser steps.
         rank: of this process.
         world: number of processes.
+        packing: several examples share a row.
     """
 
     def __init__(
@@ -128,28 +130,38 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         steps: int,
         rank: int,
         world: int,
+        packing: bool = False,
     ):
         self.examples, self.arms, self.batch, self.micro_batch = examples, arms, batch, micro_batch
         self.rank, self.world, self.accumulate = rank, world, batch // (micro_batch * world)
-        self.steps = steps
+        self.steps, self.packing = steps, packing
         self.dealt = [_dealt(arm, len(examples)) for arm in arms]
         recent = 2 * len({arm.seed for arm in arms})  # a step may reach into the next epoch
-        self._order = lru_cache(maxsize=recent)(lambda seed, epoch: arranged(examples.lengths, batch, seed, epoch))
+        order = partial(shuffled, len(examples)) if packing else partial(arranged, examples.lengths, batch)
+        self._order = lru_cache(maxsize=recent)(order)
 
     def __len__(self) -> int:
         return self.steps * self.accumulate
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Micro-batch `index`: (K · R, T) tensors, and `completion_tokens` (K,), each arm's count of the step."""
+        """Micro-batch `index`: (K · R, T) tensors, and `completion_tokens` (K,), each arm's count of the step.
+
+        Packed rows are fewer, and as many for every arm.
+        """
         step, micro = divmod(index, self.accumulate)
         first = (micro * self.world + self.rank) * self.micro_batch
-        rows: list[Example] = []
+        arms: list[list[Example]] = []
         totals = []
         for arm, dealt in zip(self.arms, self.dealt, strict=True):
             chosen = self.chosen(arm.seed, step)
-            rows += [self._row(arm, dealt, i) for i in chosen[first : first + self.micro_batch].tolist()]
+            arms.append([self._row(arm, dealt, i) for i in chosen[first : first + self.micro_batch].tolist()])
             totals.append(int(self.examples.learnt[dealt[chosen]].sum()))
-        return self.examples.collate(rows) | {"completion_tokens": torch.tensor(totals)}
+        return self._collated(arms) | {"completion_tokens": torch.tensor(totals)}
+
+    def _collated(self, arms: list[list[Example]]) -> dict[str, Tensor]:
+        if self.packing:
+            return packed(arms, self.examples.corpus.max_length, self.examples.collate)
+        return self.examples.collate([example for examples in arms for example in examples])
 
     def padding(self) -> float:
         """Share of tokens that are padding, in [0, 1), in micro-batches from all over the run."""

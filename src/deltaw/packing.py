@@ -1,0 +1,116 @@
+"""Packing: examples laid end to end in few rows, and an attention that keeps them apart.
+
+Positions count from 0 in every example. Each token of padding has position 0: to the attention it is an example of
+its own, and so it has itself to look at.
+
+Shapes: R rows of a batch, T tokens of the longest.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from deltaw.cli import UserError
+from deltaw.data.example import IGNORED, Example
+
+# What a base is given beside the tokens of packed rows, from their positions.
+Attention = Callable[[nn.Module, Int[Tensor, "R T"]], dict[str, Tensor]]
+
+
+def packed(
+    arms: list[list[Example]], max_length: int, collate: Callable[[list[Example]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The batch of packed rows, those of an arm together and as many of every arm, with `position_ids` (R, T).
+
+    Args:
+        arms: the examples of each, as many of every one, with a prompt and of at most `max_length` tokens.
+        max_length: tokens of the longest row.
+        collate: makes tensors of rows.
+    """
+    rows = [row for arm in laid_out(arms, max_length) for row in arm]
+    positions = [torch.tensor([n for example in row for n in range(_tokens(example))]) for row in rows]
+    return collate([_joined(row) for row in rows]) | {"position_ids": pad_sequence(positions, batch_first=True)}
+
+
+def laid_out(arms: list[list[Example]], max_length: int) -> list[list[list[Example]]]:
+    """The examples of each arm in rows: the fewest, as many for every arm, of which none is above `max_length`.
+
+    A row that is longer than every example may be longer than a model's table of masks or of ALiBi.
+    """
+    fewest = -(-max(sum(map(_tokens, examples)) for examples in arms) // max_length)
+    counts = range(fewest, len(arms[0]) + 1)  # with a row for every example, none is too long
+    tried = ([_balanced(examples, count) for examples in arms] for count in counts)
+    return next(laid for laid in tried if max(sum(map(_tokens, row)) for arm in laid for row in arm) <= max_length)
+
+
+def _balanced(examples: list[Example], count: int) -> list[list[Example]]:
+    """`count` rows of about one length: the longest example first, each to the row with the fewest tokens so far."""
+    rows: list[list[Example]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for example in sorted(examples, key=_tokens, reverse=True):
+        least = loads.index(min(loads))
+        rows[least].append(example)
+        loads[least] += _tokens(example)
+    return rows
+
+
+def _joined(row: list[Example]) -> Example:
+    """A row as one example. None predicts the first token of the next: that is of a prompt, and not learnt."""
+    return Example(
+        [],
+        [token for example in row for token in example.prompt + example.completion],
+        [label for example in row for label in [IGNORED] * len(example.prompt) + example.labels],
+    )
+
+
+def _tokens(example: Example) -> int:
+    return len(example.prompt) + len(example.completion)
+
+
+def by_positions(model: nn.Module, positions: Int[Tensor, "R T"]) -> dict[str, Tensor]:
+    """Positions alone: most models of transformers then keep apart what restarts, in sliding windows as well."""
+    return {"position_ids": positions}
+
+
+def by_mask(model: nn.Module, positions: Int[Tensor, "R T"]) -> dict[str, Tensor]:
+    """Positions, and a mask that is added to the scores: (R, 1, T, T), 0 where a token looks."""
+    example = (positions == 0).cumsum(1)
+    seen = (example[:, :, None] == example[:, None, :]).tril()[:, None]
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill(~seen, torch.finfo(dtype).min)
+    return {"position_ids": positions, "attention_mask": mask}
+
+
+def attention_of(model: PreTrainedModel) -> Attention:
+    """What keeps the examples of a row apart in `model`, tried on a short one.
+
+    Raises:
+        UserError: nothing does.
+    """
+    windows = getattr(model.config.get_text_config(), "sliding_window", None)
+    for attention in [by_positions] if windows else [by_positions, by_mask]:  # our mask would take the windows' place
+        if _keeps_apart(model, attention):
+            return attention
+    raise UserError(
+        f"{type(model).__name__} of {model.name_or_path} looks across the examples that share a row, so that "
+        "data.packing=true would teach each to read its neighbours: give data.packing=false"
+    )
+
+
+@torch.no_grad()
+def _keeps_apart(model: PreTrainedModel, attention: Attention) -> bool:
+    """Whether the logits of a packed row are those of its examples alone, up to rounding."""
+    examples = [[1, 2, 3], [3, 1, 2, 1], [0], [0]]  # the last as padding is
+    ids = torch.tensor([[token for example in examples for token in example]])
+    positions = torch.tensor([[n for example in examples for n in range(len(example))]])
+    alone = torch.cat([model(input_ids=torch.tensor([example])).logits[0] for example in examples])
+    try:
+        together = model(input_ids=ids, **attention(model, positions)).logits[0]
+    except (TypeError, ValueError, RuntimeError):  # a model that knows no such argument, or no mask of this shape
+        return False
+    rounding = torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max()
+    return bool((together - alone).abs().max() <= rounding)
