@@ -254,7 +254,7 @@ def test_an_adapter_folder_is_not_said_to_be_tuned_or_not(tmp_path: Path) -> Non
     report.write(summarise(table()), tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "How an adapter that is no arm of a run was trained is not known." in words
-    assert "not tuned" not in words and "Validation loss" not in words
+    assert "not tuned" not in words and "## Validation" not in words
 
 
 def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> None:
@@ -278,6 +278,30 @@ def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> No
     assert "Learning rate not tuned per rank." in words
     assert "| r4-s0-shuffled | shuffled | 4.0000 | 3.8333 | 67% |" in words
     assert "| r4-s0-shuffled | 67% | update |" in words
+
+
+def test_a_classification_is_told_by_row_with_its_metrics(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-shuffled"))
+    (run.path / "run.json").write_text(json.dumps({**run.record, "task": "classification"}))
+    with (run.path / "metrics.csv").open("a") as file:
+        file.writelines(
+            f"{step},{arm},val/f1,{step / 20 + rank / 100}\n"
+            for step in (0, 10)
+            for rank, arm in ((2, "r2-s0"), (4, "r4-s0"))
+        )
+    run = RunDirectory(run.path)
+    summary = summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1])
+    assert [(arm["unit"], arm["f1"], "accuracy" in arm) for arm in summary.losses] == [
+        ("row", 0.52, False),
+        ("row", 0.54, False),
+        ("row", None, False),
+    ]
+    assert report.findings(summary)[-1].startswith("Without the pairing of text and label, r4-s0-shuffled reaches")
+    report.write(summary, tmp_path)
+    words = (tmp_path / "summary.md").read_text()
+    assert "Loss, in nats, and accuracy are per row;" in words
+    assert "| arm | control | loss at start | loss | F1 | share of the task's gain |" in words
+    assert "| r4-s0 |  | 4.0000 | 3.7500 | 0.5400 |  |" in words
 
 
 def test_a_control_that_gains_nothing_is_given_no_share(tmp_path: Path) -> None:
