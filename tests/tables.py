@@ -51,14 +51,15 @@ def pairs(
     return pd.DataFrame(rows).assign(right=lambda table: table.left, basis=basis)
 
 
-def losses(ends: dict[tuple[str | None, int, float], list[float]]) -> pd.DataFrame:
-    """Arms by control, rank and learning rate: the loss at the end of each seed."""
+def losses(ends: dict[tuple[str | None, int, float], list[float]], *metrics: str) -> pd.DataFrame:
+    """Arms by control, rank and learning rate, with the loss at the end of each seed; metrics are 1 − ¼ of it."""
     rows = [
-        {"arm": f"r{rank}-s{seed}", "control": control, "rank": rank, "seed": seed, "lr": lr, "end": end}
+        {"arm": f"r{rank}-s{seed}", "control": control, "rank": rank, "seed": seed, "lr": lr, "start": 2.5, "end": end}
+        | dict.fromkeys(metrics, 1 - end / 4)
         for (control, rank, lr), seeds in ends.items()
         for seed, end in enumerate(seeds)
     ]
-    return pd.DataFrame(rows).assign(variant="", start=2.5)
+    return pd.DataFrame(rows).assign(variant="", unit="row" if "f1" in metrics else "token")
 
 
 def amplification(ranks: list[int], layers: list[int], projections: Sequence[str] = "qv") -> pd.DataFrame:

@@ -36,12 +36,19 @@ CHAT = [
 ]
 
 
-def framed() -> PreTrainedTokenizerFast:
+def framed(pair: str = "w38 $A w39 $B w39") -> PreTrainedTokenizerFast:
     """A tokenizer that adds tokens 39 and 40 around a text, as BERT's does."""
     tokens = tokenizer(eos_token="<end>", cls_token="w38", sep_token="w39")
     tokens.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="w38 $A w39", pair="w38 $A w39 $B w39", special_tokens=[("w38", 39), ("w39", 40)]
+        single="w38 $A w39", pair=pair, special_tokens=[("w38", 39), ("w39", 40)]
     )
+    return tokens
+
+
+def typed(last: int) -> PreTrainedTokenizerFast:
+    """The same, with token types: 1 in the second text, and `last` at its end."""
+    tokens = framed(f"w38 $A w39 $B:1 w39:{last}")
+    tokens.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     return tokens
 
 
@@ -130,6 +137,29 @@ def test_names_of_classes_are_numbered_in_sorted_order_and_numbers_stay() -> Non
     both = Columns(text=("premise", "{hypothesis[0]} w3"))
     pair = corpus([{"premise": "w1", "hypothesis": ["w2"], "label": 0}], framed(), "classification", columns=both)
     assert pair[0].prompt == [39, 2, 40, 3, 4, 40]
+
+
+PAIR = [{"text": "w1 w2", "more": "w3 w4 w5", "label": 1}]
+
+
+def test_of_two_texts_the_longer_is_cut_and_types_are_kept_for_each_token() -> None:
+    both = Columns(text=("text", "more"))
+    whole = corpus(PAIR, typed(0), "classification", columns=both)
+    assert whole[0] == ([39, 2, 3, 40, -5, -6, -7, 40], [1], [1])
+    shorter = [corpus(PAIR, typed(1), "classification", length, columns=both) for length in (7, 2)]
+    assert [(made[0].prompt, made.shortened) for made in shorter] == [
+        ([39, 2, 3, 40, -5, -6, -41], 1),
+        ([39, 40, -41], 1),
+    ]
+    with pytest.raises(UserError, match=r"gives tokens the types \[2\] beside 0 and 1, which are not kept"):
+        corpus(PAIR, typed(2), "classification", columns=both)
+
+
+def test_tokens_without_types_are_not_taken_for_those_with_them() -> None:
+    tokens, plain = typed(1), typed(1)
+    plain.model_input_names = ["input_ids", "attention_mask"]
+    one, other = (Encoder(given, "classification", 9, None, True, None).settings() for given in (tokens, plain))
+    assert one != other
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ GRIDS: dict[str, Callable[[int, int, Scale, Sequence[str]], Figure]] = {
 }
 FIGURES: dict[str, Callable[[int, int, Sequence[str]], Figure]] = {
     "table6": lambda left, right, _: table6.draw(
-        losses({(control, rank, 0.01): [1.0, 1.1] for control in (None, "shuffled") for rank in (left, right)})
+        losses(
+            {(control, rank, 0.0125): [1.0, 1.1] for control in (None, "shuffled") for rank in (left, right)},
+            *("accuracy", "exact_match", "f1", "matthews"),
+        )
     ),
     "table7": lambda left, right, names: table7.draw(amplification([left, right], [1, 96], names)),
     "evolution": lambda left, right, names: evolution.draw(
@@ -276,35 +279,46 @@ def test_table7_says_where_a_number_is_missing() -> None:
 
 
 def test_table6_gives_mean_and_spread_over_seeds_and_controls_below() -> None:
-    table = lines(
-        table6.draw(losses({("shuffled", 8, 0.01): [2.0], (None, 8, 0.01): [1.0, 1.1], (None, 2, 0.005): [1.2, 1.4]}))
-    )
+    ends = {("shuffled", 8, 0.01): [2.0], (None, 8, 0.01): [1.0, 1.1], (None, 2, 0.005): [1.2, 1.4]}
+    table = lines(table6.draw(losses(ends, "accuracy", "exact_match")))
+    assert table[1][4:] == ["loss at start", "loss", "spread", "accuracy", "spread", "exact match", "spread"]
     assert table[2:5] == [
-        ["none", "2", "0.005", "2", "2.500", "1.300", "1.200", "1.400"],
-        ["8", "0.010", "2", "2.500", "1.050", "1.000", "1.100"],
-        ["shuffled", "8", "0.010", "1", "2.500", "2.000", "–", "–"],
+        ["none", "2", "0.005", "2", "2.500", "1.300", "0.200", "0.675", "0.050", "0.675", "0.050"],
+        ["8", "0.010", "2", "2.500", "1.050", "0.100", "0.738", "0.025", "0.738", "0.025"],
+        ["shuffled", "8", "0.010", "1", "2.500", "2.000", "–", "0.500", "–", "0.500", "–"],
     ]
+    assert table[5][0].startswith("Loss, in nats, and accuracy are per token. Means over the seeds")
+
+
+def test_table6_of_one_seed_has_no_spread_and_says_of_what_a_loss_is() -> None:
+    table = lines(table6.draw(losses({(None, 8, 0.01): [1.0], (None, 64, 0.01): [0.9]}, "accuracy", "f1", "matthews")))
+    assert table[1:3] == [
+        ["control", "$r$", "learning rate", "seeds", "loss at start", "loss", "accuracy", "F1", "Matthews"],
+        ["none", "8", "0.01", "1", "2.500", "1.000", "0.750", "0.750", "0.750"],
+    ]
+    assert table[4] == ["Loss, in nats, and accuracy are per row."]
 
 
 BOLD = {
-    "ahead of the spread": ([1.0, 1.1], [1.3, 1.4], ["1.050"]),
-    "within the spread": ([1.0, 1.1], [1.1, 1.2], []),
+    "ahead of the spread": ([1.0, 1.1], [1.3, 1.4], ["1.050", "0.738"]),
+    "within the spread": ([1.0, 1.1], [1.05, 1.2], []),
     "one seed": ([1.0], [1.3], []),
     "a seed that diverged": ([1.0, 1.1], [1.3, np.nan], []),
 }
 
 
 @pytest.mark.parametrize(("low", "high", "bold"), BOLD.values(), ids=BOLD)
-def test_table6_sets_the_lowest_mean_bold_where_it_stands_out(
+def test_table6_sets_the_best_mean_bold_where_it_stands_out(
     low: list[float], high: list[float], bold: list[str]
 ) -> None:
-    figure = table6.draw(losses({(None, 64, 0.01): low, (None, 8, 0.01): high, ("shuffled", 8, 0.01): [0.1, 0.1]}))
+    ends = {(None, 64, 0.01): low, (None, 8, 0.01): high, ("shuffled", 8, 0.01): [0.1, 0.1]}
+    figure = table6.draw(losses(ends, "accuracy"))
     assert [text.get_text() for text in texts(figure) if text.get_fontweight() == "bold"] == bold
 
 
 def test_a_seed_that_diverged_is_not_left_out_of_the_mean() -> None:
-    table = lines(table6.draw(losses({(None, 8, 0.01): [1.0, np.nan]})))
-    assert table[2] == ["none", "8", "0.01", "2", "2.500", "–", "–", "–"]
+    table = lines(table6.draw(losses({(None, 8, 0.01): [1.0, np.nan]}, "accuracy")))
+    assert table[2] == ["none", "8", "0.01", "2", "2.500", "–", "–", "–", "–"]
 
 
 def test_evolution_draws_each_arm_against_its_last_and_its_next_snapshot() -> None:

@@ -8,13 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig
+from transformers import BertTokenizer, DebertaV2Tokenizer, LlamaConfig, PreTrainedTokenizerBase, RobertaTokenizer
 
 from deltaw.cli import UserError
 from deltaw.data.pairs import IGNORED, Example
+from deltaw.data.record import Columns
 from deltaw.model import load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
-from tests.tiny import make_bart, make_base, make_bert, make_t5
+from tests.architectures import Architecture
+from tests.texts import corpus
+from tests.tiny import WORDS, make_bart, make_base, make_bert, make_t5
 
 MAKE = {"llama": make_base, "bert": make_bert, "t5": make_t5, "bart": make_bart}
 
@@ -60,6 +63,45 @@ def test_what_a_row_is_told_does_not_depend_on_its_company(tmp_path: Path, task:
     alone = [loss for row in together for loss in losses([row])]
     assert losses(together) == pytest.approx(alone, abs=1e-9)
     assert len({round(loss, 6) for loss in alone}) == len(alone)
+
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+BYTES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *map(chr, range(ord("a"), ord("z") + 1))]
+# By model: its tokenizer, whether that gives types, and what else its config has than those of other models.
+TOKENIZERS: dict[str, tuple[PreTrainedTokenizerBase, bool, dict[str, int]]] = {
+    "bert": (BertTokenizer(vocab={token: n for n, token in enumerate([*SPECIAL, *WORDS])}), True, {}),
+    "deberta-v2": (
+        DebertaV2Tokenizer(vocab=[(token, -1.0) for token in (*SPECIAL, *(f"▁{word}" for word in WORDS))]),
+        True,
+        {"type_vocab_size": 2},
+    ),
+    "roberta": (
+        RobertaTokenizer(vocab={token: n for n, token in enumerate(BYTES)}, merges=[]),
+        False,
+        {"pad_token_id": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("max_length", [80, 9])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_two_texts_reach_the_model_as_its_tokenizer_has_them(name: str, max_length: int) -> None:
+    tokenizer, typed, settings = TOKENIZERS[name]
+    counts = {"first": [1, 7, 4, 0, 12], "second": [8, 2, 4, 3, 0]}
+    texts = {field: [" ".join(WORDS[-n:] if n else []) for n in ns] for field, ns in counts.items()}
+    rows = [{"first": first, "second": second, "label": 0} for first, second in zip(*texts.values(), strict=True)]
+    made = corpus(rows, tokenizer, "classification", max_length, columns=Columns(text=list(texts)))
+    objective = OBJECTIVES["classification"](settings.get("pad_token_id", 0))
+    batch = objective.collate([made[n] for n in range(len(made))])
+    given = tokenizer(*texts.values(), truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+    assert {key: ids.tolist() for key, ids in batch.items() if key != "labels"} == {
+        key: ids.tolist() for key, ids in given.items()
+    }
+    model = Architecture(name, settings, "classification").build()
+    with torch.no_grad():
+        theirs, ours = model(**given).logits, objective.logits(model, batch)[:, 0]
+        without = model(**{key: ids for key, ids in given.items() if key != "token_type_ids"}).logits
+    assert torch.equal(ours, theirs) and torch.equal(ours, without) != typed
 
 
 def test_causal_labels_are_the_completion_and_a_sequence_to_sequence_keeps_them_apart() -> None:

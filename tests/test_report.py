@@ -255,7 +255,7 @@ def test_an_adapter_folder_is_not_said_to_be_tuned_or_not(tmp_path: Path) -> Non
     report.write(summarise(table()), tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "How an adapter that is no arm of a run was trained is not known." in words
-    assert "not tuned" not in words and "Validation loss" not in words
+    assert "not tuned" not in words and "## Validation" not in words
 
 
 def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> None:
@@ -279,6 +279,30 @@ def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> No
     assert "Learning rate not tuned per rank." in words
     assert "| r4-s0-shuffled | shuffled | 4.0000 | 3.8333 | 67% |" in words
     assert "| r4-s0-shuffled | 67% | update |" in words
+
+
+def test_a_classification_is_told_by_row_with_its_metrics(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-shuffled"))
+    (run.path / "run.json").write_text(json.dumps({**run.record, "task": "classification"}))
+    with (run.path / "metrics.csv").open("a") as file:
+        file.writelines(
+            f"{step},{arm},val/f1,{step / 20 + rank / 100}\n"
+            for step in (0, 10)
+            for rank, arm in ((2, "r2-s0"), (4, "r4-s0"))
+        )
+    run = RunDirectory(run.path)
+    summary = summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1])
+    assert [(arm["unit"], arm["f1"], "accuracy" in arm) for arm in summary.losses] == [
+        ("row", 0.52, False),
+        ("row", 0.54, False),
+        ("row", None, False),
+    ]
+    assert report.findings(summary)[-1].startswith("Without the pairing of text and label, r4-s0-shuffled reaches")
+    report.write(summary, tmp_path)
+    words = (tmp_path / "summary.md").read_text()
+    assert "Loss, in nats, and accuracy are per row;" in words
+    assert "| arm | control | loss at start | loss | F1 | share of the task's gain |" in words
+    assert "| r4-s0 |  | 4.0000 | 3.7500 | 0.5400 |  |" in words
 
 
 def test_a_control_that_gains_nothing_is_given_no_share(tmp_path: Path) -> None:
@@ -311,7 +335,7 @@ def test_arms_that_differ_in_alpha_are_neither_seeds_nor_controls_of_one_another
     assert Subject(plain, other).two_seeds().right.name == "r4-s1-a32"
     losses = losses_of([plain])
     assert losses.share.dropna().tolist() == [pytest.approx((0.5 / 3) / 0.25)]
-    rows = [(row.control, row.variant, row.seeds) for row in table6.summarise(losses).itertuples()]
+    rows = [(row.control, row.variant, row.seeds) for row in table6.summarise(losses, ["end"]).itertuples()]
     assert rows == [("", "", 1), ("", "a32", 2), ("shuffled", "a32", 1)]
     assert "a32" in [text.get_text() for text in table6.draw(losses).axes[0].texts]
 

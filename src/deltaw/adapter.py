@@ -310,7 +310,7 @@ def _remarks(
             "the config of a base that is a local folder would tell"
         )
     if others:
-        yield f"Not compared, since it is no LoRA of a linear layer: {_kinds(others)}"
+        yield f"what it has besides LoRA of linear layers is not compared: {_kinds(others)}"
 
 
 def _kinds(names: Iterable[str]) -> str:

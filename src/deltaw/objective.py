@@ -132,12 +132,19 @@ class Classification:
         self.pad = pad
 
     def collate(self, rows: list[Example]) -> dict[str, Tensor]:
-        """Texts padded on the right: input_ids and attention_mask (R, T); labels (R, 1)."""
-        return _read([row.prompt for row in rows], self.pad) | {"labels": torch.tensor([row.labels for row in rows])}
+        """Texts padded on the right: input_ids and attention_mask (R, T); labels (R, 1).
+
+        With token_type_ids (R, T) where one is 1; a model that knows types takes none given as 0.
+        """
+        read, labels = _read([row.prompt for row in rows], self.pad), torch.tensor([row.labels for row in rows])
+        ids, second = read["input_ids"], read["input_ids"] < 0
+        types = {"input_ids": torch.where(second, -1 - ids, ids), "token_type_ids": second.long()}
+        return read | {"labels": labels} | (types if second.any() else {})
 
     def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "R 1 C"]:
         """Logits of the labels."""
-        logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        read = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+        logits: Tensor = model(**read).logits
         return logits[:, None]
 
     def targets(self, batch: dict[str, Tensor]) -> Int[Tensor, "R 1"]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deltaw.adapter import CONFIG, Adapter, Origin, load_adapter
 from deltaw.cli import UserError
+from deltaw.metric import MEASURED
 
 RECORD = "run.json"
 RUN_CONFIG = "config.yaml"
@@ -71,6 +72,7 @@ class Record(TypedDict):
     """What analysis reads of `run.json`."""
 
     base: BaseRecord
+    task: str
     arms: list[ArmRecord]
     weights: dict[str, WeightRecord]  # by module
 
@@ -115,20 +117,32 @@ class RunDirectory:
         path = self.path / METRICS
         return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step", "arm", "name", "value"])
 
-    def validation_losses(self, step: int | None = None) -> pd.DataFrame:
-        """Validation loss in nats a token: a row per arm, columns start (before the first step) and end.
+    @property
+    def unit(self) -> str:
+        """What its losses are a mean over: a token, or a row of a classification."""
+        return "row" if self.record.get("task") == "classification" else "token"
 
-        The end is after the last step that has one, up to `step` where that is given; NaN after a divergence.
+    def validation(self, step: int | None = None) -> pd.DataFrame:
+        """What validation measured: a row per arm, columns start and end of the loss, and those of `MEASURED`.
+
+        The start is before the first step. All others are after the last step that was validated, up to `step` where
+        that is given; NaN is a loss after a divergence, and a metric that the task does not have.
         """
+        names = {"val/loss": "end", **{f"val/{name}": name for name in MEASURED}}
         metrics = self.metrics()
-        recorded = metrics[metrics.name == "val/loss"].sort_values("step", kind="stable")
-        by_arm = (recorded if step is None else recorded[recorded.step <= step]).groupby("arm")
-        ends = {"start": ("value", lambda losses: losses.iloc[0]), "end": ("value", lambda losses: losses.iloc[-1])}
-        return by_arm.agg(**ends)
+        metrics = metrics[metrics.name.isin(names)].sort_values("step", kind="stable")
+        recorded = metrics if step is None else metrics[metrics.step <= step]
+        first, last = (
+            recorded.drop_duplicates(["arm", "name"], keep=end)
+            .pivot(index="arm", columns="name", values="value")
+            .reindex(columns=list(names))
+            for end in ("first", "last")
+        )
+        return last.rename(columns=names).assign(start=first["val/loss"])
 
     def best_lr(self, arm: ArmRecord) -> float | None:
         """The learning rate of lowest final validation loss, all else as in `arm`; None unless several were tried."""
-        losses = self.validation_losses().end
+        losses = self.validation().end
         tried = {
             one["lr"]: losses.get(name, nan)
             for name, one in self.arms.items()

@@ -19,7 +19,7 @@ from deltaw.data.encode import Encoder
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.record import Columns, Reader, Source
 
-FORMAT = 1  # of the files, and of what the encoder makes of a record
+FORMAT = 2  # of the files, and of what the encoder makes of a record
 TOKENS, SPANS, ABOUT = "tokens.bin", "spans.bin", "about.json"
 CHUNK = 1024  # rows that are tokenised together, on all cores
 
@@ -27,9 +27,9 @@ CHUNK = 1024  # rows that are tokenised together, on all cores
 class Corpus:
     """Examples in a folder that `tokenised` wrote, read one by one from wherever they lie.
 
-    `tokens.bin` holds all ids one after another (int32; a token of a completion that is not learnt as −1 − id),
-    `spans.bin` three numbers an example (int64): where its prompt ends, where its completion ends, and how many of
-    its tokens are learnt.
+    `tokens.bin` holds all ids one after another (int32; as −1 − id a token of a prompt that has type 1, and one of a
+    completion that is not learnt), `spans.bin` three numbers an example (int64): where its prompt ends, where its
+    completion ends, and how many of its tokens are learnt.
 
     Attributes:
         fingerprint: SHA-256 over the data set's content, whatever the tokenizer.

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -40,8 +40,8 @@ class Encoder:
       or where it has neither the first token.
     - seq2seq: the prompt loses its end beyond `max_length`, the completion beyond `max_completion`; the tokens that
       the tokenizer adds stay.
-    - classification: as the prompt of seq2seq; the completion is the number of the class. Names are numbered in
-      sorted order.
+    - classification: what the tokenizer makes of one text or two, with its token types, cut as it cuts to `max_length`
+      (of two texts the longer). The completion is the number of the class. Names are numbered in sorted order.
 
     Args:
         tokenizer: of the base.
@@ -147,17 +147,39 @@ class Encoder:
         return encoded
 
     def _labelled(self, places: list[str], records: list[Labelled]) -> list[Encoded]:
-        pair = [record.texts[1] for record in records] if len(records[0].texts) == 2 else None
-        texts = self._masked(text=[record.texts[0] for record in records], text_pair=pair)
+        texts = [list(column) for column in zip(*(record.texts for record in records), strict=True)]
+        whole = cut = self._typed(texts)
+        if max(map(len, whole)) > self.max_length:
+            least = self.tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)  # below it, some cut nothing at all
+            cut = self._typed(texts, truncation=True, max_length=max(self.max_length, least))
         encoded = []
-        for place, record, text in zip(places, records, texts, strict=True):
+        for place, record, ids, before in zip(places, records, cut, whole, strict=True):
             number = [self._number(place, record.label)]
-            encoded.append(Encoded(Example(self._read(text), number, number), len(text.ids) > self.max_length))
+            encoded.append(Encoded(Example(ids or self._nothing(), number, number), len(before) > self.max_length))
         return encoded
 
+    def _typed(self, texts: list[list[str]], **cut: Any) -> list[list[int]]:
+        """Token ids of one column of texts, or of two that belong together; those of type 1 as −1 − id."""
+        out = self.tokenizer(*texts, return_attention_mask=False, verbose=False, **cut)
+        ids: list[list[int]] = out["input_ids"]
+        if "token_type_ids" not in out:
+            return ids
+        types: list[list[int]] = out["token_type_ids"]
+        if odd := set(chain(*types)) - {0, 1}:
+            raise UserError(
+                f"the tokenizer of {self.tokenizer.name_or_path} gives tokens the types {sorted(odd)} beside 0 and 1, "
+                "which are not kept: leave token_type_ids out of model_input_names in its config to go without"
+            )
+        both = zip(ids, types, strict=True)
+        return [[-1 - token if second else token for token, second in zip(*row, strict=True)] for row in both]
+
     def _read(self, text: _Masked) -> list[int]:
-        """A text without its end; a model needs one token at least."""
-        return _without_end(text, self.max_length) or [*self.starts, 0][:1]
+        """A text without its end."""
+        return _without_end(text, self.max_length) or self._nothing()
+
+    def _nothing(self) -> list[int]:
+        """What stands for an empty text: a model needs one token at least."""
+        return [*self.starts, 0][:1]
 
     def _number(self, place: str, label: int | str) -> int:
         if self.classes is not None:
@@ -260,7 +282,7 @@ class Encoder:
         ids: list[list[int]] = out["input_ids"]
         return ids
 
-    def _masked(self, **texts: list[str] | None) -> list[_Masked]:
+    def _masked(self, **texts: list[str]) -> list[_Masked]:
         out = self.tokenizer(**texts, return_special_tokens_mask=True, return_attention_mask=False, verbose=False)
         return [_Masked(*both) for both in zip(out["input_ids"], out["special_tokens_mask"], strict=True)]
 
@@ -286,5 +308,6 @@ def _content_of(tokenizer: PreTrainedTokenizerBase) -> str:
             content.pop(state)
     else:
         content = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), **tokenizer.init_kwargs}
-    parts = [content, tokenizer.special_tokens_map, tokenizer.chat_template]
+    pairs = [tokenizer.model_input_names, tokenizer.truncation_side]  # of a classification
+    parts = [content, tokenizer.special_tokens_map, tokenizer.chat_template, pairs]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,52 +1,68 @@
-"""Table 6 of the LoRA paper (§7.2), with the validation loss for the accuracy: what each rank reaches."""
+"""Table 6 of the LoRA paper (§7.2), with the validation loss beside the accuracy: what each rank reaches."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from deltaw.exhibit.typeset import HEAVY, LIGHT, Sheet, numbers
+from deltaw.metric import MEASURED
 
-MEAN = "end, mean"
-HEAD = ["control", "$r$", "variant", "learning rate", "seeds", "start", MEAN, "lowest", "highest"]
-NOTE = (
-    "Nats per token, over the seeds of arms that are alike in all else. Bold: the lowest mean, where its lead over the "
-    "next is wider than the spread from lowest to highest of either."
+NAMES = {"end": "loss", **MEASURED}
+SPREAD = (
+    " Means over the seeds of arms that are alike in all else; spread: from the lowest of them to the highest. Bold: "
+    "the best mean, where its lead over the next is wider than the spread of either."
 )
 
 
 def draw(losses: pd.DataFrame) -> Figure:
-    """A row per rank, variant and learning rate: the mean over seeds and its spread; controls below, a block each.
+    """A row per rank, variant and learning rate: means over seeds, and their spread; controls below.
 
-    There is no column of variants where there are none.
+    There is no column of variants where there are none, and none of spreads where there is one seed.
 
     Args:
         losses: a row per arm.
     """
-    table = summarise(losses)
-    best = stands_out(table[table.control == ""])
+    measures = [measure for measure in NAMES if measure in losses]
+    table = summarise(losses, measures)
+    several = bool((table.seeds > 1).any())
     begins = ~table.control.duplicated()
     columns = [
-        table.control.replace("", "none").where(begins, ""),
-        table["rank"].astype(str),
-        table.variant,
-        in_full(table.lr),
-        table.seeds.astype(str),
-        numbers(table.start, 3),
-        numbers(table["mean"], 3),
-        numbers(table["min"].where(table.seeds > 1), 3),
-        numbers(table["max"].where(table.seeds > 1), 3),
+        ("control", table.control.replace("", "none").where(begins, "")),
+        ("$r$", table["rank"].astype(str)),
+        *([("variant", table.variant)] if table.variant.any() else []),
+        ("learning rate", in_full(table.lr)),
+        ("seeds", table.seeds.astype(str)),
+        ("loss at start", numbers(table.start, 3)),
     ]
-    head = [name for name in HEAD if name != "variant" or table.variant.any()]
-    rows = [[row[HEAD.index(name)] for name in head] for row in zip(*columns, strict=True)]
-    sheet = Sheet("Validation loss by rank", [head, *rows])
+    best: dict[int, int | None] = {}  # by column, its row to be set in bold
+    for measure in measures:
+        best[len(columns)] = stands_out(table[table.control == ""], measure)
+        columns.append((NAMES[measure], means := numbers(table[measure], 3)))
+        if several:
+            columns.append(("spread", as_exact(table[f"{measure} spread"], means)))
+    head, rows = (
+        [name for name, _ in columns],
+        [list(row) for row in zip(*(texts for _, texts in columns), strict=True)],
+    )
+    sheet = Sheet("Validation by rank", [head, *rows])
     sheet.rule(HEAVY)
     sheet.row(head)
-    for row, first, bold in zip(rows, begins, table.index == best, strict=True):
+    for row, first, number in zip(rows, begins, table.index, strict=True):
         if first:
             sheet.rule(LIGHT)
-        sheet.row(row)[head.index(MEAN)].set_fontweight("bold" if bold else "normal")
+        for column, text in enumerate(sheet.row(row)):
+            text.set_fontweight("bold" if best.get(column) == number else "normal")
     sheet.rule(HEAVY)
-    return sheet.done(NOTE)
+    unit = " or ".join(losses.unit.unique())
+    return sheet.done(f"Loss, in nats, and accuracy are per {unit}." + (SPREAD if several else ""))
+
+
+def as_exact(values: "pd.Series[float]", beside: list[str]) -> list[str]:
+    """With as many decimals as the numbers beside them; "–" for what is not a number."""
+    decimals = max(len(text.partition(".")[2]) for text in beside)
+    return ["–" if np.isnan(value) else f"{value:.{decimals}f}" for value in values]
 
 
 def in_full(values: "pd.Series[float]") -> list[str]:
@@ -55,21 +71,24 @@ def in_full(values: "pd.Series[float]") -> list[str]:
     return [f"{value:.{decimals}f}" for value in values]
 
 
-def summarise(losses: pd.DataFrame) -> pd.DataFrame:
-    """A row per control ("" for none, which comes first), rank, variant and lr: seeds, start, mean, min, max.
+def summarise(losses: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """A row per control ("" for none, which comes first), rank, variant and learning rate.
 
-    A loss that is not a number makes all of its row so: a seed that diverged is not left out.
+    Its columns: seeds, start, and for each of `measures` (columns of `losses`) the mean, by its name, and the spread
+    from lowest to highest, NaN of one seed. A loss at the end that is not a number makes all of its row so: a seed that
+    diverged is not left out.
     """
-    ends = losses.fillna({"control": ""}).groupby(["control", "rank", "variant", "lr"])
-    table = ends.agg(seeds=("end", "size"), known=("end", "count"), start=("start", "mean"), mean=("end", "mean"))
-    table = table.join(ends.end.agg(["min", "max"]))
-    table.loc[table.known < table.seeds, ["mean", "min", "max"]] = float("nan")
-    return table.reset_index()
+    groups = losses.fillna({"control": ""}).groupby(["control", "rank", "variant", "lr"])
+    table = groups.agg(seeds=("end", "size"), known=("end", "count"), start=("start", "mean"))
+    of_seeds = groups[list(measures)]
+    found = of_seeds.mean().join((of_seeds.max() - of_seeds.min())[table.seeds > 1].add_suffix(" spread"))
+    return table.join(found[table.known == table.seeds]).reset_index()
 
 
-def stands_out(table: pd.DataFrame) -> int | None:
-    """The row of `table` with the lowest mean, if its lead over the next exceeds the spread of either."""
-    lowest = table.nsmallest(2, "mean")
-    lead = lowest["mean"].max() - lowest["mean"].min()
-    apart = len(lowest) == 2 and (lowest.seeds > 1).all() and lead > (lowest["max"] - lowest["min"]).max()
-    return lowest.index[0] if apart else None
+def stands_out(table: pd.DataFrame, measure: str) -> int | None:
+    """The row of `table` with the best mean, if its lead over the next exceeds the spread of either."""
+    order = table[measure].sort_values(ascending=measure == "end").dropna()
+    best = table.loc[order.index[:2]]
+    lead = best[measure].max() - best[measure].min()
+    apart = len(best) == 2 and (best.seeds > 1).all() and lead > best[f"{measure} spread"].max()
+    return best.index[0] if apart else None

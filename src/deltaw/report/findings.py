@@ -9,9 +9,12 @@ UNLIKELY = 0.05  # a p below it is called a trend
 HARDLY = 0.01  # of φ: a smaller difference is called none
 
 CONTROLS = {
-    "shuffled": "Without the pairing of prompt and completion",
-    "random": "On random tokens instead of completions",
-    "frozen_a": "With A at its start and B alone trained",
+    "shuffled": {
+        "token": "Without the pairing of prompt and completion",
+        "row": "Without the pairing of text and label",
+    },
+    "random": {"token": "On random tokens instead of completions", "row": "On random labels"},
+    "frozen_a": dict.fromkeys(("token", "row"), "With A at its start and B alone trained"),
 }
 
 
@@ -88,13 +91,14 @@ def _output(summary: Summary, names: str, levels: Levels) -> str:
 def _without_the_task(summary: Summary, control: Control) -> str:
     """How much of the gain and of φ appears in a control."""
     task = {levels.basis: levels for levels in summary.levels}
+    unit = next(arm["unit"] for arm in summary.losses if arm["arm"] == control.name)
     shares = [
         f"on {levels.basis} φ(1, 1) = {levels.first.phi:.3f} ({own.first.phi:.3f}){_beyond_inputs(levels, own)}"
         for levels in control.levels
         if (own := task.get(levels.basis)) and (levels.basis != "input" or "A" not in task)
     ]
     return (
-        f"{CONTROLS[control.control]}, {control.name} {_gain(control.share)} and shares with {summary.left.name} "
+        f"{CONTROLS[control.control][unit]}, {control.name} {_gain(control.share)} and shares with {summary.left.name} "
         f"{'; '.join(shares)}; in brackets what {summary.right.name} shares."
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deltaw.activations import DRAWS
+from deltaw.metric import MEASURED
 from deltaw.report.findings import correlations, depth, fall, findings
 from deltaw.report.levels import Level, Levels
 from deltaw.report.numbers import Spread, Summary
@@ -45,7 +46,7 @@ def in_words(summary: Summary) -> str:
             if summary.amplification
             else []
         ),
-        *(["## Validation loss", _losses(summary.losses)] if summary.losses else []),
+        *(["## Validation", _losses(summary.losses)] if summary.losses else []),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -200,20 +201,23 @@ def _beside_chance(summary: Summary, i: int, j: int) -> list[str]:
 
 
 def _losses(losses: Sequence[dict[str, Any]]) -> str:
+    metrics = {name: words for name, words in MEASURED.items() if name in losses[0]}
     rows = [
         [
             arm["arm"],
             arm["control"] or "",
             *("diverged" if arm[end] is None else f"{arm[end]:.4f}" for end in ("start", "end")),
+            *("" if arm[name] is None else f"{arm[name]:.4f}" for name in metrics),
             _percent(arm["share"]),
         ]
         for arm in losses
     ]
-    table = _table(["arm", "control", "start", "end", "share of the task's gain"], rows)
+    head = ["arm", "control", "loss at start", "loss", *metrics.values(), "share of the task's gain"]
+    unit = " or ".join(dict.fromkeys(arm["unit"] for arm in losses))
     return (
-        "Nats a token, before the first step and at the last validation up to the step compared. The share is that "
-        "of a control's gain in the gain of the arm that learned the task and is the same in all else."
-        f"\n\n{table}"
+        f"Loss, in nats, and accuracy are per {unit}; at start is before the first step, the others at the last "
+        "validation up to the step compared. The share is that of a control's gain in the gain of the arm that learned "
+        f"the task and is the same in all else.\n\n{_table(head, rows)}"
     )
 
 
