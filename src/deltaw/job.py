@@ -33,8 +33,11 @@ from deltaw.data.corpus import Corpus, cache_folder, tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.data.record import Columns, Source
-from deltaw.model import Base, load_base, load_tokenizer
+from deltaw.dry import DryRun, count
+from deltaw.model import Base, base_shape, load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
+from deltaw.plan import Facts, Hardware, suggest
+from deltaw.plan_table import GIB, table
 from deltaw.projection import is_conv1d, projections, widths
 from deltaw.split import SplitLinear, split
 from deltaw.task import LoraArms
@@ -59,6 +62,9 @@ def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
     arms = arms_from(**{key: cfg.arms[key] for key in cfg.arms if key != "projections"}, default_lr=cfg.optim.lr)
     check(cfg)
+    if cfg.plan:
+        say(planned(cfg, arms))
+        return
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     writer = RunWriter(Path(cfg.run.dir), cfg)
     step = writer.resume_from()
@@ -126,12 +132,79 @@ def adapted(
     """
     labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
     base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
+    return base, *equipped(cfg, arms, base)
+
+
+def equipped(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, str], LoraArms]:
+    """The projection of each adapted module of a base by the module's name, and the task with every arm on it.
+
+    Raises:
+        UserError: the base has not the projections asked for.
+    """
     wanted = names_in(cfg.arms.projections)
     split(base.model, wanted)
     modules = projections(base.model, wanted, cfg.model.projections)
     objective = OBJECTIVES[cfg.task](base.pad)
     optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
-    return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
+    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
+
+
+def planned(cfg: DictConfig, arms: list[Arm]) -> str:
+    """What the run would take, in words; its model is known by its config.json alone.
+
+    Raises:
+        UserError: the model has no config, or has not the projections asked for.
+    """
+    facts = facts_of(cfg, arms)
+    hardware = hardware_of(cfg)
+    checkpointing = cfg.model.gradient_checkpointing
+    plan = suggest(facts, hardware, cfg.data.batch, cfg.data.micro_batch, checkpointing)
+    return table(Path(cfg.model.path).name, facts, hardware, plan, checkpointing)
+
+
+def facts_of(cfg: DictConfig, arms: list[Arm]) -> Facts:
+    """What is counted of the run's base and arms, with rows of the full `data.max_length`.
+
+    Raises:
+        UserError: the model has no config, has not the projections asked for, or cannot do without values.
+    """
+    base = base_shape(cfg.model.path, cfg.model.dtype, cfg.task, cfg.model.labels)
+    longest = cfg.data.max_length
+    prompt = longest if cfg.task == "seq2seq" else longest - 1
+    completion = (cfg.data.max_completion or longest) if cfg.task == "seq2seq" else 1
+    try:
+        with DryRun():
+            _, task = equipped(cfg, arms, base)
+        task = task.double() if cfg.trainer.precision == "64-true" else task
+        return count(task, prompt, completion, cfg.trainer.precision == "bf16-mixed")
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"model.path={cfg.model.path} cannot be planned, since what it computes takes values, and there are shapes "
+            f"alone: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def hardware_of(cfg: DictConfig) -> Hardware:
+    """The devices that the run is planned for.
+
+    Raises:
+        UserError: `trainer.devices` is no number of them.
+    """
+    here = torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    match cfg.trainer.devices:
+        case "auto" | -1 | "-1":
+            devices = max(here, 1)
+        case int(number) if number > 0:
+            devices = number
+        case [*numbers] if numbers:
+            devices = len(numbers)
+        case other:
+            raise UserError(f"trainer.devices={other} cannot be planned for: give a number, a list of them, or auto")
+    ours = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = torch.cuda.get_device_properties(0).total_memory if here else ours
+    bandwidth = cfg.device.bandwidth or (350 if cfg.trainer.num_nodes == 1 else 50)
+    memory = cfg.device.memory * GIB if cfg.device.memory else memory
+    return Hardware(devices * cfg.trainer.num_nodes, memory, bandwidth * 1e9, cfg.device.speed * 1e12)
 
 
 def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
