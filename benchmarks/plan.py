@@ -36,12 +36,16 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Alive(TorchDispatchMode):
-    """Bytes of all storages that operators made and that are still there, now and at most."""
+    """Bytes of all storages that operators made and that are still there, now and at most.
 
-    def __init__(self) -> None:
+    Args:
+        weights: what was there before, and is not counted.
+    """
+
+    def __init__(self, weights: list[Tensor]):
         super().__init__()
         self.now = self.most = 0
-        self.seen: set[int] = set()
+        self.seen = {weight.untyped_storage()._cdata for weight in weights}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -59,11 +63,11 @@ class Alive(TorchDispatchMode):
 
 
 def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor]) -> float:
-    """Bytes beside base and arms, at most, in the second step: moments are there by then."""
+    """Bytes at most, in a third step: gradients and moments are there by then."""
     trained = [weight for k in range(len(task.arms)) for weight in parameters_of(task.base, k)]
     optimizer = torch.optim.AdamW(trained)
-    weights = sum(tensor.nbytes for tensor in (*task.base.parameters(), *task.base.buffers()))
-    with Alive() as alive:
+    weights = [*task.base.parameters(), *task.base.buffers()]
+    with Alive(weights) as alive:
         for _ in range(2):
             task.loss_sums(batch).sum().backward()
             optimizer.step()
@@ -72,7 +76,7 @@ def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor]) -> float:
             else:
                 alive.most = alive.now
         task.loss_sums(batch).sum().backward()
-    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else weights + alive.most
+    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else sum(w.nbytes for w in weights) + alive.most
 
 
 def compare(cfg: DictConfig) -> tuple[float, float]:
