@@ -98,7 +98,7 @@ def main() -> None:
     print("| --- | --- | ---: | ---: | ---: |")
     for dtype in ("float32", "bfloat16"):
         for checkpointing in (False, True):
-            words = [f"model.dtype={dtype}", f"model.gradient_checkpointing={checkpointing}", *sys.argv[1:]]
+            words = [*sys.argv[1:], f"model.dtype={dtype}", f"model.gradient_checkpointing={checkpointing}"]
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
                 planned, measured = compare(compose("train", words))
             sizes = f"{planned / 2**20:,.1f} | {measured / 2**20:,.1f} | {planned / measured - 1:+.1%}"
