@@ -4,6 +4,7 @@ python train.py                                               the bundled base a
 python train.py model=hub model.path=Qwen/Qwen2.5-0.5B data=jsonl data.path=mine.jsonl trainer.devices=4
 python train.py -m 'arms.ranks=[8],[64]'                       a sweep: every job a run of its own
 torchrun --nproc-per-node=8 train.py arms.seeds=[0,1,2]
+python train.py plan=true model=gpt3 trainer.devices=64         what a run would take; nothing is loaded or started
 """
 
 import hydra

@@ -34,8 +34,8 @@ def measure(file: Path, cache: Path) -> None:
 
     from deltaw import config
     from deltaw.arm import Arm
+    from deltaw.build import corpus_of
     from deltaw.data.pairs import Examples, StepBatches, held_out
-    from deltaw.job import corpus_of
     from deltaw.model import load_tokenizer
     from deltaw.objective import Causal
 

@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from transformers import AutoTokenizer
 
 from deltaw.adapter import CONFIG
+from deltaw.build import corpus_of
 from deltaw.config import TrainConfig
-from deltaw.job import corpus_of, train
+from deltaw.job import train
 from deltaw.run import RunDirectory
 from tests.architectures import ARCHITECTURES
 from tests.tiny import ROOT, WORDS

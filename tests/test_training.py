@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deltaw import job
 from deltaw.arm import ArmsLinear
+from deltaw.build import arms_of
 from deltaw.callback import RecordLosses
 from deltaw.data.pairs import StepBatches
 from deltaw.roster import arms_from
@@ -328,7 +329,7 @@ def test_a_control_is_another_training_from_another_start_and_the_same_one_alone
     name = f"r6-s0-{control}"
     for step in (0, 20):
         assert largest_difference(factors(controls, "r6-s0", step), factors(controls, name, step)) > 0.01
-    monkeypatch.setattr(job, "arms_from", lambda **arms: [arm for arm in arms_from(**arms) if arm.name == name])
+    monkeypatch.setattr(job, "arms_of", lambda cfg: [arm for arm in arms_of(cfg) if arm.name == name])
     alone = run(folder, "arms.ranks=[6]", f"arms.controls=[{control}]", f"run.name=alone-{control}")
     assert [path.name for path in (alone / "snapshots").iterdir()] == [name]
     assert largest_difference(factors(controls, name), factors(alone, name)) <= 1e-10

@@ -23,9 +23,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from deltaw.build import corpus_of
 from deltaw.config import register
 from deltaw.data.pairs import Examples, held_out
-from deltaw.job import corpus_of, train
+from deltaw.job import train
 from deltaw.objective import Causal
 
 register()

@@ -98,6 +98,13 @@ class TrainerConfig:
 
 
 @dataclass
+class DeviceConfig:
+    memory: float | None
+    bandwidth: float | None
+    speed: float
+
+
+@dataclass
 class SnapshotsConfig:
     every: int
 
@@ -113,12 +120,14 @@ class TrainConfig:
     """All that `train.py` is told."""
 
     task: str
+    plan: bool
     run: RunConfig
     arms: ArmsConfig
     model: ModelConfig
     data: DataConfig
     optim: OptimConfig
     trainer: TrainerConfig
+    device: DeviceConfig
     snapshots: SnapshotsConfig
     metrics: MetricsConfig
     logger: dict[str, Any] | None = None

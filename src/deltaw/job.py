@@ -16,31 +16,28 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
 
 from deltaw.arm import Arm
 from deltaw.base.pretrain import Recipe, ensure
+from deltaw.build import adapted, arms_of, corpus_of
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.cli import UserError
 from deltaw.config import names_in
-from deltaw.data.corpus import Corpus, cache_folder, tokenised
-from deltaw.data.encode import Encoder
+from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
-from deltaw.data.record import Columns, Source
-from deltaw.fourbit import NF4, quantise
-from deltaw.model import Base, load_base, load_tokenizer
-from deltaw.objective import OBJECTIVES, Causal
-from deltaw.packing import attention_of
-from deltaw.projection import is_conv1d, projections, widths
-from deltaw.roster import NAME, arms_from
-from deltaw.split import SplitLinear, split
-from deltaw.task import LoraArms
+from deltaw.forecast import planned
+from deltaw.fourbit import NF4
+from deltaw.model import Base, load_tokenizer
+from deltaw.objective import OBJECTIVES
+from deltaw.projection import is_conv1d, widths
+from deltaw.roster import NAME
+from deltaw.split import SplitLinear
 from deltaw.weight import find_weight
 from deltaw.writer import RunWriter
 
@@ -58,10 +55,11 @@ warnings.filterwarnings("ignore", ".*treespec, LeafSpec.* is deprecated")
 
 def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
-    asked: Any = OmegaConf.to_container(cfg.arms, resolve=True)
-    listed, _ = asked.pop("list"), asked.pop("projections")
-    arms = arms_from(**asked, listed=listed, default_lr=cfg.optim.lr)
+    arms = arms_of(cfg)
     check(cfg)
+    if cfg.plan:
+        say(planned(cfg, arms))
+        return
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     writer = RunWriter(Path(cfg.run.dir), cfg)
     step = writer.resume_from()
@@ -117,40 +115,6 @@ def train(cfg: DictConfig) -> None:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
         sys.exit(128 + signals.caught)
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
-
-
-def adapted(
-    cfg: DictConfig, arms: list[Arm], tokenizer: PreTrainedTokenizerBase, corpus: Corpus
-) -> tuple[Base, dict[str, str], LoraArms]:
-    """The base, the projection of each of its adapted modules by the module's name, and the task with every arm on it.
-
-    Raises:
-        UserError: the base is none for the task or for packing, or has not the projections asked for.
-    """
-    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
-    base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
-    packs = cfg.data.packing
-    objective = Causal(base.pad, attention_of(base.model)) if packs else OBJECTIVES[cfg.task](base.pad)
-    wanted = names_in(cfg.arms.projections)
-    split(base.model, wanted)
-    if cfg.model.dtype == NF4:
-        quantise(base.model)
-    modules = projections(base.model, wanted, cfg.model.projections)
-    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # which is each arm's own
-    return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
-
-
-def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
-    """The data set that `data` describes, tokenised for a task: causal, seq2seq or classification.
-
-    Raises:
-        UserError: it cannot be read, or is not what the task reads.
-    """
-    source: Source = instantiate(data.source, _partial_=True)()  # so that its errors come unwrapped
-    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
-    classes = source.classes(*columns.of("label")) if task == "classification" else None
-    encoder = Encoder(tokenizer, task, data.max_length, data.max_completion, data.eos, classes)
-    return tokenised(source, columns, encoder, cache_folder(data.cache))
 
 
 def check(cfg: DictConfig) -> None:
@@ -252,24 +216,6 @@ def micro_batch(batch: int, micro_batch: int | None, world: int) -> int:
             f"data.batch={batch} is not a multiple of {world} processes × data.micro_batch={rows}: change one of them"
         )
     return rows
-
-
-def label_count(given: int | None, found: Sequence[str]) -> int:
-    """How many labels a classifier tells apart: `given`, or as many as the data have.
-
-    Raises:
-        UserError: the data have more, or there is one label alone.
-    """
-    count = len(found) if given is None else given
-    if len(found) > count:
-        raise UserError(
-            f"the data have {len(found)} labels, among them {found[-1]!r}, and model.labels={count}: give more"
-        )
-    if count < 2:
-        raise UserError(
-            f"a classification into {count} label has nothing to learn: give data with two, or model.labels"
-        )
-    return count
 
 
 def weights(base: Base, modules: Iterable[str]) -> dict[str, dict[str, Any]]:

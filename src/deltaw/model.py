@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from deltaw.base import BUNDLED
 from deltaw.cli import UserError
@@ -76,20 +76,11 @@ def load_base(
         UserError: `path` is no model of this task that transformers can load, or some of its weights are missing.
     """
     name, path = Path(path).name, _resolved(path)
-    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, NF4: torch.bfloat16}.get(dtype)
-    if torch_dtype is None:
-        raise UserError(
-            f"model.dtype={dtype} is not float32, bfloat16 or nf4: the base is frozen, its factors are float32"
-        )
+    torch_dtype = _torch_dtype(dtype)
     with _loading(path):
-        config = AutoConfig.from_pretrained(path)
+        config = _config(path, labels)
     check_dtype(path, dtype, getattr(config, "quantization_config", None))
     with _loading(path):
-        for key, value in config.to_dict().items():
-            if "drop" in key and isinstance(value, float):
-                setattr(config, key, 0.0)
-        if labels is not None:
-            config.num_labels = labels
         loaded: Any = OBJECTIVES[task].auto_model.from_pretrained(
             path,
             config=config,
@@ -112,6 +103,41 @@ def load_base(
     folder = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
     pad = _pad(model, tokenizer, task)
     return Base(name, path, folder, _sha256(folder), model.train(), pad, heads)  # `from_pretrained` leaves eval mode
+
+
+def base_shape(path: str, dtype: str = "float32", task: str = "causal", labels: int | None = None) -> Base:
+    """The model at `path` on the meta device, from its config.json alone: neither weights nor tokenizer need be there.
+
+    Raises:
+        UserError: `path` has no config of a model that transformers has for this task.
+    """
+    torch_dtype = _torch_dtype(dtype)
+    with _loading(_resolved(path)), torch.device("meta"):
+        config = _config(_resolved(path), labels)
+        check_dtype(path, dtype, getattr(config, "quantization_config", None))
+        model: Any = OBJECTIVES[task].auto_model.from_config(config, dtype=torch_dtype)
+    model.config.use_cache = False
+    heads = heads_of(model, []) if task == "classification" else {}
+    return Base(Path(path).name, path, Path(path), "", model.train(), 0, heads)
+
+
+def _torch_dtype(dtype: str) -> torch.dtype:
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, NF4: torch.bfloat16}
+    if dtype not in dtypes:
+        raise UserError(
+            f"model.dtype={dtype} is not float32, bfloat16 or nf4: the base is frozen, its factors are float32"
+        )
+    return dtypes[dtype]
+
+
+def _config(path: str, labels: int | None) -> PreTrainedConfig:
+    config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+    for key, value in config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    if labels is not None:
+        config.num_labels = labels
+    return config
 
 
 def _resolved(path: str) -> str:

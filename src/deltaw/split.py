@@ -30,11 +30,11 @@ class SplitLinear(nn.Module):
         self.layout = layout
         weight, bias = fused.get_parameter("weight").detach(), getattr(fused, "bias", None)
         weight = weight.T if layout.transposed else weight
-        rows = {letter: _indices(layout.rows[letter], weight.device) for letter in "qkv"}
+        rows = {letter: _indices(layout.rows[letter]) for letter in "qkv"}
         self.q_proj, self.k_proj, self.v_proj = (_part(weight, bias, rows[letter]) for letter in "qkv")
         order = torch.cat([rows[letter] for letter in "qkv"]).argsort()
         sorted_already = bool((order.diff() == 1).all())
-        self.register_buffer("order", None if sorted_already else order, persistent=False)
+        self.register_buffer("order", None if sorted_already else order.to(weight.device), persistent=False)
 
     @property
     def weight(self) -> Tensor:
@@ -46,8 +46,8 @@ class SplitLinear(nn.Module):
         return y if self.order is None else y.index_select(-1, self.order)
 
 
-def _indices(rows: tuple[range, ...], device: torch.device) -> Int[Tensor, " rows"]:
-    return torch.cat([torch.arange(part.start, part.stop, device=device) for part in rows])
+def _indices(rows: tuple[range, ...]) -> Int[Tensor, " rows"]:
+    return torch.cat([torch.arange(part.start, part.stop) for part in rows])
 
 
 def _part(

@@ -20,11 +20,15 @@ from deltaw.run import CHECKPOINT, INPUTS, LOCK, METRICS, RECORD, RUN_CONFIG, Ru
 # A run stays the same run on other devices, however its batch is cut, wherever its tokens are kept, and with or
 # without inputs beside it.
 _NOT_THE_RUN = {
+    "plan",
     "run.dir",
     "run.keep_inputs",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.accelerator",
+    "device.memory",
+    "device.bandwidth",
+    "device.speed",
     "data.micro_batch",
     "data.cache",
 }

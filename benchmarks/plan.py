@@ -1,0 +1,116 @@
+"""Planned memory and FLOPs beside those of a real step, and what a plan of GPT-3's shape costs.
+
+python benchmarks/plan.py [overrides of train.py]
+
+Takes one step of the bundled base, or of the model given, in float32 and bfloat16, with and without gradient
+checkpointing. On a GPU the peak is the allocator's, elsewhere that of all storages alive at once.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from deltaw.arm import parameters_of
+from deltaw.build import arms_of, equipped
+from deltaw.config import register
+from deltaw.data.example import Example
+from deltaw.forecast import facts_of
+from deltaw.model import load_base, load_tokenizer
+from deltaw.plan import memory
+from deltaw.task import LoraArms
+
+ROOT = Path(__file__).resolve().parent.parent
+GPT3 = ["plan=true", "model=gpt3", "data.max_length=2048", "data.batch=64", "trainer.devices=64", "device.memory=80"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Alive(TorchDispatchMode):
+    """Bytes of all storages that operators made and that are still there, now and at most.
+
+    Args:
+        weights: what was there before, and is not counted.
+    """
+
+    def __init__(self, weights: list[Tensor]):
+        super().__init__()
+        self.now = self.most = 0
+        self.seen = {weight.untyped_storage()._cdata for weight in weights}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for storage in [leaf.untyped_storage() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]:
+            if storage._cdata not in self.seen:
+                self.seen.add(storage._cdata)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return out
+
+    def _gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+
+def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor]) -> float:
+    """Bytes at most, in a third step: gradients and moments are there by then."""
+    trained = [weight for k in range(len(task.arms)) for weight in parameters_of(task.base, k)]
+    optimizer = torch.optim.AdamW(trained)
+    weights = [*task.base.parameters(), *task.base.buffers()]
+    with Alive(weights) as alive:
+        for _ in range(2):
+            task.loss_sums(batch).sum().backward()
+            optimizer.step()
+            if DEVICE == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            else:
+                alive.most = alive.now
+        task.loss_sums(batch).sum().backward()
+    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else sum(w.nbytes for w in weights) + alive.most
+
+
+def compare(cfg: DictConfig) -> tuple[float, float]:
+    """Planned bytes, and those of real steps."""
+    arms = arms_of(cfg)
+    checkpointing, rows = cfg.model.gradient_checkpointing, cfg.data.micro_batch or cfg.data.batch
+    planned = sum(memory(facts_of(cfg, arms), 1, rows, checkpointing).values())
+    base = load_base(cfg.model.path, load_tokenizer(cfg.model.path), cfg.model.dtype, checkpointing)
+    task = equipped(cfg, arms, base)[1].to(DEVICE)
+    row = Example([5] * (cfg.data.max_length - 1), [5], [5])
+    batch = {name: tensor.to(DEVICE) for name, tensor in task.objective.collate([row] * rows * len(arms)).items()}
+    return planned, peak_of_a_step(task, batch)
+
+
+def main() -> None:
+    register()
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, torch {torch.__version__}\n\n| base | checkpointing | planned, MiB | measured, MiB | |")
+    print("| --- | --- | ---: | ---: | ---: |")
+    for dtype in ("float32", "bfloat16"):
+        for checkpointing in (False, True):
+            words = [*sys.argv[1:], f"model.dtype={dtype}", f"model.gradient_checkpointing={checkpointing}"]
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                planned, measured = compare(compose("train", words))
+            sizes = f"{planned / 2**20:,.1f} | {measured / 2**20:,.1f} | {planned / measured - 1:+.1%}"
+            print(f"| {dtype} | {checkpointing} | {sizes} |", flush=True)
+    start = perf_counter()
+    child = subprocess.Popen([sys.executable, "train.py", *GPT3], cwd=ROOT, stdout=subprocess.PIPE)
+    told = child.stdout.read().decode() if child.stdout else ""
+    _, _, used = os.wait4(child.pid, 0)
+    seconds = f"{perf_counter() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of one core"
+    print(f"\nGPT-3's shape: {seconds}, {used.ru_maxrss / 2**10:,.0f} MiB, imports included\n\n{told}")
+
+
+if __name__ == "__main__":
+    main()

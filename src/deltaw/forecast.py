@@ -1,0 +1,75 @@
+"""What the run that a config describes would take, before anything of it is loaded."""
+
+import os
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from deltaw.arm import Arm
+from deltaw.build import equipped
+from deltaw.cli import UserError
+from deltaw.dry import DryRun, count
+from deltaw.fourbit import NF4
+from deltaw.model import base_shape
+from deltaw.plan import PACKED, Facts, Hardware, suggest
+from deltaw.plan_table import GIB, table
+
+
+def planned(cfg: DictConfig, arms: list[Arm]) -> str:
+    """What the run would take, in words; its model is known by its config.json alone.
+
+    Raises:
+        UserError: the model has no config, or has not the projections asked for.
+    """
+    facts = facts_of(cfg, arms)
+    hardware = hardware_of(cfg)
+    checkpointing = cfg.model.gradient_checkpointing
+    plan = suggest(facts, hardware, cfg.data.batch, cfg.data.micro_batch, checkpointing)
+    return table(Path(cfg.model.path).name, facts, hardware, plan, checkpointing)
+
+
+def facts_of(cfg: DictConfig, arms: list[Arm]) -> Facts:
+    """What is counted of the run's base and arms, with rows of the full `data.max_length`.
+
+    Raises:
+        UserError: the model has no config, has not the projections asked for, or cannot do without values.
+    """
+    base = base_shape(cfg.model.path, cfg.model.dtype, cfg.task, cfg.model.labels)
+    longest = cfg.data.max_length
+    prompt = longest if cfg.task == "seq2seq" else longest - 1
+    completion = (cfg.data.max_completion or longest) if cfg.task == "seq2seq" else 1
+    try:
+        with DryRun():
+            _, task = equipped(cfg, arms, base)
+        task = task.double() if cfg.trainer.precision == "64-true" else task
+        facts = count(task, prompt, completion, cfg.trainer.precision == "bf16-mixed")
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"model.path={cfg.model.path} cannot be planned, since what it computes takes values, and there are shapes "
+            f"alone: {str(error).splitlines()[0]}"
+        ) from error
+    return facts.stored(PACKED) if cfg.model.dtype == NF4 else facts
+
+
+def hardware_of(cfg: DictConfig) -> Hardware:
+    """The devices that the run is planned for.
+
+    Raises:
+        UserError: `trainer.devices` is no number of them.
+    """
+    here = torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    match cfg.trainer.devices:
+        case "auto" | -1 | "-1":
+            devices = max(here, 1)
+        case int(number) if number > 0:
+            devices = number
+        case [*numbers] if numbers:
+            devices = len(numbers)
+        case other:
+            raise UserError(f"trainer.devices={other} cannot be planned for: give a number, a list of them, or auto")
+    ours = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = torch.cuda.get_device_properties(0).total_memory if here else ours
+    bandwidth = cfg.device.bandwidth or (350 if cfg.trainer.num_nodes == 1 else 50)
+    memory = cfg.device.memory * GIB if cfg.device.memory else memory
+    return Hardware(devices * cfg.trainer.num_nodes, memory, bandwidth * 1e9, cfg.device.speed * 1e12)
