@@ -115,6 +115,9 @@ class TrainConfig:
     data: DataConfig
     optim: OptimConfig
     trainer: TrainerConfig
+    engine: str
+    timeout: float
+    dry_run: bool
     snapshots: SnapshotsConfig
     metrics: MetricsConfig
     logger: dict[str, Any] | None = None

@@ -111,6 +111,12 @@ def layer_of(module: str) -> int | None:
     return int(number[1]) + 1 if number else None
 
 
+def block_of(module: str) -> str:
+    """Name of the numbered layer that a module is in, as "model.layers.3" for its q_proj."""
+    found = re.match(r"(?:.*?\.)??\d+(?=\.|$)", module)
+    return found[0] if found else ""
+
+
 def projection_of(module: str) -> str:
     """The projection of a module: "q", "k", "v", "o", or for any other the last part of its name."""
     name = module.rpartition(".")[2]

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from deltaw.arm import Arm, attach, parameters_of
 from deltaw.data.example import IGNORED
+from deltaw.engine import shard, whole
 from deltaw.head import Initialiser
 from deltaw.objective import Objective
 
@@ -88,6 +89,10 @@ class LoraArms(LightningModule):
         logits, targets = self.objective.logits(self.base, repeated), self.objective.targets(repeated)
         return self._summed(logits, targets), logits.argmax(-1).unflatten(0, (len(self.arms), -1))
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # of an engine that shards
+            shard(self.base, self.modules_adapted, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
             {"params": [weight for weight in parameters_of(self.base, k) if weight.requires_grad], "lr": arm.lr}
@@ -104,24 +109,25 @@ class LoraArms(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         for k, group in enumerate(optimizer.param_groups):
-            norm = nn.utils.clip_grad_norm_(group["params"], self.clip)
+            norm = whole(nn.utils.clip_grad_norm_(group["params"], self.clip))
             if not norm.isfinite():  # without gradients AdamW leaves the weights and their moments alone
                 self.skipped[k] += 1
                 for weight in group["params"]:
                     weight.grad = None
 
-    def _kept(self) -> set[str]:
-        """Names of what a checkpoint holds: factors, a frozen A too, heads, and the counts of skipped steps."""
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name: factors, a frozen A too, heads, and the counts of skipped steps."""
         of_arms = {parameter for k in range(len(self.arms)) for parameter in parameters_of(self.base, k)}
-        return {name for name, parameter in self.named_parameters() if parameter in of_arms} | {"skipped"}
+        weights = {name: parameter for name, parameter in self.named_parameters() if parameter in of_arms}
+        return weights | {"skipped": self.skipped}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = self._kept()
+        kept = self.kept()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._recount(checkpoint)
-        if odd := sorted(self._kept() ^ set(checkpoint["state_dict"])):
+        if odd := sorted(self.kept().keys() ^ set(checkpoint["state_dict"])):
             raise RuntimeError(f"the checkpoint is of other arms or another base: {len(odd)} names differ, {odd[:3]}")
 
     def _recount(self, checkpoint: dict[str, Any]) -> None:

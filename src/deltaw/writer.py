@@ -25,6 +25,9 @@ _NOT_THE_RUN = {
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.accelerator",
+    "engine",
+    "timeout",
+    "dry_run",
     "data.micro_batch",
     "data.cache",
 }
