@@ -277,6 +277,7 @@ class Snapshots(Callback):
     def _checkpoint(self, trainer: Trainer) -> None:
         last = self.writer.checkpoint
         new = last.with_name(f".{last.name}.new")
-        trainer.save_checkpoint(new, weights_only=False)
-        if trainer.is_global_zero:
-            new.replace(last)
+        with self.writer.writing(last):
+            trainer.save_checkpoint(new, weights_only=False)
+            if trainer.is_global_zero:
+                new.replace(last)

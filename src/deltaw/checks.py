@@ -41,11 +41,10 @@ class SelfChecks(Callback):
         if trainer.global_step > 0:
             return
         gradients = {name: weight.grad for name, weight in _trained(task)}
-        same = _same_everywhere(trainer, (grad for grad in gradients.values() if grad is not None))
-        if not same:
+        if not _same_everywhere(trainer, [grad for grad in gradients.values() if grad is not None]):
             raise UserError(
-                f"after the first step's backward pass, gradients of process {trainer.global_rank} are not those of "
-                "process 0: they were not reduced, and the processes would train arms of their own"
+                "after the first backward pass the gradients of the processes are not the same: they were not reduced, "
+                "and each process would train arms of its own"
             )
         idle = [name for name, grad in gradients.items() if ".B." in name and (grad is None or _is_zero(grad))]
         if idle:
@@ -62,10 +61,10 @@ class SelfChecks(Callback):
             self._compare(trainer, task, f"after step {step}")
 
     def _compare(self, trainer: Trainer, task: LoraArms, when: str) -> None:
-        if not _same_everywhere(trainer, (weight.detach() for weight in task.kept().values())):
+        if not _same_everywhere(trainer, [weight.detach() for weight in task.kept().values()]):
             raise UserError(
-                f"{when} the arms of process {trainer.global_rank} are not those of process 0: the processes have "
-                "drifted apart, and the run is worth nothing from here; the last snapshot is of before"
+                f"{when} the arms of the processes are not the same: they have drifted apart since the last snapshot, "
+                "of which the same command goes on"
             )
 
 

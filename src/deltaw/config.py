@@ -82,6 +82,7 @@ class OptimConfig:
     warmup: float
     weight_decay: float
     clip: float
+    max_skipped: int
 
 
 @dataclass

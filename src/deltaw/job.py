@@ -97,8 +97,8 @@ def train(cfg: DictConfig) -> None:
         [
             signals,  # first of all, and the losses before the checkpoint of their step
             OpenRun(writer, step, run_record(cfg, base, arms, modules, corpus)),
+            SelfChecks(cfg.snapshots.every),  # before a forward pass gathers weights, and a checkpoint is written
             *([KeepInputs(writer, inputs)] if inputs else []),
-            SelfChecks(cfg.snapshots.every),  # before a checkpoint is written
             RecordLosses(writer, validation.batches(together), **cfg.metrics),
             Snapshots(writer, signals, cfg.snapshots.every, base.path),
             TQDMProgressBar(),
@@ -144,7 +144,7 @@ def adapted(
     split(base.model, wanted)
     modules = projections(base.model, wanted, cfg.model.projections)
     objective = OBJECTIVES[cfg.task](base.pad)
-    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip)
+    optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip, cfg.optim.max_skipped)
     return base, modules, LoraArms(base.model, list(modules), arms, base.heads, objective, *optim)
 
 
@@ -169,6 +169,7 @@ def check(cfg: DictConfig) -> None:
     """
     counts = {
         "trainer.max_steps": cfg.trainer.max_steps,
+        "optim.max_skipped": cfg.optim.max_skipped,
         "snapshots.every": cfg.snapshots.every,
         "metrics.every": cfg.metrics.every,
         "metrics.validate_every": cfg.metrics.validate_every,

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -35,6 +36,7 @@ class LoraArms(LightningModule):
         warmup: share of all steps over which the learning rate rises, in [0, 1]; then it falls linearly to 0.
         weight_decay: AdamW's.
         clip: largest norm of an arm's gradient.
+        max_skipped: after so many steps that it sat out, an arm learns no more.
     """
 
     base: PreTrainedModel
@@ -51,11 +53,13 @@ class LoraArms(LightningModule):
         warmup: float,
         weight_decay: float,
         clip: float,
+        max_skipped: int,
     ):
         super().__init__()
         self.strict_loading = False  # a checkpoint holds what the arms have, not the base
         self.arms, self.modules_adapted, self.heads, self.objective = arms, modules, list(heads), objective
         self.warmup, self.weight_decay, self.clip = warmup, weight_decay, clip
+        self.max_skipped = max_skipped
         attach(base, modules, arms, heads)
         self.base = base
         self.register_buffer("skipped", torch.zeros(len(arms), dtype=torch.long))
@@ -110,9 +114,16 @@ class LoraArms(LightningModule):
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         for k, group in enumerate(optimizer.param_groups):
             norm = whole(nn.utils.clip_grad_norm_(group["params"], self.clip))
-            if not norm.isfinite():  # without gradients AdamW leaves the weights and their moments alone
-                self.skipped[k] += 1
-                for weight in group["params"]:
+            finite = norm.isfinite()
+            self.skipped[k] += not finite
+            if not finite and self.skipped[k] == self.max_skipped:
+                rank_zero_warn(
+                    f"{self.arms[k].name} stands still from step {self.trainer.global_step} on: its gradients were "
+                    f"not finite in optim.max_skipped={self.max_skipped} steps. Other arms go on; try a lower "
+                    "learning rate"
+                )
+            if not finite or self.skipped[k] >= self.max_skipped:
+                for weight in group["params"]:  # without gradients AdamW leaves weights and their moments alone
                     weight.grad = None
 
     def kept(self) -> dict[str, Tensor]:
