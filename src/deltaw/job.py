@@ -37,6 +37,7 @@ from deltaw.data.encode import Encoder
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.data.record import Columns, Source
 from deltaw.engine import engine_for, strategy_of
+from deltaw.fourbit import NF4, quantise
 from deltaw.launch import Launch, end_with_parent, launch_of, told
 from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
@@ -142,6 +143,8 @@ def adapted(
     base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
     wanted = names_in(cfg.arms.projections)
     split(base.model, wanted)
+    if cfg.model.dtype == NF4:
+        quantise(base.model)
     modules = projections(base.model, wanted, cfg.model.projections)
     objective = OBJECTIVES[cfg.task](base.pad)
     optim = (cfg.optim.warmup, cfg.optim.weight_decay, cfg.optim.clip, cfg.optim.max_skipped)
@@ -206,6 +209,10 @@ def check(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision} would train the factors in half precision, or couple the arms "
             f"by one gradient scaler: choose from {', '.join(PRECISIONS)}; model.dtype=bfloat16 halves the base"
         )
+    if cfg.model.dtype == NF4 and cfg.trainer.precision == "64-true":
+        raise UserError("trainer.precision=64-true and model.dtype=nf4, which computes in bfloat16: give 32-true")
+    if cfg.model.dtype == NF4 and cfg.engine == "fsdp":
+        raise UserError("engine=fsdp cannot cut packed weights, and model.dtype=nf4 packs them: give engine=ddp")
 
 
 def lightning_trainer(cfg: DictConfig, launch: Launch, engine: str, callbacks: list[Callback]) -> Trainer:
@@ -304,7 +311,7 @@ def run_record(
     seeds = {arm.name: {"head_seed": arm.head_seed} if drawn else {} for arm in arms}
     return {
         "name": cfg.run.name,
-        "base": {"name": base.name, "path": base.path, "sha256": base.sha256},
+        "base": {"name": base.name, "path": base.path, "sha256": base.sha256, "dtype": cfg.model.dtype},
         "task": cfg.task,
         "arms": [{**asdict(arm), "scale": arm.scale} | seeds[arm.name] for arm in arms],
         "init": "A uniform within ±1/√d_in from sha256(arm name, module name), B zero",

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from deltaw.base import BUNDLED
 from deltaw.cli import UserError
+from deltaw.fourbit import NF4, check_dtype, make_trainable
 from deltaw.head import Initialiser, heads_of
 from deltaw.objective import OBJECTIVES
 
@@ -66,7 +67,7 @@ def load_base(
     Args:
         path: where it is.
         tokenizer: its tokenizer.
-        dtype: of its weights, "float32" or "bfloat16".
+        dtype: of its weights, "float32", "bfloat16", or "nf4" for bfloat16 that `quantise` is yet to put in 4 bits.
         gradient_checkpointing: compute layers again on the way back instead of keeping what they made.
         task: one of `OBJECTIVES`.
         labels: of a classification, how many there are. A head for another number is drawn anew.
@@ -75,11 +76,15 @@ def load_base(
         UserError: `path` is no model of this task that transformers can load, or some of its weights are missing.
     """
     name, path = Path(path).name, _resolved(path)
-    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
+    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, NF4: torch.bfloat16}.get(dtype)
     if torch_dtype is None:
-        raise UserError(f"model.dtype={dtype} is not float32 or bfloat16: the base is frozen, its factors are float32")
+        raise UserError(
+            f"model.dtype={dtype} is not float32, bfloat16 or nf4: the base is frozen, its factors are float32"
+        )
     with _loading(path):
         config = AutoConfig.from_pretrained(path)
+    check_dtype(path, dtype, getattr(config, "quantization_config", None))
+    with _loading(path):
         for key, value in config.to_dict().items():
             if "drop" in key and isinstance(value, float):
                 setattr(config, key, 0.0)
@@ -89,11 +94,13 @@ def load_base(
             path,
             config=config,
             dtype=torch_dtype,
+            device_map="cpu",  # where one that is stored in 4 bits would not go by itself
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=task == "classification",  # the report tells, and a head may be of other labels
         )
     model, report = loaded
+    make_trainable(model)
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     heads = heads_of(model, missing) if task == "classification" else {}
     if missing and not heads:

@@ -129,8 +129,16 @@ def is_fused(module: str) -> bool:
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Whether this is transformers' Conv1D: a linear layer that stores its weight as (d_in, d_out)."""
-    return type(layer).__name__ == "Conv1D"
+    """Whether this is transformers' Conv1D: a linear layer that stores its weight as (d_in, d_out).
+
+    One in 4 bits is an nn.Linear to who calls it, and a Conv1D still in the base's file and to PEFT.
+    """
+    return getattr(layer, "source_cls", type(layer)).__name__ == "Conv1D"
+
+
+def is_4bit(layer: nn.Module) -> bool:
+    """Whether this is bitsandbytes' Linear4bit: an nn.Linear whose weight is a column of packed bytes."""
+    return type(layer).__name__ == "Linear4bit"
 
 
 @dataclass(frozen=True)
@@ -240,8 +248,15 @@ def fused_layers(model: nn.Module) -> dict[str, Fused]:
 
 def widths(layer: nn.Module) -> tuple[int, int]:
     """d_in and d_out of a linear layer or a Conv1D."""
-    first, second = layer.get_parameter("weight").shape
-    return (first, second) if is_conv1d(layer) else (second, first)
+    if isinstance(layer, nn.Linear):  # whose weight may be packed
+        return layer.in_features, layer.out_features
+    d_in, d_out = layer.get_parameter("weight").shape
+    return d_in, d_out
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers inside the numbered layers of a model, in its order."""
+    return [name for name, layer in model.named_modules() if _is_linear(layer) and layer_of(name)]
 
 
 def projections(
@@ -263,8 +278,7 @@ def projections(
         UserError: an attention module has no or several of a projection, or nothing has a name that is wanted; the
             message lists what there is.
     """
-    linear = [name for name, layer in model.named_modules() if _is_linear(layer) and layer_of(name)]
-    linear = [name for name in linear if not _READS_NO_ROWS.search(name)]
+    linear = [name for name in linear_layers(model) if not _READS_NO_ROWS.search(name)]
     everything = ALL_LINEAR in wanted
     endings = _endings(model, names or {})
     sites = {name: site for name in linear if (site := _site(name, endings))}

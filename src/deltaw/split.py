@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deltaw.adapter import SPLIT
-from deltaw.projection import ALL_LINEAR, Fused, fused_layers
+from deltaw.cli import UserError
+from deltaw.projection import ALL_LINEAR, Fused, fused_layers, is_4bit
 
 
 class SplitLinear(nn.Module):
@@ -63,13 +64,19 @@ def split(model: nn.Module, wanted: Sequence[str] = ("q", "v")) -> None:
     """Replace each layer of `model` that fuses q, k and v, in place, if any of them or all layers are `wanted`.
 
     Raises:
-        UserError: a layer has other rows than its config tells.
+        UserError: a layer has other rows than its config tells, or is in 4 bits already.
     """
     if {"q", "k", "v", ALL_LINEAR}.isdisjoint(wanted):
         return
     for module, layout in fused_layers(model).items():
         parent, _, name = module.rpartition(".")
-        setattr(model.get_submodule(parent), name, SplitLinear(model.get_submodule(module), layout))
+        fused = model.get_submodule(module)
+        if is_4bit(fused):
+            raise UserError(
+                f"{module} of {type(model).__name__} fuses q, k and v and is stored in 4 bits, in blocks that run "
+                "across its rows: give the model as it was before, with model.dtype=nf4, to split it first"
+            )
+        setattr(model.get_submodule(parent), name, SplitLinear(fused, layout))
 
 
 def split_metadata(model: nn.Module) -> dict[str, str]:

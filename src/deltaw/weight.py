@@ -45,7 +45,7 @@ def find_weight(
         split: the layers whose parts are modules of their own in the model, and one weight in the base.
 
     Raises:
-        UserError: no or several tensors fit, or the one has another shape.
+        UserError: no or several tensors fit, or the one has another shape or is in 4 bits.
     """
     rows: tuple[tuple[int, int], ...] = ((0, shape[0]),)
     fused, _, part = module.rpartition(".")
@@ -63,6 +63,8 @@ def find_weight(
             "transformers saves it, with the adapted model alone"
         )
     ((file, tensor),) = found
+    if (file, f"{tensor}.absmax") in shapes:
+        raise UserError(f"{tensor} in {file} is in 4 bits, and W is read in full: give the base as it was before")
     stored, expected = shapes[file, tensor], shape[::-1] if transposed else shape
     if stored != expected:
         raise UserError(f"{tensor} in {file} is {stored}, and {module} is {expected}: give the base that was adapted")
