@@ -149,7 +149,7 @@ def trained(folder: Path) -> Path:
 
 def test_a_packed_step_has_the_losses_and_gradients_of_the_padded_one(folder: Path) -> None:
     base = load_base(str(folder / "base"), load_tokenizer(str(folder / "base"))).model.double()
-    task = LoraArms(base, list(projections(base)), ARMS, {}, Causal(0, attention_of(base)), 0.0, 0.0, 1.0, 0.0)
+    task = LoraArms(base, list(projections(base)), ARMS, {}, Causal(0, attention_of(base)), 0.0, 0.0, 1.0, 0.0, 1)
     for k in range(len(ARMS)):
         for weight in parameters_of(base, k):  # with a B of zeros, A has no gradient
             torch.nn.init.normal_(weight, 0, 0.1, generator=torch.Generator().manual_seed(0))

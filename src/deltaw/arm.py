@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.cli import UserError
+from deltaw.engine import whole
 from deltaw.head import ArmsHead, Initialiser
 from deltaw.projection import POSITIONS, is_conv1d, widths
 
@@ -272,14 +273,17 @@ def parameters_of(base: nn.Module, index: int) -> list[nn.Parameter]:
 
 
 def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
-    """Factors and head of the arm at `index` under the names that PEFT gives them in `adapter_model.safetensors`."""
+    """Factors and head of the arm at `index` under the names that PEFT gives them in `adapter_model.safetensors`.
+
+    All processes have to ask for them together, since each may hold a part alone.
+    """
     tensors = {}
     for module, layer in _adapted(base):
         tensors[f"{module}.lora_A.weight"] = layer.A[index]
         tensors[f"{module}.lora_B.weight"] = layer.B[index]
     for module, head in _heads(base):
         tensors |= {f"{module}.{name}": weight for name, weight in head.arms[index].named_parameters()}
-    return {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {f"base_model.model.{name}": whole(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) -> dict[str, object]:

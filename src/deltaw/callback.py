@@ -97,7 +97,8 @@ class StopSignals(Callback):
 class KeepInputs(Callback):
     """Before the first step, write what every adapted module of the base reads at some tokens, unless it is there.
 
-    Process 0 alone does so, and nothing of it reaches the training.
+    All processes compute them, since each may hold a part of the base alone, and process 0 writes. Nothing of it
+    reaches the training.
 
     Args:
         writer: the run directory.
@@ -109,7 +110,7 @@ class KeepInputs(Callback):
         self.writer, self.batches = writer, batches
 
     def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
-        if not trainer.is_global_zero or self.writer.inputs.exists():
+        if trainer.strategy.broadcast(self.writer.inputs.exists()):
             return
         batches = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
         sequences = zip(*(task.objective.read(batch) for batch in batches), strict=True)
@@ -121,8 +122,9 @@ class KeepInputs(Callback):
                 for batch, masks in zip(batches, chosen, strict=True)
             ]
         task.train()
-        inputs = {module: torch.cat([part[module] for part in parts]) for module in task.modules_adapted}
-        self.writer.write_inputs(inputs)
+        if trainer.is_global_zero:
+            inputs = {module: torch.cat([part[module] for part in parts]) for module in task.modules_adapted}
+            self.writer.write_inputs(inputs)
 
 
 def drawn(masks: list[Bool[Tensor, "_ _"]]) -> list[Bool[Tensor, "_ _"]]:
@@ -185,11 +187,16 @@ class RecordLosses(Callback):
         count = sum(int((batch["labels"] != IGNORED).sum()) for batch in self.validation)
         metrics = [task.objective.metrics(task.base.config).to(task.device) for _ in task.arms]
         task.eval()
-        mine = self.validation[trainer.global_rank :: trainer.world_size]
-        for batch in tqdm(mine, "validation", leave=False, disable=not trainer.is_global_zero):
-            batch = trainer.strategy.batch_to_device(batch)
+        # Processes that hold parts of the base have to pass through it together: some may measure a batch for nothing.
+        rounds = range(
+            trainer.global_rank, -(-len(self.validation) // trainer.world_size) * trainer.world_size, trainer.world_size
+        )
+        for number in tqdm(rounds, "validation", leave=False, disable=not trainer.is_global_zero):
+            batch = trainer.strategy.batch_to_device(self.validation[min(number, len(self.validation) - 1)])
             with torch.no_grad(), trainer.precision_plugin.val_step_context():
                 losses, predicted = task.validation_sums(batch)
+            if number >= len(self.validation):
+                break
             sums += losses
             for metric, of_arm in zip(metrics, predicted, strict=True):
                 metric.update(of_arm, task.objective.targets(batch))
@@ -260,15 +267,17 @@ class Snapshots(Callback):
             trainer.should_stop = True
 
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
-        if trainer.is_global_zero:
-            for k, arm in enumerate(task.arms):
+        for k, arm in enumerate(task.arms):
+            tensors = adapter_tensors(task.base, k)
+            if trainer.is_global_zero:
                 config = adapter_config(arm, task.base, self.base_path, task.objective.task_type)
-                tensors, told = adapter_tensors(task.base, k), split_metadata(task.base)
+                told = split_metadata(task.base)
                 self.writer.write_snapshot(arm.name, trainer.global_step, tensors, config, told)
 
     def _checkpoint(self, trainer: Trainer) -> None:
         last = self.writer.checkpoint
         new = last.with_name(f".{last.name}.new")
-        trainer.save_checkpoint(new, weights_only=False)
-        if trainer.is_global_zero:
-            new.replace(last)
+        with self.writer.writing(last):
+            trainer.save_checkpoint(new, weights_only=False)
+            if trainer.is_global_zero:
+                new.replace(last)

@@ -86,6 +86,7 @@ class OptimConfig:
     weight_decay: float
     clip: float
     label_smoothing: float
+    max_skipped: int
 
 
 @dataclass
@@ -128,6 +129,9 @@ class TrainConfig:
     optim: OptimConfig
     trainer: TrainerConfig
     device: DeviceConfig
+    engine: str
+    timeout: float
+    dry_run: bool
     snapshots: SnapshotsConfig
     metrics: MetricsConfig
     logger: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
@@ -27,12 +29,15 @@ from deltaw.arm import Arm
 from deltaw.base.pretrain import Recipe, ensure
 from deltaw.build import adapted, arms_of, corpus_of
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
+from deltaw.checks import SelfChecks
 from deltaw.cli import UserError
 from deltaw.config import names_in
 from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
+from deltaw.engine import engine_for, strategy_of
 from deltaw.forecast import planned
 from deltaw.fourbit import NF4
+from deltaw.launch import Launch, end_with_parent, launch_of, told
 from deltaw.model import Base, load_tokenizer
 from deltaw.objective import OBJECTIVES
 from deltaw.projection import is_conv1d, widths
@@ -61,6 +66,12 @@ def train(cfg: DictConfig) -> None:
         say(planned(cfg, arms))
         return
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
+    launch = launch_of(cfg.trainer)
+    engine = engine_for(cfg.engine, launch.world)
+    if cfg.dry_run:
+        say(told(cfg, launch, engine))
+        return
+    end_with_parent()
     writer = RunWriter(Path(cfg.run.dir), cfg)
     step = writer.resume_from()
     if step == cfg.trainer.max_steps:
@@ -82,9 +93,12 @@ def train(cfg: DictConfig) -> None:
     inputs = [collate(sample[start : start + together]) for start in range(0, len(sample), together)]
     trainer = lightning_trainer(
         cfg,
+        launch,
+        engine,
         [
             signals,  # first of all, and the losses before the checkpoint of their step
             OpenRun(writer, step, run_record(cfg, base, arms, modules, corpus)),
+            SelfChecks(cfg.snapshots.every),  # before a forward pass gathers weights, and a checkpoint is written
             *([KeepInputs(writer, inputs)] if inputs else []),
             RecordLosses(writer, validation.batches(together), **cfg.metrics),
             Snapshots(writer, signals, cfg.snapshots.every, base.path),
@@ -125,6 +139,7 @@ def check(cfg: DictConfig) -> None:
     """
     counts = {
         "trainer.max_steps": cfg.trainer.max_steps,
+        "optim.max_skipped": cfg.optim.max_skipped,
         "snapshots.every": cfg.snapshots.every,
         "metrics.every": cfg.metrics.every,
         "metrics.validate_every": cfg.metrics.validate_every,
@@ -171,17 +186,24 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.model.dtype == NF4 and cfg.trainer.precision == "64-true":
         raise UserError("trainer.precision=64-true and model.dtype=nf4, which computes in bfloat16: give 32-true")
+    if cfg.model.dtype == NF4 and cfg.engine == "fsdp":
+        raise UserError("engine=fsdp cannot cut packed weights, and model.dtype=nf4 packs them: give engine=ddp")
 
 
-def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
+def lightning_trainer(cfg: DictConfig, launch: Launch, engine: str, callbacks: list[Callback]) -> Trainer:
     """Lightning's Trainer, with what is ours switched off there: sampling, checkpoints and validation.
 
     Raises:
-        UserError: Lightning knows no such accelerator, devices or precision.
+        UserError: Lightning knows no such accelerator, devices or precision, or has another number of processes.
     """
+    asked: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    strategy = strategy_of(engine, timedelta(seconds=cfg.timeout))
+    plugins: list[Any] = launch.environment
+    if engine == "fsdp" and cfg.trainer.precision == "64-true":  # which Lightning refuses by its name alone
+        asked["precision"], plugins = None, [*plugins, DoublePrecision()]
     try:
-        return Trainer(
-            **cfg.trainer,
+        trainer = Trainer(
+            **asked | {"devices": launch.devices, "num_nodes": launch.nodes, "strategy": strategy, "plugins": plugins},
             max_epochs=1,  # one, of all micro-batches, however often that goes through the text
             callbacks=callbacks,
             logger=instantiate(cfg.logger) if cfg.logger else False,
@@ -192,6 +214,12 @@ def lightning_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer={dict(cfg.trainer)} is refused by Lightning: {error}") from error
+    if trainer.world_size != launch.world:  # each process would train a run of its own, and all write to one place
+        raise UserError(
+            f"{launch.by} started {launch.world} processes, and Lightning knows of {trainer.world_size}: "
+            "leave trainer.devices=auto"
+        )
+    return trainer
 
 
 def default_name(cfg: DictConfig, arms: Sequence[Arm]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 
 from deltaw.arm import Arm, attach, parameters_of, set_moment
 from deltaw.data.example import IGNORED
+from deltaw.engine import shard, whole
 from deltaw.head import Initialiser
 from deltaw.objective import Objective
 
@@ -35,6 +37,7 @@ class LoraArms(LightningModule):
         weight_decay: AdamW's.
         clip: largest norm of an arm's gradient.
         label_smoothing: share of a label that the loss of the training gives to all classes alike, in [0, 1).
+        max_skipped: after so many steps that it sat out, an arm learns no more.
     """
 
     base: PreTrainedModel
@@ -52,11 +55,13 @@ class LoraArms(LightningModule):
         weight_decay: float,
         clip: float,
         label_smoothing: float,
+        max_skipped: int,
     ):
         super().__init__()
         self.strict_loading = False  # a checkpoint holds what the arms have, not the base
         self.arms, self.modules_adapted, self.heads, self.objective = arms, modules, list(heads), objective
         self.warmup, self.weight_decay, self.clip, self.label_smoothing = warmup, weight_decay, clip, label_smoothing
+        self.max_skipped = max_skipped
         attach(base, modules, arms, heads)
         self.base = base
         self.register_buffer("skipped", torch.zeros(len(arms), dtype=torch.long))
@@ -97,6 +102,10 @@ class LoraArms(LightningModule):
         logits, targets = self.objective.logits(self.base, repeated), self.objective.targets(repeated)
         return self._summed(logits, targets), logits.argmax(-1).unflatten(0, (len(self.arms), -1))
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # of an engine that shards
+            shard(self.base, self.modules_adapted, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
             {"params": [weight for weight in parameters_of(self.base, k) if weight.requires_grad], "lr": arm.lr}
@@ -113,24 +122,32 @@ class LoraArms(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         for k, group in enumerate(optimizer.param_groups):
-            norm = nn.utils.clip_grad_norm_(group["params"], self.clip)
-            if not norm.isfinite():  # without gradients AdamW leaves the weights and their moments alone
-                self.skipped[k] += 1
-                for weight in group["params"]:
+            norm = whole(nn.utils.clip_grad_norm_(group["params"], self.clip))
+            finite = norm.isfinite()
+            self.skipped[k] += not finite
+            if not finite and self.skipped[k] == self.max_skipped:
+                rank_zero_warn(
+                    f"{self.arms[k].name} stands still from step {self.trainer.global_step} on: its gradients were "
+                    f"not finite in optim.max_skipped={self.max_skipped} steps. Other arms go on; try a lower "
+                    "learning rate"
+                )
+            if not finite or self.skipped[k] >= self.max_skipped:
+                for weight in group["params"]:  # without gradients AdamW leaves weights and their moments alone
                     weight.grad = None
 
-    def _kept(self) -> set[str]:
-        """Names of what a checkpoint holds: factors, a frozen A too, heads, and the counts of skipped steps."""
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name: factors, a frozen A too, heads, and the counts of skipped steps."""
         of_arms = {parameter for k in range(len(self.arms)) for parameter in parameters_of(self.base, k)}
-        return {name for name, parameter in self.named_parameters() if parameter in of_arms} | {"skipped"}
+        weights = {name: parameter for name, parameter in self.named_parameters() if parameter in of_arms}
+        return weights | {"skipped": self.skipped}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = self._kept()
+        kept = self.kept()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._recount(checkpoint)
-        if odd := sorted(self._kept() ^ set(checkpoint["state_dict"])):
+        if odd := sorted(self.kept().keys() ^ set(checkpoint["state_dict"])):
             raise RuntimeError(f"the checkpoint is of other arms or another base: {len(odd)} names differ, {odd[:3]}")
 
     def _recount(self, checkpoint: dict[str, Any]) -> None:

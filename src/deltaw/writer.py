@@ -3,13 +3,15 @@
 import fcntl
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,6 +31,9 @@ _NOT_THE_RUN = {
     "device.memory",
     "device.bandwidth",
     "device.speed",
+    "engine",
+    "timeout",
+    "dry_run",
     "data.micro_batch",
     "data.cache",
 }
@@ -94,12 +99,28 @@ class RunWriter:
             raise UserError(f"{self.path} is being written by another process: wait for it, or stop it") from error
         if self.resume_from() != step:
             raise UserError(f"{self.path} changed while this run was starting: start it again")
-        _write(self.path / RUN_CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
         if (self.path / RECORD).exists():
             self._check_same(record)
-        else:
-            _write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
-        self._cut_metrics(step)
+        with self.writing(self.path):
+            _write(self.path / RUN_CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+            if not (self.path / RECORD).exists():
+                _write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
+            self._cut_metrics(step)
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """While something is written to `path`, by whatever library.
+
+        Raises:
+            UserError: the disk is full, or the place cannot be written.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{path} could not be written ({error}): what was there before is whole; make room, and the same "
+                "command goes on from the last checkpoint"
+            ) from error
 
     def close(self) -> None:
         """Give the directory back."""
@@ -122,13 +143,14 @@ class RunWriter:
 
     def append_metrics(self, step: int, rows: Iterable[tuple[str, str, float]]) -> None:
         """Add rows of (arm, name, value) after `step`."""
-        with (self.path / METRICS).open("a") as file:
+        with self.writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
             file.write("".join(f"{step},{arm},{name},{value!r}\n" for arm, name, value in rows))
 
     def write_inputs(self, tensors: dict[str, Float[Tensor, "tokens d_in"]]) -> None:
         """Inputs of the adapted modules, by the module's name."""
-        save_file(tensors, _unfinished(self.inputs))
-        _unfinished(self.inputs).replace(self.inputs)
+        with self.writing(self.inputs):
+            save_file(tensors, _unfinished(self.inputs))
+            _unfinished(self.inputs).replace(self.inputs)
 
     def write_snapshot(
         self,
@@ -153,12 +175,13 @@ class RunWriter:
         new, old = _unfinished(folder), folder.with_name(f".{folder.name}.old")
         for left in (new, old):  # of a run that was killed here
             shutil.rmtree(left, ignore_errors=True)
-        new.mkdir(parents=True)
-        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | (told or {}))
-        (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with self.writing(folder):
+            new.mkdir(parents=True)
+            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | (told or {}))
+            (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
