@@ -18,10 +18,19 @@ from deltaw.sweep import relaunch
 def main(cfg: DictConfig) -> None:
     with cli.one_line_errors():
         if not relaunch(__file__):
-            print("loading PyTorch Lightning, transformers and PEFT", flush=True)
-            from deltaw.job import train
+            start(cfg)
 
-            train(cfg)
+
+def start(cfg: DictConfig) -> None:
+    print("loading PyTorch Lightning, transformers and PEFT", flush=True)
+    if cfg.plan:  # for which Lightning would be loaded in vain
+        from deltaw.forecast import planned
+
+        print(planned(cfg))
+    else:
+        from deltaw.job import train
+
+        train(cfg)
 
 
 if __name__ == "__main__":

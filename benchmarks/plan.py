@@ -23,10 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deltaw.arm import parameters_of
-from deltaw.build import arms_of, equipped
+from deltaw.build import arms_of
 from deltaw.config import register
 from deltaw.data.example import Example
 from deltaw.forecast import facts_of
+from deltaw.job import equipped
 from deltaw.model import load_base, load_tokenizer
 from deltaw.plan import memory
 from deltaw.task import LoraArms

@@ -15,6 +15,7 @@ from deltaw.data.pairs import IGNORED, Example
 from deltaw.data.record import Columns
 from deltaw.model import load_base, load_tokenizer
 from deltaw.objective import OBJECTIVES
+from deltaw.scores import scores
 from tests.architectures import Architecture
 from tests.texts import corpus
 from tests.tiny import WORDS, make_bart, make_base, make_bert, make_t5
@@ -160,7 +161,7 @@ def test_metrics_are_those_of_plain_loops_however_they_are_cut(task: str, seed: 
     predicted, true = (torch.randint(0, 3, (12, width), generator=draw) for _ in range(2))
     true[torch.randint(0, 4, true.shape, generator=draw) == 0] = IGNORED if width > 1 else 0
     true[0, 0] = 1
-    metric = OBJECTIVES[task](0).metrics(LlamaConfig(vocab_size=3, num_labels=3))  # type: ignore[call-arg]
+    metric = scores(OBJECTIVES[task](0), LlamaConfig(vocab_size=3, num_labels=3))  # type: ignore[call-arg]
     for p, t in zip(predicted.split(cut), true.split(cut), strict=True):
         metric.update(p, t)
     expected = {name: loop(predicted.tolist(), true.tolist()) for name, loop in METRICS[task].items()}

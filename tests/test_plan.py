@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from deltaw.build import adapted, corpus_of
+from deltaw.build import corpus_of
 from deltaw.cli import UserError
 from deltaw.data.example import Example
 from deltaw.forecast import facts_of
-from deltaw.job import train
+from deltaw.forecast import planned as plan
+from deltaw.job import adapted
 from deltaw.model import load_tokenizer
 from deltaw.plan import RESERVED, Facts, Hardware, memory, suggest
 from deltaw.roster import arms_from
@@ -180,17 +181,14 @@ def test_the_micro_batch_is_the_largest_that_fits_and_comes_out_even(gpt3: Facts
     assert rows(200, most=5) == (4, 3)
 
 
-def test_a_folder_with_a_config_alone_is_planned_and_nothing_started(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_with_a_config_alone_is_planned_and_nothing_started(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "base" / "config.json", tmp_path)
     words = ["plan=true", f"model.path={tmp_path}", f"data.path={tmp_path}/none.jsonl", "trainer.devices=64"]
-    train(config(*overrides(tmp_path, *words, "data.batch=64", "device.memory=0.001")))
-    told = capsys.readouterr().out
+    told = plan(config(*overrides(tmp_path, *words, "data.batch=64", "device.memory=0.001")))
     assert "64 devices of 0.001 GiB" in told
     assert "TOO LARGE even as: engine=fsdp" in told
     assert "model.gradient_checkpointing=true would fit" in told
     assert len(told.splitlines()) <= 40 and max(map(len, told.splitlines())) <= 120
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     with pytest.raises(UserError, match=r"model.path=.*nowhere could not be loaded"):
-        train(config(*overrides(tmp_path, *words, f"model.path={tmp_path}/nowhere")))
+        plan(config(*overrides(tmp_path, *words, f"model.path={tmp_path}/nowhere")))

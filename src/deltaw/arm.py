@@ -12,14 +12,12 @@ from functools import partial
 
 import torch
 from jaxtyping import BFloat16, Bool, Float
-from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.cli import UserError
-from deltaw.engine import whole
 from deltaw.head import ArmsHead, Initialiser
+from deltaw.parts import whole
 from deltaw.projection import POSITIONS, is_conv1d, widths
 
 SCALINGS = ("constant", "alpha/r", "rslora")
@@ -86,7 +84,11 @@ class Arm:
 
 def _key(pattern: Iterable[str], module: str) -> str:
     """The first key that PEFT finds to fit a module's name; the name itself where none does."""
-    key: str = get_pattern_key(list(pattern), module)
+    if not (keys := list(pattern)):
+        return module
+    from peft.utils.other import get_pattern_key
+
+    key: str = get_pattern_key(keys, module)
     return key
 
 
@@ -295,6 +297,8 @@ def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) ->
     ranks = {f"^{module}": arm.rank_of(module) for module, _ in _adapted(base)}
     alphas = {f"^{module}": _peft_alpha(arm, arm.alpha_of(module), arm.rank_of(module)) for module, _ in _adapted(base)}
     alpha = _peft_alpha(arm, arm.alpha, arm.rank)
+    from peft import LoraConfig
+
     config = LoraConfig(
         r=arm.rank,
         lora_alpha=alpha,  # type: ignore[arg-type]

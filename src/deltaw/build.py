@@ -1,4 +1,4 @@
-"""What a config describes, built: the data set, the base, and the task with every arm on it."""
+"""What a config describes, built: arms, the data set, and a base that is ready for the arms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,12 @@ from deltaw.data.corpus import Corpus, cache_folder, tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.record import Columns, Source
 from deltaw.fourbit import NF4, quantise
-from deltaw.model import Base, load_base
-from deltaw.objective import OBJECTIVES, Causal
+from deltaw.model import Base
+from deltaw.objective import OBJECTIVES, Causal, Objective
 from deltaw.packing import attention_of
 from deltaw.projection import projections
 from deltaw.roster import arms_from
 from deltaw.split import split
-from deltaw.task import LoraArms
 
 
 def arms_of(cfg: DictConfig) -> list[Arm]:
@@ -47,25 +46,11 @@ def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -
     return tokenised(source, columns, encoder, cache_folder(data.cache))
 
 
-def adapted(
-    cfg: DictConfig, arms: list[Arm], tokenizer: PreTrainedTokenizerBase, corpus: Corpus
-) -> tuple[Base, dict[str, str], LoraArms]:
-    """The base, the projection of each of its adapted modules by the module's name, and the task with every arm on it.
-
-    Raises:
-        UserError: the base is none for the task or for packing, or has not the projections asked for.
-    """
-    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
-    base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
-    return base, *equipped(cfg, arms, base)
-
-
-def equipped(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, str], LoraArms]:
-    """The projection of each adapted module of a base by the module's name, and the task with every arm on it.
+def prepared(cfg: DictConfig, base: Base) -> tuple[dict[str, str], Objective]:
+    """A base made ready for arms: the projection of each module to adapt by the module's name, and the objective.
 
     Args:
         cfg: of the run.
-        arms: what to put on the base.
         base: changed in place. On the meta device it is neither put in 4 bits nor tried for packing.
 
     Raises:
@@ -78,9 +63,7 @@ def equipped(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, st
             quantise(base.model)
         if cfg.data.packing:
             objective = Causal(base.pad, attention_of(base.model))
-    modules = projections(base.model, wanted, cfg.model.projections)
-    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # which is each arm's own
-    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
+    return projections(base.model, wanted, cfg.model.projections), objective
 
 
 def label_count(given: int | None, found: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ from deltaw.arm import adapter_config, adapter_tensors, inputs_of_base
 from deltaw.cli import UserError
 from deltaw.data.example import IGNORED
 from deltaw.data.pairs import SAMPLE
+from deltaw.scores import scores
 from deltaw.split import split_metadata
 from deltaw.task import LoraArms
 from deltaw.writer import RunWriter
@@ -185,7 +186,7 @@ class RecordLosses(Callback):
         double = torch.float32 if task.device.type == "mps" else torch.float64  # which MPS does not have
         sums = torch.zeros(len(task.arms), dtype=double, device=task.device)
         count = sum(int((batch["labels"] != IGNORED).sum()) for batch in self.validation)
-        metrics = [task.objective.metrics(task.base.config).to(task.device) for _ in task.arms]
+        metrics = [scores(task.objective, task.base.config).to(task.device) for _ in task.arms]
         task.eval()
         # Processes that hold parts of the base have to pass through it together: some may measure a batch for nothing.
         rounds = range(

@@ -13,7 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from deltaw.cli import UserError
-from deltaw.engine import Sharded, whole
+from deltaw.engine import Sharded
+from deltaw.parts import whole
 from deltaw.task import LoraArms
 
 

@@ -15,12 +15,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention, softmax
 from torch.overrides import TorchFunctionMode
 
-from deltaw.arm import parameters_of
+from deltaw.arm import Arm, parameters_of
 from deltaw.data.example import Example
-from deltaw.objective import Causal
+from deltaw.objective import Causal, Objective, summed
 from deltaw.plan import Facts
 from deltaw.projection import block_of, is_conv1d
-from deltaw.task import LoraArms
 
 # Products, with how many tensors they are given before the two factors.
 _PRODUCTS: dict[Any, int] = {
@@ -129,32 +128,36 @@ class DryRun(TorchFunctionMode):
         self.place = place
 
 
-def count(task: LoraArms, prompt: int, completion: int, autocast: bool = False) -> Facts:
-    """Run the loss of one row of every arm through a task on the meta device, and count.
+def count(
+    base: nn.Module, arms: list[Arm], objective: Objective, prompt: int, completion: int, autocast: bool = False
+) -> Facts:
+    """Run the loss of one row of every arm through a base on the meta device, and count.
 
     Args:
-        task: with base and arms on the meta device.
+        base: with the arms on it.
+        arms: all of them.
+        objective: makes a loss of what the base gives.
         prompt: tokens of a row that are read and not learnt.
         completion: tokens or labels of a row that are learnt.
         autocast: whether training is under `bf16-mixed`.
     """
     row = Example([0] * prompt, [0] * completion, [0] * completion)
-    batch = {name: tensor.to("meta") for name, tensor in task.objective.collate([row] * len(task.arms)).items()}
-    arms = {arm.name: parameters_of(task.base, k) for k, arm in enumerate(task.arms)}
-    weights = {_storage(tensor): "base" for tensor in (*task.base.parameters(), *task.base.buffers())}
-    weights |= {_storage(weight): "arms" for of_arm in arms.values() for weight in of_arm}
-    names = dict.fromkeys(block_of(name) for name, _ in task.base.named_modules())
-    layers = {name: task.base.get_submodule(name) for name in names if name}
+    batch = {name: tensor.to("meta") for name, tensor in objective.collate([row] * len(arms)).items()}
+    of_arms = {arm.name: parameters_of(base, k) for k, arm in enumerate(arms)}
+    weights = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
+    weights |= {_storage(weight): "arms" for of_arm in of_arms.values() for weight in of_arm}
+    names = dict.fromkeys(block_of(name) for name, _ in base.named_modules())
+    layers = {name: base.get_submodule(name) for name in names if name}
     layers = {name: layer for name, layer in layers.items() if _frozen(layer, weights)}  # and no arm's head
-    dry = _forward(task, layers, batch, DryRun(weights, autocast))
-    tokens = sum(mask.shape[1] for mask in task.objective.read(batch))
-    seen = 0.5 if isinstance(task.objective, Causal) else 1.0  # of a row's tokens by each of them, on average
+    dry = _forward(base, objective, layers, batch, DryRun(weights, autocast))
+    tokens = sum(mask.shape[1] for mask in objective.read(batch))
+    seen = 0.5 if isinstance(objective, Causal) else 1.0  # of a row's tokens by each of them, on average
     flops = {key: times * (seen if key[1] == "attention" else 1) for key, times in dry.flops.items()}
     base_flops, attention_flops, arms_flops = (
         sum(times for (_, name), times in flops.items() if name == whose) for whose in ("base", "attention", "arms")
     )
-    frozen = [weight for weight in task.base.parameters() if weights[_storage(weight)] == "base"]
-    trained = [weight for of_arm in arms.values() for weight in of_arm]
+    frozen = [weight for weight in base.parameters() if weights[_storage(weight)] == "base"]
+    trained = [weight for of_arm in of_arms.values() for weight in of_arm]
     sizes = [_frozen(layer, weights) for layer in layers.values()]
     packable = [weight for layer in layers.values() for weight in _matrices(layer)]
     return Facts(
@@ -162,10 +165,10 @@ def count(task: LoraArms, prompt: int, completion: int, autocast: bool = False) 
         multiplied=base_flops / (2 * tokens * len(arms)),
         packable=sum(weight.numel() for weight in packable),
         weight=packable[0].element_size(),
-        arms={name: sum(weight.numel() for weight in of_arm) for name, of_arm in arms.items()},
+        arms={name: sum(weight.numel() for weight in of_arm) for name, of_arm in of_arms.items()},
         layers=len(layers),
         tokens=tokens,
-        base=_frozen(task.base, weights),
+        base=_frozen(base, weights),
         in_layers=sum(sizes),
         largest=max(sizes),
         factors=sum(weight.nbytes for weight in trained),
@@ -178,15 +181,17 @@ def count(task: LoraArms, prompt: int, completion: int, autocast: bool = False) 
     )
 
 
-def _forward(task: LoraArms, layers: Mapping[str, nn.Module], batch: dict[str, Tensor], dry: DryRun) -> DryRun:
+def _forward(
+    base: nn.Module, objective: Objective, layers: Mapping[str, nn.Module], batch: dict[str, Tensor], dry: DryRun
+) -> DryRun:
     with ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(partial(dry.enter, name)).remove)
             stack.callback(layer.register_forward_hook(partial(dry.leave, "")).remove)
-        stack.callback(task.base.register_forward_hook(partial(dry.leave, "loss")).remove)
+        stack.callback(base.register_forward_hook(partial(dry.leave, "loss")).remove)
         stack.enter_context(saved_tensors_hooks(dry.keep, lambda tensor: tensor))
         stack.enter_context(dry)
-        task.loss_sums(batch)
+        summed(objective.logits(base, batch), objective.targets(batch), arms=1)
     return dry
 
 

@@ -5,14 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from deltaw.cli import UserError
+from deltaw.parts import part_of, whole
 from deltaw.projection import block_of
 
 ENGINES = ("auto", "single", "ddp", "fsdp")
@@ -48,13 +48,13 @@ class Sharded(ModelParallelStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         for name, tensor in self._module.kept().items():
-            tensor.detach().copy_(_cut(checkpoint["state_dict"][name], tensor))
+            tensor.detach().copy_(part_of(checkpoint["state_dict"][name], tensor))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             for number, moments in state["state"].items():
-                state["state"][number] = {name: _cut(value, weights[number]) for name, value in moments.items()}
+                state["state"][number] = {name: part_of(value, weights[number]) for name, value in moments.items()}
             optimizer.load_state_dict(state)
 
     @property
@@ -82,21 +82,6 @@ def strategy_of(engine: str, timeout: timedelta) -> Strategy | str:
     if engine == "ddp":  # all processes have read the same files and drawn the same factors
         return DDPStrategy(timeout=timeout, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True)
     return Sharded(timeout)
-
-
-def whole(tensor: Any) -> Any:
-    """A tensor that processes hold in parts, put together in each of them; anything else as it is.
-
-    All processes have to ask for the same ones in the same order.
-    """
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _cut(value: Any, like: Tensor) -> Any:
-    """This process's part of `value`, if `like` is held in parts and of the same shape."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def shard(base: nn.Module, modules: Iterable[str], mesh: DeviceMesh) -> None:

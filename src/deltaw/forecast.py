@@ -6,22 +6,25 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from deltaw.arm import Arm
-from deltaw.build import equipped
+from deltaw.arm import Arm, attach
+from deltaw.build import arms_of, prepared
 from deltaw.cli import UserError
 from deltaw.dry import DryRun, count
 from deltaw.fourbit import NF4
+from deltaw.limits import check
 from deltaw.model import base_shape
 from deltaw.plan import PACKED, Facts, Hardware, suggest
 from deltaw.plan_table import GIB, table
 
 
-def planned(cfg: DictConfig, arms: list[Arm]) -> str:
+def planned(cfg: DictConfig) -> str:
     """What the run would take, in words; its model is known by its config.json alone.
 
     Raises:
-        UserError: the model has no config, or has not the projections asked for.
+        UserError: no run can have these settings, or the model has no config, or not the projections asked for.
     """
+    arms = arms_of(cfg)
+    check(cfg)
     facts = facts_of(cfg, arms)
     hardware = hardware_of(cfg)
     checkpointing = cfg.model.gradient_checkpointing
@@ -41,9 +44,10 @@ def facts_of(cfg: DictConfig, arms: list[Arm]) -> Facts:
     completion = (cfg.data.max_completion or longest) if cfg.task == "seq2seq" else 1
     try:
         with DryRun():
-            _, task = equipped(cfg, arms, base)
-        task = task.double() if cfg.trainer.precision == "64-true" else task
-        facts = count(task, prompt, completion, cfg.trainer.precision == "bf16-mixed")
+            modules, objective = prepared(cfg, base)
+            attach(base.model, modules, arms, base.heads)
+        model = base.model.double() if cfg.trainer.precision == "64-true" else base.model
+        facts = count(model, arms, objective, prompt, completion, cfg.trainer.precision == "bf16-mixed")
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(
             f"model.path={cfg.model.path} cannot be planned, since what it computes takes values, and there are shapes "

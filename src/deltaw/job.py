@@ -24,30 +24,25 @@ from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from deltaw.arm import Arm
 from deltaw.base.pretrain import Recipe, ensure
-from deltaw.build import adapted, arms_of, corpus_of
+from deltaw.build import arms_of, corpus_of, label_count, prepared
 from deltaw.callback import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
 from deltaw.checks import SelfChecks
 from deltaw.cli import UserError
-from deltaw.config import names_in
 from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.engine import engine_for, strategy_of
-from deltaw.forecast import planned
-from deltaw.fourbit import NF4
 from deltaw.launch import Launch, end_with_parent, launch_of, told
-from deltaw.model import Base, load_tokenizer
-from deltaw.objective import OBJECTIVES
+from deltaw.limits import check
+from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.projection import is_conv1d, widths
-from deltaw.roster import NAME
 from deltaw.split import SplitLinear
+from deltaw.task import LoraArms
 from deltaw.weight import find_weight
 from deltaw.writer import RunWriter
-
-# A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
-PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 say = rank_zero_only(partial(print, flush=True))
 
@@ -62,9 +57,6 @@ def train(cfg: DictConfig) -> None:
     """Train the run that `cfg` describes, from its last checkpoint where there is one."""
     arms = arms_of(cfg)
     check(cfg)
-    if cfg.plan:
-        say(planned(cfg, arms))
-        return
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     launch = launch_of(cfg.trainer)
     engine = engine_for(cfg.engine, launch.world)
@@ -131,63 +123,28 @@ def train(cfg: DictConfig) -> None:
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse values that no run can have.
+def adapted(
+    cfg: DictConfig, arms: list[Arm], tokenizer: PreTrainedTokenizerBase, corpus: Corpus
+) -> tuple[Base, dict[str, str], LoraArms]:
+    """The base, the projection of each of its adapted modules by the module's name, and the task with every arm on it.
 
     Raises:
-        UserError: a number is out of its range, or the precision is none that keeps arms apart.
+        UserError: the base is none for the task or for packing, or has not the projections asked for.
     """
-    counts = {
-        "trainer.max_steps": cfg.trainer.max_steps,
-        "optim.max_skipped": cfg.optim.max_skipped,
-        "snapshots.every": cfg.snapshots.every,
-        "metrics.every": cfg.metrics.every,
-        "metrics.validate_every": cfg.metrics.validate_every,
-        "data.batch": cfg.data.batch,
-        "data.micro_batch": 1 if cfg.data.micro_batch is None else cfg.data.micro_batch,
-        "data.max_completion": 1 if cfg.data.max_completion is None else cfg.data.max_completion,
-        "data.validation": cfg.data.validation,
-    }
-    for key, value in counts.items():
-        if value < 1:
-            raise UserError(f"{key}={value}: give 1 or more")
-    if not names_in(cfg.arms.projections):
-        raise UserError(f"arms.projections={cfg.arms.projections} adapts nothing: name at least one, as [q,v]")
-    if cfg.data.max_length < 2:
-        raise UserError(f"data.max_length={cfg.data.max_length} has no room for a prompt and a completion")
-    if not 0 <= cfg.optim.warmup <= 1:
-        raise UserError(f"optim.warmup={cfg.optim.warmup} is a share of all steps: give 0 to 1")
-    if not cfg.optim.clip > 0 or not 0 <= cfg.optim.weight_decay < 1:
-        raise UserError(
-            f"optim.clip={cfg.optim.clip} must be above 0 and optim.weight_decay={cfg.optim.weight_decay} in [0, 1)"
-        )
-    for key, share in {"arms.dropout": cfg.arms.dropout, "optim.label_smoothing": cfg.optim.label_smoothing}.items():
-        if not 0 <= share < 1:
-            raise UserError(f"{key}={share} is a share of less than all: give a number in [0, 1)")
-    if cfg.task not in OBJECTIVES:
-        raise UserError(f"task={cfg.task} is not one of {', '.join(OBJECTIVES)}")
-    if cfg.data.packing and cfg.task != "causal":
-        raise UserError(
-            f"data.packing=true lays several examples into a row, and task={cfg.task} reads a row as one, whose "
-            "attention looks both ways or whose label is one: give data.packing=false"
-        )
-    if cfg.model.labels is not None and cfg.task != "classification":
-        raise UserError(f"model.labels={cfg.model.labels} is of task=classification, and task={cfg.task}: leave it out")
-    if cfg.data.path and "path" not in cfg.data.source:
-        raise UserError(
-            f"data.path={cfg.data.path} is not read by data={cfg.data.name}: give data=jsonl or data=hub as well"
-        )
-    if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):
-        raise UserError(f"run.name={cfg.run.name} names a directory: use letters, digits, '.', '_' and '-' alone")
-    if cfg.trainer.precision not in PRECISIONS:
-        raise UserError(
-            f"trainer.precision={cfg.trainer.precision} would train the factors in half precision, or couple the arms "
-            f"by one gradient scaler: choose from {', '.join(PRECISIONS)}; model.dtype=bfloat16 halves the base"
-        )
-    if cfg.model.dtype == NF4 and cfg.trainer.precision == "64-true":
-        raise UserError("trainer.precision=64-true and model.dtype=nf4, which computes in bfloat16: give 32-true")
-    if cfg.model.dtype == NF4 and cfg.engine == "fsdp":
-        raise UserError("engine=fsdp cannot cut packed weights, and model.dtype=nf4 packs them: give engine=ddp")
+    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
+    base = load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
+    return base, *equipped(cfg, arms, base)
+
+
+def equipped(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, str], LoraArms]:
+    """The projection of each adapted module of `base` by the module's name, and the task with every arm on it.
+
+    Raises:
+        UserError: the base is none for packing, or has not the projections asked for.
+    """
+    modules, objective = prepared(cfg, base)
+    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # which is each arm's own
+    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
 
 
 def lightning_trainer(cfg: DictConfig, launch: Launch, engine: str, callbacks: list[Callback]) -> Trainer:

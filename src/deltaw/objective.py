@@ -1,4 +1,4 @@
-"""What a task asks of the arms: how its rows become a batch, which logits are held against which labels, its metrics.
+"""What a task asks of the arms: how its rows become a batch, and which logits are held against which labels.
 
 Shapes: R rows of a batch, T tokens of the longest, S of them in an encoder, C classes (tokens or labels).
 """
@@ -8,18 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassExactMatch,
-    MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
-)
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    PretrainedConfig,
 )
 
 from deltaw.data.example import IGNORED, Example
@@ -62,10 +55,6 @@ class Causal:
         """Which tokens are no padding, for each sequence that layers of the model read."""
         return [batch["attention_mask"].bool()]
 
-    def metrics(self, config: PretrainedConfig) -> MetricCollection:
-        """Of predicted tokens and targets, for a model of this config: the share that is right."""
-        return MetricCollection({"accuracy": _token_accuracy(config)})
-
 
 class Seq2Seq:
     """Every token of a completion, from the prompt, which an encoder reads, and the tokens before it.
@@ -107,15 +96,6 @@ class Seq2Seq:
         """Which tokens are no padding, in the encoder's sequence and in the decoder's."""
         return [batch["attention_mask"].bool(), batch["labels"] != IGNORED]
 
-    def metrics(self, config: PretrainedConfig) -> MetricCollection:
-        """Of predicted tokens and targets: the share that is right, and of rows that are right throughout.
-
-        Each token is predicted behind the true ones before it. A row that is right throughout so is one that greedy
-        decoding writes exactly, and the other way round: until the first error the two read the same.
-        """
-        exact = MulticlassExactMatch(_tokens(config), ignore_index=IGNORED, validate_args=False)
-        return MetricCollection({"accuracy": _token_accuracy(config), "exact_match": exact}, compute_groups=False)
-
 
 class Classification:
     """The label of a row, from its text.
@@ -155,29 +135,31 @@ class Classification:
         """Which tokens are no padding."""
         return [batch["attention_mask"].bool()]
 
-    def metrics(self, config: PretrainedConfig) -> MetricCollection:
-        """Of predicted labels and true ones: accuracy, the mean of the labels' F1, and Matthews' correlation."""
-        labels: int = config.num_labels  # type: ignore[assignment]
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(labels, average="micro"),
-            "f1": MulticlassF1Score(labels, average="macro"),
-            "matthews": MulticlassMatthewsCorrCoef(labels),
-        }
-        return MetricCollection(metrics, compute_groups=False)
-
 
 Objective = Causal | Seq2Seq | Classification
 
 OBJECTIVES: dict[str, type[Objective]] = {"causal": Causal, "seq2seq": Seq2Seq, "classification": Classification}
 
 
-def _token_accuracy(config: PretrainedConfig) -> MulticlassAccuracy:
-    return MulticlassAccuracy(_tokens(config), average="micro", ignore_index=IGNORED, validate_args=False)
+def summed(
+    logits: Float[Tensor, "rows tokens classes"],
+    targets: Int[Tensor, "rows tokens"],
+    arms: int,
+    smoothing: float = 0.0,
+) -> Float[Tensor, " arms"]:
+    """Cross-entropy summed over each arm's labels, in nats: the rows are as many of every arm, an arm's together.
 
-
-def _tokens(config: PretrainedConfig) -> int:
-    tokens: int = config.get_text_config().vocab_size
-    return tokens
+    Args:
+        logits: bfloat16 is summed in float32.
+        targets: labels, `IGNORED` where there is none.
+        arms: how many.
+        smoothing: share of a label that all classes get alike, in [0, 1).
+    """
+    logits = logits.float() if logits.dtype is torch.bfloat16 else logits
+    losses = cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
+    )
+    return losses.view(arms, -1).sum(1)
 
 
 def _read(rows: list[list[int]], pad: int) -> dict[str, Tensor]:

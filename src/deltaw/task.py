@@ -8,16 +8,15 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from deltaw.arm import Arm, attach, parameters_of, set_moment
-from deltaw.data.example import IGNORED
-from deltaw.engine import shard, whole
+from deltaw.engine import shard
 from deltaw.head import Initialiser
-from deltaw.objective import Objective
+from deltaw.objective import Objective, summed
+from deltaw.parts import whole
 
 
 class LoraArms(LightningModule):
@@ -69,19 +68,7 @@ class LoraArms(LightningModule):
     def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
         """Cross-entropy with smoothed labels, summed over each arm's, in nats."""
         logits, targets = self.objective.logits(self.base, batch), self.objective.targets(batch)
-        return self._summed(logits, targets, self.label_smoothing)
-
-    def _summed(
-        self,
-        logits: Float[Tensor, "rows tokens classes"],
-        targets: Int[Tensor, "rows tokens"],
-        smoothing: float = 0.0,
-    ) -> Float[Tensor, " arms"]:
-        logits = logits.float() if logits.dtype is torch.bfloat16 else logits
-        losses = cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
-        )
-        return losses.view(len(self.arms), -1).sum(1)
+        return summed(logits, targets, len(self.arms), self.label_smoothing)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
@@ -100,7 +87,7 @@ class LoraArms(LightningModule):
         """
         repeated = {name: tensor.repeat(len(self.arms), 1) for name, tensor in batch.items()}
         logits, targets = self.objective.logits(self.base, repeated), self.objective.targets(repeated)
-        return self._summed(logits, targets), logits.argmax(-1).unflatten(0, (len(self.arms), -1))
+        return summed(logits, targets, len(self.arms)), logits.argmax(-1).unflatten(0, (len(self.arms), -1))
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # of an engine that shards
