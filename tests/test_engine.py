@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from deltaw.arm import attach
 from deltaw.cli import UserError
-from deltaw.engine import engine_for, shard
+from deltaw.engine import shard
 from deltaw.projection import block_of, projections
 from deltaw.roster import arms_from
 from deltaw.run import INPUTS
@@ -136,8 +136,33 @@ def test_a_block_is_the_outermost_numbered_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "world", "message"), [("zero3", 1, "not one of auto, single, ddp, fsdp"), ("single", 2, "there are 2")]
+    ("settings", "message"),
+    [
+        (["engine=zero3"], "not one of auto, single, ddp, fsdp"),
+        (["engine=single", "trainer.devices=2"], "there are 2"),
+        (["engine=fsdp", "model.dtype=nf4", "trainer.precision=32-true"], "cannot cut packed weights"),
+        (["timeout=0"], "no time to wait"),
+    ],
 )
-def test_what_no_engine_can_do_is_refused(engine: str, world: int, message: str) -> None:
+def test_what_no_engine_can_do_is_refused(folder: Path, settings: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        engine_for(engine, world)
+        run(folder, "run.name=refused", *settings)
+    assert not (folder / "runs" / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine"),
+    [
+        ([], "ddp: "),
+        (["device.memory=0.001"], "fsdp: TOO LARGE, "),
+        (["device.memory=0.0001", "model.dtype=nf4", "trainer.precision=32-true"], "ddp: TOO LARGE, "),
+    ],
+)
+def test_auto_takes_the_first_that_fits_and_says_why(
+    folder: Path, capsys: pytest.CaptureFixture[str], settings: list[str], engine: str
+) -> None:
+    run(folder, "dry_run=true", "run.name=dry", "trainer.devices=2", *settings)
+    told = capsys.readouterr().out
+    assert f"engine={engine}" in told
+    assert "machine 0: processes 0 to 1" in told
+    assert not (folder / "runs" / "dry").exists()

@@ -44,6 +44,7 @@ class PretrainConfig:
     heads: int
     steps: int
     rows: int
+    muon: bool
 
 
 @dataclass

@@ -11,11 +11,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from deltaw.cli import UserError
 from deltaw.parts import part_of, whole
 from deltaw.projection import block_of
-
-ENGINES = ("auto", "single", "ddp", "fsdp")
 
 
 class Sharded(ModelParallelStrategy):
@@ -60,19 +57,6 @@ class Sharded(ModelParallelStrategy):
     @property
     def _module(self) -> Any:
         return self.lightning_module
-
-
-def engine_for(asked: str, world: int) -> str:
-    """The engine that `asked` means for so many processes: single, ddp or fsdp.
-
-    Raises:
-        UserError: there is none of that name, or it is for one process.
-    """
-    if asked not in ENGINES:
-        raise UserError(f"engine={asked} is not one of {', '.join(ENGINES)}")
-    if asked == "single" and world > 1:
-        raise UserError(f"engine=single is for one process, and there are {world}: take ddp or fsdp, or one device")
-    return asked if asked != "auto" else "ddp" if world > 1 else "single"
 
 
 def strategy_of(engine: str, timeout: timedelta) -> Strategy | str:

@@ -14,7 +14,7 @@ from deltaw.fourbit import NF4
 from deltaw.limits import check
 from deltaw.model import base_shape
 from deltaw.plan import PACKED, Facts, Hardware, suggest
-from deltaw.plan_table import GIB, table
+from deltaw.plan_table import GIB, table, verdict
 
 
 def planned(cfg: DictConfig) -> str:
@@ -26,7 +26,7 @@ def planned(cfg: DictConfig) -> str:
     arms = arms_of(cfg)
     check(cfg)
     facts = facts_of(cfg, arms)
-    hardware = hardware_of(cfg)
+    hardware = hardware_of(cfg, _devices(cfg), cfg.trainer.num_nodes)
     checkpointing = cfg.model.gradient_checkpointing
     plan = suggest(facts, hardware, cfg.data.batch, cfg.data.micro_batch, checkpointing)
     return table(Path(cfg.model.path).name, facts, hardware, plan, checkpointing)
@@ -56,24 +56,46 @@ def facts_of(cfg: DictConfig, arms: list[Arm]) -> Facts:
     return facts.stored(PACKED) if cfg.model.dtype == NF4 else facts
 
 
-def hardware_of(cfg: DictConfig) -> Hardware:
-    """The devices that the run is planned for.
+def hardware_of(cfg: DictConfig, devices: int, nodes: int) -> Hardware:
+    """What `devices` on each of `nodes` machines have; on a CPU, processes share the memory.
 
-    Raises:
-        UserError: `trainer.devices` is no number of them.
+    Args:
+        cfg: of the run, whose settings of the device come before what is found here.
+        devices: of each machine.
+        nodes: machines.
     """
-    here = torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    ours = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices
+    memory = torch.cuda.get_device_properties(0).total_memory if _gpus(cfg) else ours
+    bandwidth = cfg.device.bandwidth or (350 if nodes == 1 else 50)
+    memory = cfg.device.memory * GIB if cfg.device.memory else memory
+    return Hardware(devices * nodes, memory, bandwidth * 1e9, cfg.device.speed * 1e12)
+
+
+def _gpus(cfg: DictConfig) -> int:
+    return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
+
+
+def _devices(cfg: DictConfig) -> int:
+    """How many devices of each machine are asked for, whether they are here or not."""
     match cfg.trainer.devices:
         case "auto" | -1 | "-1":
-            devices = max(here, 1)
+            return max(_gpus(cfg), 1)
         case int(number) if number > 0:
-            devices = number
+            return number
         case [*numbers] if numbers:
-            devices = len(numbers)
+            return len(numbers)
         case other:
             raise UserError(f"trainer.devices={other} cannot be planned for: give a number, a list of them, or auto")
-    ours = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    memory = torch.cuda.get_device_properties(0).total_memory if here else ours
-    bandwidth = cfg.device.bandwidth or (350 if cfg.trainer.num_nodes == 1 else 50)
-    memory = cfg.device.memory * GIB if cfg.device.memory else memory
-    return Hardware(devices * cfg.trainer.num_nodes, memory, bandwidth * 1e9, cfg.device.speed * 1e12)
+
+
+def engine_of(cfg: DictConfig, arms: list[Arm], devices: int, nodes: int) -> tuple[str, str]:
+    """What engine=auto chooses, and why, in words: the first that fits; ddp where the base cannot be planned."""
+    if devices * nodes == 1:
+        return "single", "there is one process"
+    hardware, checkpointing = hardware_of(cfg, devices, nodes), cfg.model.gradient_checkpointing
+    try:
+        facts = facts_of(cfg, arms)
+    except UserError as error:
+        return "ddp", f"unplanned: {error}"
+    plan = suggest(facts, hardware, cfg.data.batch, cfg.data.micro_batch, checkpointing)
+    return plan.engine, verdict(facts, hardware, plan, checkpointing)

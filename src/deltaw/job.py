@@ -34,7 +34,8 @@ from deltaw.checks import SelfChecks
 from deltaw.cli import UserError
 from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
-from deltaw.engine import engine_for, strategy_of
+from deltaw.engine import strategy_of
+from deltaw.forecast import engine_of
 from deltaw.launch import Launch, end_with_parent, launch_of, told
 from deltaw.limits import check
 from deltaw.model import Base, load_base, load_tokenizer
@@ -59,9 +60,14 @@ def train(cfg: DictConfig) -> None:
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     launch = launch_of(cfg.trainer)
-    engine = engine_for(cfg.engine, launch.world)
+    engine, reason = cfg.engine, "as asked"
+    if engine == "auto":
+        engine, reason = engine_of(cfg, arms, launch.local, launch.nodes)
+    if engine == "single" and launch.world > 1:
+        raise UserError(f"engine=single is for one process, and there are {launch.world}: give ddp, fsdp or one device")
+    say(f"engine={engine}: {reason}")
     if cfg.dry_run:
-        say(told(cfg, launch, engine))
+        say(told(cfg, launch))
         return
     end_with_parent()
     writer = RunWriter(Path(cfg.run.dir), cfg)

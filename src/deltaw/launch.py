@@ -109,14 +109,13 @@ def _found(trainer: DictConfig) -> int:
     return count
 
 
-def told(cfg: DictConfig, launch: Launch, engine: str) -> str:
+def told(cfg: DictConfig, launch: Launch) -> str:
     """What `dry_run=true` prints: the config, the command, and which machine has which processes."""
     arguments = [Path(sys.argv[0]).name, *(argument for argument in sys.argv[1:] if argument != "dry_run=true")]
     rows = [
         f"machine {node}: processes {node * launch.local} to {(node + 1) * launch.local - 1}, a device each"
         for node in range(launch.nodes)
     ]
-    rows.append(f"engine: {engine}")
     return "\n".join([OmegaConf.to_yaml(cfg, resolve=True), launch.command(arguments), *rows])
 
 

@@ -13,6 +13,8 @@ from deltaw.roster import NAME
 # A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
+ENGINES = ("auto", "single", "ddp", "fsdp")
+
 
 def check(cfg: DictConfig) -> None:
     """Refuse values that no run can have.
@@ -69,5 +71,9 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.model.dtype == NF4 and cfg.trainer.precision == "64-true":
         raise UserError("trainer.precision=64-true and model.dtype=nf4, which computes in bfloat16: give 32-true")
+    if cfg.engine not in ENGINES:
+        raise UserError(f"engine={cfg.engine} is not one of {', '.join(ENGINES)}")
+    if not cfg.timeout > 0:
+        raise UserError(f"timeout={cfg.timeout} is no time to wait: give seconds above 0")
     if cfg.model.dtype == NF4 and cfg.engine == "fsdp":
         raise UserError("engine=fsdp cannot cut packed weights, and model.dtype=nf4 packs them: give engine=ddp")

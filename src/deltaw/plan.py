@@ -167,17 +167,19 @@ def suggest(facts: Facts, hardware: Hardware, batch: int, most: int | None = Non
         checkpointing: whether layers are computed again on the way back.
     """
     share = -(-batch // hardware.devices)
-    for engine in _engines(hardware):
+    for engine in _engines(facts, hardware):
         if rows := _rows(facts, hardware, engine, share, most, checkpointing):
             plan = Plan(engine, _reason(facts, hardware, engine), rows, share // rows, True)
             return replace(plan, remarks=(*_uneven(hardware, batch), *_better(facts, hardware, plan, checkpointing)))
-    plan = Plan(_engines(hardware)[-1], "not even one row of each arm fits", 1, share, False)
+    plan = Plan(_engines(facts, hardware)[-1], "not even one row of each arm fits", 1, share, False)
     helps = tuple(_helps(facts, hardware, checkpointing)) or ("nothing alone would be enough: change several",)
     return replace(plan, remarks=(*_uneven(hardware, batch), *helps))
 
 
-def _engines(hardware: Hardware) -> Sequence[str]:
-    return ("ddp", "fsdp") if hardware.devices > 1 else ("single",)
+def _engines(facts: Facts, hardware: Hardware) -> Sequence[str]:
+    if hardware.devices == 1:
+        return ("single",)
+    return ("ddp", "fsdp") if facts.weight >= 2 else ("ddp",)  # packed weights cannot be cut
 
 
 def _fits(facts: Facts, hardware: Hardware, engine: str, rows: int, checkpointing: bool) -> bool:
@@ -209,7 +211,7 @@ def _uneven(hardware: Hardware, batch: int) -> Iterator[str]:
 
 def _better(facts: Facts, hardware: Hardware, plan: Plan, checkpointing: bool) -> Iterator[str]:
     """What would make a plan that fits faster."""
-    whole = _engines(hardware)[0]
+    whole = _engines(facts, hardware)[0]
     if checkpointing and _fits(facts, hardware, plan.engine, 1, False):
         yield "model.gradient_checkpointing=false would fit as well, if with fewer rows, and save a forward pass"
     if plan.engine != "fsdp":
@@ -218,7 +220,7 @@ def _better(facts: Facts, hardware: Hardware, plan: Plan, checkpointing: bool) -
         yield "model.gradient_checkpointing=true would leave room for the whole base on each device (ddp)"
     needed, tokens = hidden_from(facts, hardware, checkpointing), plan.rows * facts.tokens * len(facts.arms)
     if tokens < needed:
-        yield "the links hold it up: more rows (data.batch), more arms or model.dtype=nf4 would use them better"
+        yield "the links hold it up: more rows (data.batch) or more arms would use them better"
 
 
 def _helps(facts: Facts, hardware: Hardware, checkpointing: bool) -> Iterator[str]:
@@ -230,9 +232,8 @@ def _helps(facts: Facts, hardware: Hardware, checkpointing: bool) -> Iterator[st
         (facts.stored(PACKED), checkpointing, "model.dtype=nf4", facts.weight > PACKED),
         (half, checkpointing, f"data.max_length={facts.tokens // 2}", True),
     ]
-    engine = _engines(hardware)[-1]
     for changed, again, words, possible in changes:
-        if possible and _fits(changed, hardware, engine, 1, again):
+        if possible and _fits(changed, hardware, _engines(changed, hardware)[-1], 1, again):
             yield f"{words} would fit"
     more = [replace(hardware, devices=hardware.devices * 2**i) for i in range(1, 11)]
     if enough := next((many.devices for many in more if _fits(facts, many, "fsdp", 1, checkpointing)), None):

@@ -40,6 +40,14 @@ def table(name: str, facts: Facts, hardware: Hardware, plan: Plan, checkpointing
     return "\n".join(lines)
 
 
+def verdict(facts: Facts, hardware: Hardware, plan: Plan, checkpointing: bool) -> str:
+    """The plan alone, with what it takes of a device, in one line."""
+    parts = hardware.devices if plan.engine == "fsdp" else 1
+    needed = sum(memory(facts, parts, plan.rows, checkpointing).values())
+    rows = f"{_figure(needed / GIB)} of {_figure(hardware.memory / GIB)} GiB with data.micro_batch={plan.rows}"
+    return "; ".join([f"{'' if plan.fits else 'TOO LARGE, '}{rows}", plan.reason, *plan.remarks])
+
+
 def _parameters(facts: Facts) -> Iterator[str]:
     yield _row("\nparameters, in millions")
     yield _row("  base", facts.parameters / 1e6)

@@ -44,6 +44,8 @@ class Recipe:
         layers, width, intermediate, heads: of the decoder; `intermediate` is the width within a feed-forward block.
         steps: optimiser steps.
         rows: windows of 256 tokens in a step.
+        muon: Muon and products in bfloat16. False is AdamW and float32, for a CPU without instructions for bfloat16:
+            there Muon takes minutes a step of a deep model.
     """
 
     layers: int = 8
@@ -52,11 +54,12 @@ class Recipe:
     heads: int = 4
     steps: int = 2100
     rows: int = 16
+    muon: bool = True
 
     def __post_init__(self) -> None:
         """UserError where a size is below 1, or heads do not divide the width."""
         for name, value in asdict(self).items():
-            if value < 1:
+            if value < 1 and name != "muon":
                 raise UserError(f"model.pretrain.{name}={value}: give 1 or more")
         if self.width % (2 * self.heads):
             raise UserError(
@@ -130,13 +133,13 @@ def windows(tokens: Tensor, steps: int, rows: int) -> Iterator[Tensor]:
         queue = queue[rows:]
 
 
-def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int) -> None:
-    """Muon on the layers' matrices, AdamW on embedding and norms; bfloat16 products, float32 weights."""
+def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int, muon: bool = True) -> None:
+    """Muon on the layers' matrices, AdamW on embedding and norms; bfloat16 products, float32 weights. Or see `Recipe`."""
     names = dict(model.named_parameters())
     matrices = [p for name, p in names.items() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in names.items() if p.ndim != 2 or "embed" in name]
     optimizers = [
-        Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.01),
+        Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.01) if muon else AdamW(matrices, lr=5e-4),
         AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     schedules = [
@@ -144,7 +147,7 @@ def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int) -> None:
     ]
     bar = tqdm(windows(tokens, steps, rows), "pretraining", total=steps, unit="step")
     for step, batch in enumerate(bar):
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=muon):
             loss = model(input_ids=batch.to(model.device), labels=batch.to(model.device)).loss
         loss.backward()
         nn.utils.clip_grad_norm_(others, 1.0)
@@ -177,7 +180,7 @@ def pretrain(folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase | 
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = build(tokenizer, recipe)
     print(f"pretraining {model.num_parameters() / 1e6:.1f} M parameters on {len(tokens):,} tokens", flush=True)
-    fit(model, tokens, recipe.steps, recipe.rows)
+    fit(model, tokens, recipe.steps, recipe.rows, recipe.muon)
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     enough = max(1, recipe.steps * recipe.rows // 10) * LENGTH  # measuring is to take no longer than learning
