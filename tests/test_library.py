@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,8 @@ def test_windows_show_every_token_once_an_epoch() -> None:
 @pytest.mark.parametrize("muon", [True, False])
 def test_pretraining_learns(muon: bool) -> None:
     tokenizer = pretrain.train_tokenizer(["def add(a, b):\n    return a + b\n"] * 3)
-    model, tokens = pretrain.build(tokenizer, pretrain.Recipe()), torch.arange(30_000) % 7
+    recipe = pretrain.Recipe(layers=2, width=64, intermediate=64, heads=2)
+    model, tokens = pretrain.build(tokenizer, recipe), torch.arange(30_000) % 7
     before = pretrain.mean_loss(model, tokens[:1000])
     pretrain.fit(model, tokens, steps=2, rows=16, muon=muon)
     assert pretrain.mean_loss(model, tokens[:1000]) < before - 0.02
@@ -53,6 +55,6 @@ def test_a_base_is_made_once_and_not_taken_for_another(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(("wrong", "words"), [({"layers": 0}, "layers=0"), ({"heads": 3}, "multiple of 6")])
-def test_sizes_that_make_no_model_are_refused(wrong: dict[str, int], words: str) -> None:
+def test_sizes_that_make_no_model_are_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         pretrain.Recipe(**wrong)

@@ -134,7 +134,7 @@ def windows(tokens: Tensor, steps: int, rows: int) -> Iterator[Tensor]:
 
 
 def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int, muon: bool = True) -> None:
-    """Muon on the layers' matrices, AdamW on embedding and norms; bfloat16 products, float32 weights. Or see `Recipe`."""
+    """Muon on the layers' matrices, AdamW on embedding and norms, in bfloat16; without Muon see `Recipe`."""
     names = dict(model.named_parameters())
     matrices = [p for name, p in names.items() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in names.items() if p.ndim != 2 or "embed" in name]
