@@ -22,12 +22,13 @@ def main(cfg: DictConfig) -> None:
 
 
 def start(cfg: DictConfig) -> None:
-    print("loading PyTorch Lightning, transformers and PEFT", flush=True)
     if cfg.plan:  # for which Lightning would be loaded in vain
+        print("loading PyTorch and transformers", flush=True)
         from deltaw.forecast import planned
 
         print(planned(cfg))
     else:
+        print("loading PyTorch Lightning, transformers and PEFT", flush=True)
         from deltaw.job import train
 
         train(cfg)

@@ -6,8 +6,14 @@ import pytest
 import torch
 from hypothesis import settings
 
+import deltaw.exhibit.picture
+from tests.processes import FORKSERVER
+
 settings.register_profile("quick", max_examples=25, deadline=None)  # a busy core is no failure
 settings.load_profile("quick")
+
+# Runs of several processes are forked where all that they need is loaded, and so are pictures.
+FORKSERVER.set_forkserver_preload([deltaw.exhibit.picture.__name__, "deltaw.exhibit.fig6", "tests.tiny"])
 
 
 @pytest.fixture(scope="session", autouse=True)

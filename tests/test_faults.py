@@ -5,6 +5,7 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from deltaw import checks
 from deltaw.adapter import load_adapter
 from deltaw.task import LoraArms
-from tests.processes import TRAIN, finish, group_of, start, train
+from tests.processes import finish, forked, group_of, start, train
 from tests.tiny import factors, largest_difference, make_base, make_pairs, metrics, run
 
 MOMENTS = int(os.environ.get("DELTAW_KILLS", "2"))
@@ -35,9 +36,9 @@ def whole(folder: Path) -> Path:
 @pytest.mark.ddp
 @pytest.mark.parametrize("seed", random.sample(range(1000), MOMENTS))  # others each time
 def test_a_killed_process_ends_the_run_and_the_next_start_goes_on(folder: Path, whole: Path, seed: int) -> None:
-    draw, settings = random.Random(seed), [f"run.name=killed-{seed}", "trainer.devices=2"]
-    settings.append(f"engine={draw.choice(['ddp', 'fsdp'])}")
-    job = start(folder, *settings)
+    draw = random.Random(seed)
+    settings = [f"run.name=killed-{seed}", f"engine={draw.choice(['ddp', 'fsdp'])}"]
+    job = start(folder, *settings, "trainer.devices=2")
     run_directory = folder / "runs" / f"killed-{seed}"
     while job.poll() is None and not (run_directory / "snapshots").exists():
         time.sleep(0.02)
@@ -105,40 +106,45 @@ def test_a_full_disk_stops_with_a_message_and_the_last_snapshot_stays(folder: Pa
     assert load_adapter(folder / "runs" / "full" / "snapshots" / "r6-s0" / "step-00000000").sites
     assert not list((folder / "runs" / "full" / "checkpoints").glob("last.ckpt"))
     alone = run(folder, "run.name=not-full", "arms.ranks=[6]")
-    assert largest_difference(factors(train(folder, *settings), "r6-s0"), factors(alone, "r6-s0")) == 0
+    assert largest_difference(factors(run(folder, *settings), "r6-s0"), factors(alone, "r6-s0")) == 0
 
 
-BROKEN = """
-import os, runpy, sys, torch
-from deltaw import task
-original = task.LoraArms.{method}
-def broken(self, *args, **kwargs):
-    result = original(self, *args, **kwargs)
-    {act}
-    return result
-task.LoraArms.{method} = broken
-runpy.run_path({train!r}, run_name="__main__")
-"""
-DRIFT = "if self.global_rank == 1 and self.global_step == 3: self.base.model.layers[0].self_attn.q_proj.A[0].data += 1"
-NOT_REDUCED = "if self.global_rank == 1: [p.grad.mul_(2) for p in self.parameters() if p.grad is not None]"
-"""Which is what factors look like that were attached behind DDP's back."""
+def let_one_drift() -> None:
+    """Have process 1 change a factor of its own, after the third step."""
+    original = LoraArms.training_step
+
+    def training_step(self: LoraArms, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if self.global_rank == 1 and self.global_step == 3:
+            self.base.get_submodule("model.layers.0.self_attn.q_proj").get_parameter("A.0").data += 1
+        return original(self, batch, batch_idx)
+
+    LoraArms.training_step = training_step  # type: ignore[method-assign]
+
+
+def keep_gradients_apart() -> None:
+    """Which is what becomes of factors that were put on behind DDP's back."""
+
+    def on_after_backward(self: LoraArms) -> None:
+        for weight in self.parameters():
+            if self.global_rank == 1 and weight.grad is not None:
+                weight.grad *= 2
+
+    LoraArms.on_after_backward = on_after_backward  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("method", "act", "message"),
+    ("before", "message"),
     [
-        ("training_step", DRIFT, "after step 5 the arms of the processes are not the same"),
-        ("on_after_backward", NOT_REDUCED, "gradients of the processes are not the same"),
+        (let_one_drift, "after step 5 the arms of the processes are not the same"),
+        (keep_gradients_apart, "gradients of the processes are not the same"),
     ],
 )
-def test_processes_that_are_not_one_training_stop(folder: Path, method: str, act: str, message: str) -> None:
-    script = folder / f"{method}.py"
-    script.write_text(BROKEN.format(method=method, act=act, train=str(TRAIN)))
-    name = f"run.name=broken-{method}"
-    out = finish(start(folder, name, "trainer.devices=2", script=script), 1)
-    assert message in out
-    taken = folder / "runs" / name.partition("=")[2] / "snapshots" / "r2-s0"
+def test_processes_that_are_not_one_training_stop(folder: Path, before: Callable[[], None], message: str) -> None:
+    with forked(folder, f"run.name={before.__name__}", before=before, expected=1):
+        pass
+    assert message in (folder / "process-0.log").read_text()
+    taken = folder / "runs" / before.__name__ / "snapshots" / "r2-s0"
     assert [path.name for path in taken.iterdir()] == ["step-00000000"]  # nothing of what went wrong is kept
 
 
