@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from deltaw import cli, config
-from deltaw.sweep import relaunch
+from deltaw.sweep import note_arguments, relaunch
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -36,4 +36,5 @@ def start(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     config.register()
+    note_arguments()
     cli.run(main)

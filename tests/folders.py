@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 WIDTH = 16
+SCALE = {"alpha": 16.0, "scaling": "alpha/r"}
 
 
 def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, B: float = 1.0, **config: object) -> Path:
@@ -35,7 +36,8 @@ def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
         assert arm is not None
         rank, seed, lr, control = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[5]
         variant = {"variant": arm[4]} if arm[4] else {}
-        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control} | variant)
+        alpha = {"alpha": float(arm[4][1:])} if arm[4] else {}
+        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control} | SCALE | variant | alpha)
         for step in (0, 10):
             write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=1000 * rank + step, B=step / 10)
             rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / number}"]

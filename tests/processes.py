@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ def free_port() -> int:
 @contextmanager
 def forked(
     folder: Path, *settings: str, processes: int = 2, before: Callable[[], None] | None = None, expected: int = 0
-) -> Iterator[list[BaseProcess]]:
+) -> Iterator[list[ForkServerProcess]]:
     """The processes of a run, which torchrun seems to have started; all have ended behind the block.
 
     Args:
@@ -42,7 +42,7 @@ def forked(
     """
     together = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": free_port(), "GROUP_RANK": 0}
     logs = [folder / f"process-{rank}.log" for rank in range(processes)]
-    started: list[BaseProcess] = []
+    started: list[ForkServerProcess] = []
     for rank, log in enumerate(logs):
         told = together | {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
         environment = dict(os.environ) | {name: str(value) for name, value in told.items()}
@@ -84,6 +84,7 @@ def start(
     folder: Path,
     *settings: str,
     by: Sequence[str] = (),
+    flags: Sequence[str] = (),
     before: Callable[[], None] | None = None,
     environment: dict[str, str] | None = None,
 ) -> "subprocess.Popen[str]":
@@ -93,11 +94,12 @@ def start(
         folder: where the base and the pairs are.
         settings: of the run.
         by: what starts the processes, and its arguments.
+        flags: of Hydra, which come before the settings.
         before: called in the new process.
         environment: what its environment has besides ours.
     """
     return subprocess.Popen(
-        [sys.executable, *by, str(TRAIN), *overrides(folder, *settings)],
+        [sys.executable, *by, str(TRAIN), *flags, *overrides(folder, *settings)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -65,10 +65,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("data.micro_batch=0", "data.micro_batch=0"),
         ("run.name=a/b", "run.name=a/b"),
         ("run.dir=/dev/null/x", "run.dir=/dev/null/x cannot be written"),
-        ("trainer.devices=many", "'devices': 'many'"),
+        ("trainer.devices=many", "trainer.devices=many is refused"),
         ("model.path={folder}/cut", "cut could not be loaded"),
         ("model.path={folder}/holed", "lacks 1 weights, as model.layers.1.self_attn.q_proj.weight"),
-        ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
+        ("trainer.accelerator=abacus", "trainer.accelerator=abacus with"),
         ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
         ("data.validation=60", "holds out all of 60 examples"),
         (

@@ -20,7 +20,7 @@ from deltaw.projection import block_of, projections
 from deltaw.roster import arms_from
 from deltaw.run import INPUTS
 from tests.processes import forked, train
-from tests.tiny import factors, largest_difference, make_base, make_labelled, make_pairs, metrics, run
+from tests.tiny import factors, largest_difference, make_base, make_labelled, make_pairs, make_t5, metrics, run
 
 ARMS = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]"]
 ENGINES = [("ddp", 4), ("fsdp", 2), ("fsdp", 4)]  # two processes of DDP: tests/test_training.py
@@ -31,6 +31,7 @@ FLOAT32 = ["arms.ranks=[2,6]", "trainer.precision=32-true", "trainer.max_steps=1
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     make_base(folder / "base")
+    make_t5(folder / "t5")
     make_pairs(folder / "pairs.jsonl")
     return folder
 
@@ -91,6 +92,26 @@ def test_engines_agree_in_float32_to_rounding(folder: Path) -> None:
             for site in {key.partition(".lora_")[0] for key in left}:
                 products = [side[f"{site}.lora_B.weight"] @ side[f"{site}.lora_A.weight"] for side in (left, right)]
                 assert (products[0] - products[1]).norm() <= 1e-4 * products[1].norm()
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data.packing=true", "arms.list=[{rank:2},{rank:6,rank_pattern:{v_proj:3}},{rank:2,control:shuffled}]"],
+        ["task=seq2seq", "model.path={folder}/t5", "arms.controls=[frozen_a]"],
+    ],
+)
+def test_what_is_sharded_may_be_packed_patterned_or_of_two_stacks(folder: Path, settings: list[str]) -> None:
+    settings = [setting.replace("{folder}", str(folder)) for setting in settings]
+    name = "run.name=" + settings[0].replace("=", "-")
+    if "list" in settings[1]:
+        settings.append("arms.ranks=null")
+    single = run(folder, *settings, name)
+    other = train(folder, *settings, f"{name}-fsdp", "engine=fsdp")
+    assert named(other) == pytest.approx(named(single), abs=1e-9)
+    for arm in (path.name for path in (single / "snapshots").iterdir()):
+        assert largest_difference(factors(other, arm), factors(single, arm)) <= 1e-10
 
 
 @pytest.mark.ddp

@@ -340,6 +340,15 @@ def test_arms_that_differ_in_alpha_are_neither_seeds_nor_controls_of_one_another
     assert "a32" in [text.get_text() for text in table6.draw(losses).axes[0].texts]
 
 
+def test_arms_of_runs_with_another_alpha_are_no_seeds_of_one_another(tmp_path: Path) -> None:
+    runs = [RunDirectory(write_run(tmp_path / name, "r4-s0")) for name in ("one", "two")]
+    record = json.loads((tmp_path / "two/run.json").read_text())
+    record["arms"][0]["alpha"] = 32.0
+    (tmp_path / "two/run.json").write_text(json.dumps(record))
+    table = table6.summarise(losses_of([run.adapter("r4-s0") for run in runs]), ["end"])
+    assert list(zip(table.variant, table.seeds, strict=True)) == [("a16-alpha/r", 1), ("a32-alpha/r", 1)]
+
+
 def test_losses_end_at_the_step_that_is_compared(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0"))
     left, right = run.adapter("r2-s0", step=0), run.adapter("r4-s0", step=0)

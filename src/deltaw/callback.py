@@ -37,19 +37,20 @@ class OpenRun(Callback):
     Args:
         writer: the directory.
         step: the step that this process is about to resume from, None for a start.
+        engine: that this process trains under.
         record: what `run.json` is to hold.
     """
 
-    def __init__(self, writer: RunWriter, step: int | None, record: dict[str, Any]):
-        self.writer, self.step, self.record = writer, step, record
+    def __init__(self, writer: RunWriter, step: int | None, engine: str, record: dict[str, Any]):
+        self.writer, self.step, self.engine, self.record = writer, step, engine, record
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        mine = (self.step, self.writer.config)
+        mine = (self.step, self.engine, self.writer.config)
         same = trainer.strategy.broadcast(mine) == mine
         if not trainer.strategy.reduce_boolean_decision(same, all=True):
             raise UserError(
-                f"process {trainer.global_rank} starts from step {self.step}, and not all have the same step and "
-                "config: start them with the same command on one file system"
+                f"process {trainer.global_rank} starts from step {self.step} under engine={self.engine}, and not all "
+                "have the same step, engine and config: start them with the same command on one file system"
             )
         refusal = None
         if trainer.is_global_zero:

@@ -17,6 +17,10 @@ from deltaw.plan import PACKED, Facts, Hardware, suggest
 from deltaw.plan_table import GIB, table, verdict
 
 
+class UnplannableError(UserError):
+    """A model that can be trained, and not be counted."""
+
+
 def planned(cfg: DictConfig) -> str:
     """What the run would take, in words; its model is known by its config.json alone.
 
@@ -38,6 +42,8 @@ def facts_of(cfg: DictConfig, arms: list[Arm]) -> Facts:
     Raises:
         UserError: the model has no config, has not the projections asked for, or cannot do without values.
     """
+    if cfg.model.pretrain and not Path(cfg.model.path).exists():
+        raise UserError(f"model.path={cfg.model.path} is not there to be planned: the first run pretrains it")
     base = base_shape(cfg.model.path, cfg.model.dtype, cfg.task, cfg.model.labels)
     longest = cfg.data.max_length
     prompt = longest if cfg.task == "seq2seq" else longest - 1
@@ -49,7 +55,7 @@ def facts_of(cfg: DictConfig, arms: list[Arm]) -> Facts:
         model = base.model.double() if cfg.trainer.precision == "64-true" else base.model
         facts = count(model, arms, objective, prompt, completion, cfg.trainer.precision == "bf16-mixed")
     except (RuntimeError, NotImplementedError) as error:
-        raise UserError(
+        raise UnplannableError(
             f"model.path={cfg.model.path} cannot be planned, since what it computes takes values, and there are shapes "
             f"alone: {str(error).splitlines()[0]}"
         ) from error
@@ -88,14 +94,18 @@ def _devices(cfg: DictConfig) -> int:
             raise UserError(f"trainer.devices={other} cannot be planned for: give a number, a list of them, or auto")
 
 
-def engine_of(cfg: DictConfig, arms: list[Arm], devices: int, nodes: int) -> tuple[str, str]:
-    """What engine=auto chooses, and why, in words: the first that fits; ddp where the base cannot be planned."""
-    if devices * nodes == 1:
-        return "single", "there is one process"
+def engine_of(cfg: DictConfig, arms: list[Arm], devices: int, nodes: int) -> tuple[str, int | None, str]:
+    """What engine=auto chooses for several processes: the first that fits, rows of a micro-batch, and why, in words.
+
+    Where the base cannot be planned, it is ddp with as many rows as the batch gives.
+
+    Raises:
+        UserError: the model has no config, or has not the projections asked for.
+    """
     hardware, checkpointing = hardware_of(cfg, devices, nodes), cfg.model.gradient_checkpointing
     try:
         facts = facts_of(cfg, arms)
-    except UserError as error:
-        return "ddp", f"unplanned: {error}"
+    except UnplannableError as error:
+        return "ddp", None, str(error)
     plan = suggest(facts, hardware, cfg.data.batch, cfg.data.micro_batch, checkpointing)
-    return plan.engine, verdict(facts, hardware, plan, checkpointing)
+    return plan.engine, plan.rows, verdict(facts, hardware, plan, checkpointing)

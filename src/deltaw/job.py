@@ -60,9 +60,11 @@ def train(cfg: DictConfig) -> None:
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     launch = launch_of(cfg.trainer)
-    engine, reason = cfg.engine, "as asked"
-    if engine == "auto":
-        engine, reason = engine_of(cfg, arms, launch.local, launch.nodes)
+    engine, rows, reason = cfg.engine, cfg.data.micro_batch, "as asked"
+    if engine == "auto" and launch.world == 1:
+        engine, reason = "single", "there is one process"
+    elif engine == "auto":
+        engine, rows, reason = engine_of(cfg, arms, launch.local, launch.nodes)
     if engine == "single" and launch.world > 1:
         raise UserError(f"engine=single is for one process, and there are {launch.world}: give ddp, fsdp or one device")
     say(f"engine={engine}: {reason}")
@@ -86,7 +88,7 @@ def train(cfg: DictConfig) -> None:
     collate = task.objective.collate
     learnt, validation = (Examples(corpus, part, collate) for part in parts)
     signals = StopSignals()
-    together = cfg.data.micro_batch or cfg.data.batch  # rows of a forward pass without gradients
+    together = rows or cfg.data.batch  # rows of a forward pass without gradients
     sample = learnt.sample() if cfg.run.keep_inputs else []
     inputs = [collate(sample[start : start + together]) for start in range(0, len(sample), together)]
     trainer = lightning_trainer(
@@ -95,7 +97,7 @@ def train(cfg: DictConfig) -> None:
         engine,
         [
             signals,  # first of all, and the losses before the checkpoint of their step
-            OpenRun(writer, step, run_record(cfg, base, arms, modules, corpus)),
+            OpenRun(writer, step, engine, run_record(cfg, base, arms, modules, corpus)),
             SelfChecks(cfg.snapshots.every),  # before a forward pass gathers weights, and a checkpoint is written
             *([KeepInputs(writer, inputs)] if inputs else []),
             RecordLosses(writer, validation.batches(together), **cfg.metrics),
@@ -103,7 +105,7 @@ def train(cfg: DictConfig) -> None:
             TQDMProgressBar(),
         ],
     )
-    rows = micro_batch(cfg.data.batch, cfg.data.micro_batch, trainer.world_size)
+    rows = micro_batch(cfg.data.batch, rows, trainer.world_size)
     ranks = (trainer.global_rank, trainer.world_size)
     batches = StepBatches(learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, *ranks, cfg.data.packing)
     trainer.accumulate_grad_batches = batches.accumulate
@@ -125,7 +127,9 @@ def train(cfg: DictConfig) -> None:
     )
     if signals.caught and trainer.global_step < cfg.trainer.max_steps:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
-        sys.exit(128 + signals.caught)
+        if trainer.is_global_zero or launch.by != "lightning":  # whose launcher kills the first where another fails
+            sys.exit(128 + signals.caught)
+        return
     say(f"{writer.path} is finished: python analyze.py run={writer.path}")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from deltaw.cli import UserError
 
@@ -98,20 +99,29 @@ def _started() -> Launch | None:
 
 def _found(trainer: DictConfig) -> int:
     """How many devices Lightning makes of the setting on this machine."""
-    count: int = Trainer(
-        accelerator=trainer.accelerator,
-        devices=trainer.devices,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).num_devices
+    devices = OmegaConf.to_container(trainer)["devices"]  # type: ignore[index, call-overload]
+    try:
+        count: int = Trainer(
+            accelerator=trainer.accelerator,
+            devices=devices,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).num_devices
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(
+            f"trainer.accelerator={trainer.accelerator} with trainer.devices={devices} is refused by Lightning: {error}"
+        ) from error
     return count
 
 
 def told(cfg: DictConfig, launch: Launch) -> str:
     """What `dry_run=true` prints: the config, the command, and which machine has which processes."""
-    arguments = [Path(sys.argv[0]).name, *(argument for argument in sys.argv[1:] if argument != "dry_run=true")]
+    arguments = [
+        Path(sys.argv[0]).name,
+        *(argument for argument in sys.argv[1:] if not argument.startswith("dry_run=")),
+    ]
     rows = [
         f"machine {node}: processes {node * launch.local} to {(node + 1) * launch.local - 1}, a device each"
         for node in range(launch.nodes)

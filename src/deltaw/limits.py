@@ -32,10 +32,14 @@ def check(cfg: DictConfig) -> None:
         "data.micro_batch": 1 if cfg.data.micro_batch is None else cfg.data.micro_batch,
         "data.max_completion": 1 if cfg.data.max_completion is None else cfg.data.max_completion,
         "data.validation": cfg.data.validation,
+        "trainer.num_nodes": cfg.trainer.num_nodes,
     }
     for key, value in counts.items():
         if value < 1:
             raise UserError(f"{key}={value}: give 1 or more")
+    for key, measure in cfg.device.items():
+        if measure is not None and not measure > 0:
+            raise UserError(f"device.{key}={measure} is no device's: give a number above 0, or null")
     if not names_in(cfg.arms.projections):
         raise UserError(f"arms.projections={cfg.arms.projections} adapts nothing: name at least one, as [q,v]")
     if cfg.data.max_length < 2:

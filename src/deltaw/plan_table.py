@@ -100,9 +100,9 @@ def _links(facts: Facts, hardware: Hardware, plan: Plan, checkpointing: bool) ->
 
 
 def _suggestion(plan: Plan, checkpointing: bool) -> Iterator[str]:
-    verdict = "suggested" if plan.fits else "TOO LARGE even as"
+    heading = "suggested" if plan.fits else "TOO LARGE even as"
     yield (
-        f"\n{verdict}: engine={plan.engine} data.micro_batch={plan.rows} ({plan.accumulate} in a step) "
+        f"\n{heading}: engine={plan.engine} data.micro_batch={plan.rows} ({plan.accumulate} in a step) "
         f"model.gradient_checkpointing={str(checkpointing).lower()}"
     )
     yield f"  {plan.reason}"

@@ -56,6 +56,8 @@ class ArmRecord(TypedDict):
     seed: int
     lr: float
     control: str | None
+    alpha: float
+    scaling: str
     variant: NotRequired[str]  # another alpha or scaling than the run's, and patterns; no key means none
 
 

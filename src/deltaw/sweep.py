@@ -3,6 +3,7 @@
 Within Hydra's own process, a second job would find the process group, environment and memory of the first.
 """
 
+import json
 import os
 import re
 import signal
@@ -29,7 +30,13 @@ _IN_THE_NAME = {
     "data",
     "data.path",
 }
+ARGUMENTS = "DELTAW_ARGUMENTS"  # those of the command line, also where another script, as submitit's, calls the job
 _DISTRIBUTED = re.compile(r"(LOCAL_|NODE_|GROUP_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|PL_GLOBAL_SEED")
+
+
+def note_arguments() -> None:
+    """Let the jobs of a sweep, wherever they are started, know the command line."""
+    os.environ[ARGUMENTS] = json.dumps(sys.argv[1:])
 
 
 def relaunch(script: str) -> bool:
@@ -52,7 +59,7 @@ def relaunch(script: str) -> bool:
         *overrides,
     ]
     environment = {name: value for name, value in os.environ.items() if not _DISTRIBUTED.fullmatch(name)}
-    if suffix := _suffix(overrides, _swept_keys(sys.argv[1:])):
+    if suffix := _suffix(overrides, _swept_keys(json.loads(os.environ[ARGUMENTS]))):
         command.append(f"run.suffix='{suffix}'")
     print(f"sweep job {hydra.job.num}: {' '.join(overrides)}", flush=True)
     if code := _wait(subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd)):

@@ -204,7 +204,7 @@ def ensure(folder: Path, recipe: Recipe) -> None:
             (new / RECIPE).write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
             new.rename(folder)
     there = json.loads((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).exists() else None
-    if there != asdict(recipe):
+    if there is None or {"muon": True} | there != asdict(recipe):  # which older ones do not tell
         raise UserError(
             f"model.path={folder} holds a base made by {there}, not by model.pretrain={asdict(recipe)}: "
             "delete it, or give another model.path"
