@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trainer.devices=many", "trainer.devices=many is refused"),
         ("model.path={folder}/cut", "cut could not be loaded"),
         ("model.path={folder}/holed", "lacks 1 weights, as model.layers.1.self_attn.q_proj.weight"),
-        ("trainer.accelerator=abacus", "trainer.accelerator=abacus with"),
+        ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
         ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
         ("data.validation=60", "holds out all of 60 examples"),
         (
