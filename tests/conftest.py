@@ -1,6 +1,7 @@
 """What all tests share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import settings
 
 import deltaw.exhibit.picture
 from tests.processes import FORKSERVER
+from tests.tiny import make_base, make_pairs
 
 settings.register_profile("quick", max_examples=25, deadline=None)  # a busy core is no failure
 settings.load_profile("quick")
@@ -33,3 +35,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and pairs to learn; what a module runs there stays beside them."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_base(folder / "base")
+    make_pairs(folder / "pairs.jsonl")
+    return folder

@@ -20,20 +20,11 @@ from deltaw.projection import block_of, projections
 from deltaw.roster import arms_from
 from deltaw.run import INPUTS
 from tests.processes import forked, train
-from tests.tiny import factors, largest_difference, make_base, make_labelled, make_pairs, make_t5, metrics, run
+from tests.tiny import factors, largest_difference, make_labelled, make_t5, metrics, run
 
 ARMS = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]"]
 ENGINES = [("ddp", 4), ("fsdp", 2), ("fsdp", 4)]  # two processes of DDP: tests/test_training.py
 FLOAT32 = ["arms.ranks=[2,6]", "trainer.precision=32-true", "trainer.max_steps=10"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("engine")
-    make_base(folder / "base")
-    make_t5(folder / "t5")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +94,7 @@ def test_engines_agree_in_float32_to_rounding(folder: Path) -> None:
     ],
 )
 def test_what_is_sharded_may_be_packed_patterned_or_of_two_stacks(folder: Path, settings: list[str]) -> None:
+    make_t5(folder / "t5")
     settings = [setting.replace("{folder}", str(folder)) for setting in settings]
     name = "run.name=" + settings[0].replace("=", "-")
     if "list" in settings[1]:

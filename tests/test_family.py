@@ -19,15 +19,7 @@ from deltaw.measure import BASES
 from deltaw.run import RunDirectory
 from deltaw.subject import Subject
 from tests.folders import write_adapter
-from tests.tiny import ROOT, make_base, make_pairs, run
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("family")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
+from tests.tiny import ROOT, run
 
 
 @pytest.fixture(scope="module")

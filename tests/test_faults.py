@@ -15,17 +15,9 @@ from deltaw.adapter import load_adapter
 from deltaw.cli import UserError
 from deltaw.task import LoraArms
 from tests.processes import finish, forked, group_of, start, train
-from tests.tiny import factors, largest_difference, make_base, make_pairs, metrics, run
+from tests.tiny import factors, largest_difference, metrics, run
 
 MOMENTS = int(os.environ.get("DELTAW_KILLS", "2"))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faults")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")

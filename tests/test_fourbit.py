@@ -26,18 +26,10 @@ from tests.architectures import ARCHITECTURES, Architecture
 from tests.test_arm import arm
 from tests.test_projection import inputs
 from tests.test_training import assert_same_run, at_step
-from tests.tiny import factors, largest_difference, make_base, make_pairs, metrics, run
+from tests.tiny import factors, largest_difference, make_pairs, metrics, run
 
 IDS = torch.arange(40).view(2, 20)
 SETTINGS = ["model.dtype=nf4", "trainer.precision=32-true"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fourbit")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import finish, free_port, start
-from tests.tiny import factors, largest_difference, make_base, make_pairs, run
+from tests.tiny import factors, largest_difference, run
 
 TORCHRUN = ["-m", "torch.distributed.run"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("launch")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from tests.architectures import ARCHITECTURES
 from tests.test_pairs import pairs
 from tests.test_training import assert_equal_metrics, assert_same_run, at_step
 from tests.texts import examples
-from tests.tiny import factors, largest_difference, learnt, make_base, make_pairs, metrics, run
+from tests.tiny import factors, largest_difference, learnt, metrics, run
 
 CAUSAL = [name for name, architecture in ARCHITECTURES.items() if architecture.task == "causal"]
 LOOK_ACROSS = ["bloom", "falcon per head"]  # their ALiBi is made of a mask of two dimensions
@@ -132,14 +132,6 @@ def test_ranks_and_micro_batches_share_out_the_packed_examples(
     ]
     assert all(drawn(arm, one) == drawn(arm, several) for arm in range(len(ARMS)))
     assert all(torch.equal(one[0]["completion_tokens"], each["completion_tokens"]) for each in several)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packing")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -26,18 +26,10 @@ from deltaw.roster import arms_from
 from deltaw.run import CHECKPOINT
 from deltaw.task import LoraArms
 from tests.architectures import ARCHITECTURES
-from tests.tiny import ROOT, make_base, make_pairs, overrides, run
+from tests.tiny import ROOT, overrides, run
 
 LAYERS, TOKENS = 12, 40
 GB = 1e9
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("plan")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")

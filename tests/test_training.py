@@ -24,20 +24,12 @@ from deltaw.data.pairs import StepBatches
 from deltaw.roster import arms_from
 from deltaw.run import INPUTS
 from deltaw.task import LoraArms
-from tests.tiny import ROOT, factors, largest_difference, learnt, make_base, make_pairs, metrics, overrides, run
+from tests.tiny import ROOT, factors, largest_difference, learnt, metrics, overrides, run
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
 DROPPED = [*FOUR[:2], "run.name=dropped", "arms.dropout=0.1", "optim.label_smoothing=0.1", "data.micro_batch=2"]
 CONTROLS = ["arms.ranks=[6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,random,frozen_a]"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    make_base(folder / "base")
-    make_pairs(folder / "pairs.jsonl")
-    return folder
 
 
 @pytest.fixture(scope="module")
