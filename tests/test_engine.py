@@ -52,6 +52,10 @@ def assert_same_run(left: Path, right: Path) -> None:
 def test_every_engine_gives_what_one_process_gives(folder: Path, alone: Path, engine: str, processes: int) -> None:
     other = train(folder, *ARMS, f"run.name={engine}-{processes}", f"engine={engine}", processes=processes)
     assert_same_run(other, alone)
+    for file in sorted((alone / "snapshots").glob("*/*/*")):
+        twin = other / file.relative_to(alone)
+        assert twin.stat().st_size == file.stat().st_size
+        assert file.suffix != ".json" or twin.read_text() == file.read_text()
     kept = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (other, alone)]
     states = [{name: value.shape for name, value in one["state_dict"].items()} for one in kept]
     assert states[0] == states[1]
