@@ -32,7 +32,8 @@ def machine(number: int, port: int) -> list[str]:
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_two_machines_train_and_go_on_after_a_stop(folder: Path, alone: Path, engine: str) -> None:
     def both(port: int) -> list["subprocess.Popen[str]"]:
-        return [start(folder, f"run.name={engine}", f"engine={engine}", by=machine(n, port)) for n in range(2)]
+        settings = [f"run.name={engine}", f"engine={engine}", "trainer.devices=auto"]
+        return [start(folder, *settings, by=machine(n, port)) for n in range(2)]
 
     here = folder / "runs" / engine
     agents = both(free_port())
@@ -53,7 +54,14 @@ def test_srun_tells_how_many_processes_there_are(folder: Path, alone: Path) -> N
     port = str(free_port())
 
     def task(number: int) -> "subprocess.Popen[str]":
-        job = {"JOB_ID": "4711", "NNODES": "1", "NTASKS": "2", "NODELIST": "127.0.0.1", "NODEID": "0"}
+        job = {
+            "JOB_ID": "4711",
+            "NNODES": "1",
+            "NTASKS": "2",
+            "NTASKS_PER_NODE": "2",
+            "NODELIST": "127.0.0.1",
+            "NODEID": "0",
+        }
         own = {"PROCID": str(number), "LOCALID": str(number)}
         told = {f"SLURM_{name}": value for name, value in (job | own).items()}
         return start(folder, "run.name=srun", "trainer.devices=auto", environment=told | {"MASTER_PORT": port})

@@ -86,12 +86,12 @@ def _started() -> Launch | None:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return Launch("torchrun", local, local, int(os.environ["WORLD_SIZE"]) // local)
     if SLURMEnvironment.detect():
-        nodes = int(os.environ["SLURM_NNODES"])
-        local, left = divmod(int(os.environ["SLURM_NTASKS"]), nodes)
-        if left:
+        tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NNODES"])
+        local, left = divmod(tasks, nodes)
+        if left or (tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ):
             raise UserError(
-                f"srun started {os.environ['SLURM_NTASKS']} processes on {nodes} machines, not as many on each: "
-                "give --ntasks-per-node"
+                f"SLURM has {tasks} tasks on {nodes} machines, and was not told how many on each: give "
+                "--ntasks-per-node in place of --ntasks, and start with srun"
             )
         return Launch("srun", local, local, nodes)
     return None
