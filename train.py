@@ -7,6 +7,8 @@ torchrun --nproc-per-node=8 train.py arms.seeds=[0,1,2]
 python train.py plan=true model=gpt3 trainer.devices=64         what a run would take; nothing is loaded or started
 """
 
+import gc
+
 import hydra
 from omegaconf import DictConfig
 
@@ -22,6 +24,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def start(cfg: DictConfig) -> None:
+    gc.disable()  # what is loaded stays: to search it for cycles over and over takes a tenth of the time
     if cfg.plan:  # for which Lightning would be loaded in vain
         print("loading PyTorch and transformers", flush=True)
         from deltaw.forecast import planned
@@ -31,6 +34,7 @@ def start(cfg: DictConfig) -> None:
         print("loading PyTorch Lightning, transformers and PEFT", flush=True)
         from deltaw.job import train
 
+        gc.enable()
         train(cfg)
 
 
