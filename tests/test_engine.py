@@ -1,6 +1,7 @@
 """One process, several with the whole base, several with a part of it: the same numbers."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from deltaw.arm import attach
 from deltaw.cli import UserError
 from deltaw.engine import shard
+from deltaw.model import load_base, load_tokenizer
 from deltaw.projection import block_of, projections
 from deltaw.roster import arms_from
 from deltaw.run import INPUTS
@@ -139,6 +141,15 @@ def test_layers_are_gathered_once_for_all_arms(folder: Path, ranks: list[int]) -
     calls = {str(name).rpartition(".")[2]: count for name, count in counted.get_comm_counts().items()}
     layers = base.config.num_hidden_layers
     assert calls == {"_allgather_base_": 1 + 2 * layers, "_reduce_scatter_base_": layers}  # what is outside stays
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_base_in_the_dtype_of_its_files_is_their_pages(folder: Path) -> None:
+    """Which the processes of a machine share: none has a copy of its own before it takes its part."""
+    base = load_base(str(folder / "base"), load_tokenizer(str(folder / "base"))).model
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "model.safetensors" in line]
+    spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+    assert all(any(first <= weight.data_ptr() < last for first, last in spans) for weight in base.parameters())
 
 
 def test_a_block_is_the_outermost_numbered_module() -> None:

@@ -36,7 +36,7 @@ from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.engine import strategy_of
 from deltaw.forecast import engine_of
-from deltaw.launch import Launch, end_with_parent, launch_of, told
+from deltaw.launch import Launch, end_with_parent, launch_of, lost, told
 from deltaw.limits import check
 from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.projection import is_conv1d, widths
@@ -119,12 +119,20 @@ def train(cfg: DictConfig) -> None:
         f"{f'resumed after step {step}' if step else 'from the start'}"
     )
     trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
-    trainer.fit(
-        task,
-        DataLoader(batches, batch_size=None, sampler=position),
-        ckpt_path=writer.checkpoint if step else None,
-        weights_only=True,
-    )
+    try:
+        trainer.fit(
+            task,
+            DataLoader(batches, batch_size=None, sampler=position),
+            ckpt_path=writer.checkpoint if step else None,
+            weights_only=True,
+        )
+    except RuntimeError as error:  # as a collective raises whose other end is gone
+        if ended := lost(trainer):
+            raise UserError(
+                f"{ended}, so that process {trainer.global_rank} could not go on: what it printed is above; the same "
+                "command goes on from the last snapshot"
+            ) from error
+        raise
     if signals.caught and trainer.global_step < cfg.trainer.max_steps:
         say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
         if trainer.is_global_zero or launch.by != "lightning":  # whose launcher kills the first where another fails

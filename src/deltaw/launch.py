@@ -4,7 +4,9 @@ import ctypes
 import os
 import shlex
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +129,21 @@ def told(cfg: DictConfig, launch: Launch) -> str:
         for node in range(launch.nodes)
     ]
     return "\n".join([OmegaConf.to_yaml(cfg, resolve=True), launch.command(arguments), *rows])
+
+
+def lost(trainer: Trainer) -> str:
+    """Which of the processes that Lightning's launcher started have ended badly, in words; "" for none."""
+    processes: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    until = time.monotonic() + 1  # a broken connection is noticed before the end of who broke it
+    while processes and not any(process.poll() for process in processes) and time.monotonic() < until:
+        time.sleep(0.05)
+    ended = [(rank, process.poll()) for rank, process in enumerate(processes, start=1)]
+    told = [f"process {rank} ended {_how(code)}" for rank, code in ended if code]
+    return " and ".join(told)
+
+
+def _how(code: int) -> str:
+    return f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
 
 
 def end_with_parent() -> None:
