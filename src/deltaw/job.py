@@ -60,14 +60,7 @@ def train(cfg: DictConfig) -> None:
     check(cfg)
     cfg.run.name = cfg.run.name or default_name(cfg, arms)
     launch = launch_of(cfg.trainer)
-    engine, rows, reason = cfg.engine, cfg.data.micro_batch, "as asked"
-    if engine == "auto" and launch.world == 1:
-        engine, reason = "single", "there is one process"
-    elif engine == "auto":
-        engine, rows, reason = engine_of(cfg, arms, launch.local, launch.nodes)
-    if engine == "single" and launch.world > 1:
-        raise UserError(f"engine=single is for one process, and there are {launch.world}: give ddp, fsdp or one device")
-    say(f"engine={engine}: {reason}")
+    engine, rows = settled(cfg, arms, launch)
     if cfg.dry_run:
         say(told(cfg, launch))
         return
@@ -118,14 +111,41 @@ def train(cfg: DictConfig) -> None:
         f"dropped for want of a completion, {batches.padding():.1%} padding; "
         f"{f'resumed after step {step}' if step else 'from the start'}"
     )
+    fit(trainer, task, DataLoader(batches, batch_size=None, sampler=position), writer.checkpoint if step else None)
+    if signals.caught and trainer.global_step < cfg.trainer.max_steps:
+        say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
+        if trainer.is_global_zero or launch.by != "lightning":  # whose launcher kills the first where another fails
+            sys.exit(128 + signals.caught)
+        return
+    say(f"{writer.path} is finished: python analyze.py run={writer.path}")
+
+
+def settled(cfg: DictConfig, arms: list[Arm], launch: Launch) -> tuple[str, int | None]:
+    """The engine of the run, and the rows of an arm in a micro-batch if they are given or follow from it; says why.
+
+    Raises:
+        UserError: the engine is for one process, and there are several.
+    """
+    engine, rows, reason = cfg.engine, cfg.data.micro_batch, "as asked"
+    if engine == "auto" and launch.world == 1:
+        engine, reason = "single", "there is one process"
+    elif engine == "auto":
+        engine, rows, reason = engine_of(cfg, arms, launch.local, launch.nodes)
+    if engine == "single" and launch.world > 1:
+        raise UserError(f"engine=single is for one process, and there are {launch.world}: give ddp, fsdp or one device")
+    say(f"engine={engine}: {reason}")
+    return engine, rows
+
+
+def fit(trainer: Trainer, task: LoraArms, batches: DataLoader[Any], checkpoint: Path | None) -> None:
+    """Train from `checkpoint`, or from the start.
+
+    Raises:
+        UserError: a process that Lightning started has ended, and this one cannot go on without.
+    """
     trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
     try:
-        trainer.fit(
-            task,
-            DataLoader(batches, batch_size=None, sampler=position),
-            ckpt_path=writer.checkpoint if step else None,
-            weights_only=True,
-        )
+        trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:  # as a collective raises whose other end is gone
         if ended := lost(trainer):
             raise UserError(
@@ -133,12 +153,6 @@ def train(cfg: DictConfig) -> None:
                 "command goes on from the last snapshot"
             ) from error
         raise
-    if signals.caught and trainer.global_step < cfg.trainer.max_steps:
-        say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
-        if trainer.is_global_zero or launch.by != "lightning":  # whose launcher kills the first where another fails
-            sys.exit(128 + signals.caught)
-        return
-    say(f"{writer.path} is finished: python analyze.py run={writer.path}")
 
 
 def adapted(
