@@ -10,6 +10,7 @@ from deltaw.exhibit.typeset import HEAVY, LIGHT, Sheet, numbers
 from deltaw.metric import MEASURED
 
 NAMES = {"end": "loss", **MEASURED}
+VARIANT = " Variant, as in the names of arms: a is alpha, p stands for patterns of rank or alpha."
 SPREAD = (
     " Means over the seeds of arms that are alike in all else; spread: from the lowest of them to the highest. Bold: "
     "the best mean, where its lead over the next is wider than the spread of either."
@@ -56,7 +57,8 @@ def draw(losses: pd.DataFrame) -> Figure:
             text.set_fontweight("bold" if best.get(column) == number else "normal")
     sheet.rule(HEAVY)
     unit = " or ".join(losses.unit.unique())
-    return sheet.done(f"Loss, in nats, and accuracy are per {unit}." + (SPREAD if several else ""))
+    told = VARIANT if table.variant.any() else ""
+    return sheet.done(f"Loss, in nats, and accuracy are per {unit}.{told}" + (SPREAD if several else ""))
 
 
 def as_exact(values: "pd.Series[float]", beside: list[str]) -> list[str]:
