@@ -38,7 +38,7 @@ def main(path: Path) -> None:
     print(row(*["---"] * 4))
     losses = losses_of([pairs[seeds[0]][0]])
     for arm, start, end, share in zip(losses.arm, losses.start, losses.end, losses.share, strict=True):
-        print(row(arm, f"{start:.4f}", f"{end:.4f}", "" if isnan(share) else f"{share:.0%}"))
+        print(row(arm, f"{start:.2f}", f"{end:.2f}", "" if isnan(share) else f"{share:.0%}"))
 
 
 def levels(tables: dict[int, pd.DataFrame], layer: int, projection: str, i: int, j: int) -> list[str]:

@@ -279,13 +279,13 @@ def test_table7_says_where_a_number_is_missing() -> None:
 
 
 def test_table6_gives_mean_and_spread_over_seeds_and_controls_below() -> None:
-    ends = {("shuffled", 8, 0.01): [2.0], (None, 8, 0.01): [1.0, 1.1], (None, 2, 0.005): [1.2, 1.4]}
+    ends = {("shuffled", 8, 0.01): [2.0], (None, 8, 0.01): [1.0, 1.16], (None, 2, 0.005): [1.2, 1.44]}
     table = lines(table6.draw(losses(ends, "accuracy", "exact_match")))
     assert table[1][4:] == ["loss at start", "loss", "spread", "accuracy", "spread", "exact match", "spread"]
     assert table[2:5] == [
-        ["none", "2", "0.005", "2", "2.500", "1.300", "0.200", "0.675", "0.050", "0.675", "0.050"],
-        ["8", "0.010", "2", "2.500", "1.050", "0.100", "0.738", "0.025", "0.738", "0.025"],
-        ["shuffled", "8", "0.010", "1", "2.500", "2.000", "–", "0.500", "–", "0.500", "–"],
+        ["none", "2", "0.005", "2", "2.50", "1.32", "0.24", "0.67", "0.06", "0.67", "0.06"],
+        ["8", "0.010", "2", "2.50", "1.08", "0.16", "0.73", "0.04", "0.73", "0.04"],
+        ["shuffled", "8", "0.010", "1", "2.50", "2.00", "–", "0.50", "–", "0.50", "–"],
     ]
     assert table[5][0].startswith("Loss, in nats, and accuracy are per token. Means over the seeds")
 
@@ -294,16 +294,16 @@ def test_table6_of_one_seed_has_no_spread_and_says_of_what_a_loss_is() -> None:
     table = lines(table6.draw(losses({(None, 8, 0.01): [1.0], (None, 64, 0.01): [0.9]}, "accuracy", "f1", "matthews")))
     assert table[1:3] == [
         ["control", "$r$", "learning rate", "seeds", "loss at start", "loss", "accuracy", "F1", "Matthews"],
-        ["none", "8", "0.01", "1", "2.500", "1.000", "0.750", "0.750", "0.750"],
+        ["none", "8", "0.01", "1", "2.50", "1.00", "0.75", "0.75", "0.75"],
     ]
     assert table[4] == ["Loss, in nats, and accuracy are per row."]
 
 
 BOLD = {
-    "ahead of the spread": ([1.0, 1.1], [1.3, 1.4], ["1.050", "0.738"]),
-    "within the spread": ([1.0, 1.1], [1.05, 1.2], []),
-    "one seed": ([1.0], [1.3], []),
-    "a seed that diverged": ([1.0, 1.1], [1.3, np.nan], []),
+    "ahead of the spread": ([1.0, 1.04, 1.08], [1.3, 1.35, 1.4], ["1.04", "0.74"]),
+    "within the spread": ([1.0, 1.05, 1.1], [1.05, 1.1, 1.2], []),
+    "two seeds, too few": ([1.0, 1.1], [1.3, 1.4], []),
+    "a seed that diverged": ([1.0, 1.05, 1.1], [1.3, 1.35, np.nan], []),
 }
 
 
@@ -318,7 +318,7 @@ def test_table6_sets_the_best_mean_bold_where_it_stands_out(
 
 def test_a_seed_that_diverged_is_not_left_out_of_the_mean() -> None:
     table = lines(table6.draw(losses({(None, 8, 0.01): [1.0, np.nan]}, "accuracy")))
-    assert table[2] == ["none", "8", "0.01", "2", "2.500", "–", "–", "–", "–"]
+    assert table[2] == ["none", "8", "0.01", "2", "2.50", "–", "–", "–", "–"]
 
 
 def test_evolution_draws_each_arm_against_its_last_and_its_next_snapshot() -> None:

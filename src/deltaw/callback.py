@@ -213,7 +213,7 @@ class RecordLosses(Callback):
             for name, row in measured.items():
                 if name != "perplexity":  # e to the loss
                     head = f"loss (nats a {task.objective.unit})" if name == "loss" else name
-                    words = "  ".join(f"{arm.name} {value:.4f}" for arm, value in zip(task.arms, row, strict=True))
+                    words = "  ".join(f"{arm.name} {value:.2f}" for arm, value in zip(task.arms, row, strict=True))
                     tqdm.write(f"step {trainer.global_step:>6}  validation {head:<19}  {words}")
 
     def _record(self, trainer: Trainer, task: LoraArms, metrics: dict[str, list[float]]) -> None:

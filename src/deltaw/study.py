@@ -59,7 +59,8 @@ class Comparison:
             φ(rank_left, rank_right); for each of these three null_… (its mean between random subspaces), p_… (their
             probability to reach it), inputs_… and p_inputs_… (largest of 100 draws from the layer's inputs, and share
             of the draws that reach it); cos2 (of the principal angles, falling), k_star, k_star_inputs (directions
-            beyond random subspaces, and beyond every draw), reason (why the numbers are NaN, else None), row_cosine.
+            beyond random subspaces, and beyond every draw; no verdict rests on the draws), reason (why the numbers
+            are NaN, else None), row_cosine.
         sites: a row per adapter, site and basis: arm, step, layer, projection, module, basis, d_in, d_out, rank,
             numerical_rank, scale, singular_values, norm, stable_rank, entropy_rank, energy_rank, gaps, moved
             (‖A − A₀‖ / ‖A₀‖).

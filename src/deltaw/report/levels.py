@@ -1,14 +1,11 @@
-"""What pairs share in each basis beside chance at its two levels; the same of controls; and spectra."""
+"""What pairs share in each basis beside chance; the same of controls; and spectra."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtrik
 
-from deltaw.activations import DRAWS
 from deltaw.adapter import Adapter
 from deltaw.family import Tables
 from deltaw.spectra import CLOSE
@@ -17,15 +14,13 @@ from deltaw.study import RARE, Pairing
 
 @dataclass(frozen=True)
 class Level:
-    """One measure of φ on average over sites; numbers of sites where it is beyond chance."""
+    """One measure of φ on average over sites, and the number of sites where it is beyond chance."""
 
     phi: float
     lowest: float
     highest: float
     random: float  # on average between random subspaces
-    inputs: float | None  # the largest of the draws from the layer's inputs; None where these are not known
     beyond_random: int  # sites that random subspaces reach in fewer than 1 % of cases divided by the sites
-    beyond_inputs: int | None  # sites above every draw
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,6 @@ class Levels:
         first, row, corner: φ(1, 1), φ(1, r) and φ of the whole spans.
         k_star: directions shared beyond random subspaces; None where the space has no room to tell (`reason`).
         sharing: sites with one such direction or more.
-        k_star_inputs, sharing_inputs: the same beyond every draw from the layer's inputs; None without these.
         reason: why a number is missing at some site.
     """
 
@@ -47,20 +41,7 @@ class Levels:
     corner: Level
     k_star: float | None
     sharing: int
-    k_star_inputs: float | None
-    sharing_inputs: int | None
     reason: str | None
-
-    @property
-    def beyond_chance(self) -> bool:
-        """Whether directions are shared beyond chance, of the inputs where they are known, else of random subspaces.
-
-        A hundred draws from the inputs are outdone by chance at one site in 101: so many sites are needed that this
-        happens, in one basis, in fewer than 1 % of analyses.
-        """
-        if self.sharing_inputs is None:
-            return self.sharing > 0
-        return self.sharing_inputs > ceil(bdtrik(1 - RARE, self.sites, 1 / (DRAWS + 1)))  # the binomial quantile
 
 
 @dataclass(frozen=True)
@@ -94,32 +75,27 @@ def levels_of(pairs: pd.DataFrame) -> list[Levels]:
 
 
 def _levels(basis: object, sites: pd.DataFrame) -> Levels:
-    known = bool(sites.k_star_inputs.notna().all())
     told = sites.k_star.dropna()
     return Levels(
         basis=str(basis),
         sites=len(sites),
-        first=_level(sites, "first", known),
-        row=_level(sites, "row", known),
-        corner=_level(sites, "corner", known),
+        first=_level(sites, "first"),
+        row=_level(sites, "row"),
+        corner=_level(sites, "corner"),
         k_star=float(told.mean()) if len(told) else None,
         sharing=int((told > 0).sum()),
-        k_star_inputs=float(sites.k_star_inputs.mean()) if known else None,
-        sharing_inputs=int((sites.k_star_inputs > 0).sum()) if known else None,
         reason=next(iter(sites.reason.dropna()), None),
     )
 
 
-def _level(sites: pd.DataFrame, name: str, known: bool) -> Level:
-    phi, inputs = sites[f"phi_{name}"], sites[f"inputs_{name}"]
+def _level(sites: pd.DataFrame, name: str) -> Level:
+    phi = sites[f"phi_{name}"]
     return Level(
         phi=float(phi.mean()),
         lowest=float(phi.min()),
         highest=float(phi.max()),
         random=float(sites[f"null_{name}"].mean()),
-        inputs=float(inputs.mean()) if known else None,
         beyond_random=int((sites[f"p_{name}"] < RARE / len(sites)).sum()),
-        beyond_inputs=int((phi > inputs).sum()) if known else None,
     )
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from deltaw.activations import DRAWS
 from deltaw.metric import MEASURED
-from deltaw.report.findings import correlations, depth, fall, findings
+from deltaw.report.findings import contrast, depth, fall, findings
 from deltaw.report.levels import Level, Levels
 from deltaw.report.numbers import Spread, Summary
 from deltaw.study import RARE
@@ -38,7 +37,7 @@ def in_words(summary: Summary) -> str:
         "## φ by layer and matrix, over all i",
         _levels(summary),
         "## Depth, and one matrix against the other",
-        f"{depth(summary)}. {correlations(summary.contrast)}",
+        f"{depth(summary)} {contrast(summary.contrast)}".rstrip(),
         "## Structure in i and j, on average over the sites",
         _structure(summary),
         *(
@@ -57,13 +56,7 @@ def _reservations(summary: Summary) -> Iterator[str]:
         f"Random: what random subspaces of ℝ^d give, d = {d} on the basis {summary.basis}: max(i, j)/d on average. A "
         f"site is beyond it where they are as similar in fewer than {RARE:.0%} of cases divided by the number of sites."
     )
-    if any(levels.sharing_inputs is not None for levels in summary.levels):
-        yield (
-            f"Inputs: {DRAWS} draws in which the larger arm's update combines the layer's own inputs at random; "
-            "a direction is beyond them where it is shared more closely than in every draw."
-        )
-    else:
-        yield "Against random subspaces only: shared input statistics are not excluded."
+    yield "Arms that read the same inputs share directions for that alone, whatever they learned."
     yield "A and input share φ of the whole spans by algebra, wherever B has full rank: they are not two findings."
     if any(levels.k_star is not None for levels in summary.levels):
         yield "k_star counts directions; it is a description at this step, in this basis, against this chance."
@@ -101,41 +94,37 @@ def _compared(summary: Summary) -> str:
 def _bases(summary: Summary) -> str:
     r_left, r_right = summary.left.rank, summary.right.rank
     names = [f"φ({cell})" for cell in ("1, 1", f"1, {r_right}", f"{r_left}, {r_right}")]
-    head = ["basis", *(name for cell in names for name in (cell, "random", "inputs")), *_counted()]
+    head = ["basis", *(name for cell in names for name in (cell, "random")), "k_star"]
     rows = [[levels.basis, *_measures(levels)] for levels in summary.levels]
     meaning = (
-        "Below `inputs` stands the largest draw, on average. k_star is the number of directions shared beyond random "
-        "subspaces, then beyond every draw from the inputs; in brackets the sites that have one."
+        "k_star is the number of directions shared beyond random subspaces; in brackets the number of sites that have "
+        f"one. Random subspaces would have one at any site of a basis in fewer than {RARE:.0%} of cases."
     )
     reasons = sorted({f"- {one.basis}: {one.reason}" for one in summary.levels if one.reason})
     return "\n\n".join([meaning, _table(head, rows), *(["\n".join(reasons)] if reasons else [])])
 
 
 def _controls(summary: Summary) -> str:
-    head = ["right", "share of the gain", "basis", "φ(1, 1)", "random", "inputs", "φ(1, r)", "random", "inputs"]
-    head += ["φ(r, r′)", "random", "inputs", *_counted()]
+    names = ("φ(1, 1)", "φ(1, r)", "φ(r, r′)")
+    head = ["right", "share of the gain", "basis", *(name for cell in names for name in (cell, "random")), "k_star"]
     rows = [[summary.right.name, "", levels.basis, *_measures(levels)] for levels in summary.levels]
     for control in summary.controls:
         share = _percent(control.share)
         rows += [[control.name, share, levels.basis, *_measures(levels)] for levels in control.levels]
     return (
-        f"{summary.left.name} against the same rank, seed and learning rate without the task.\n\n{_table(head, rows)}"
+        f"{summary.left.name} against the same rank, seed and learning rate without the task. Two arms without the "
+        "task share directions as well, and this table has no such pair: the distance between its rows does not "
+        f"measure the task.\n\n{_table(head, rows)}"
     )
 
 
-def _counted() -> list[str]:
-    return ["k_star", "beyond inputs"]
-
-
 def _measures(levels: Levels) -> list[str]:
-    beyond = "" if levels.k_star_inputs is None else f"{levels.k_star_inputs:.1f} ({levels.sharing_inputs})"
     k_star = "" if levels.k_star is None else f"{levels.k_star:.1f} ({levels.sharing})"
-    return [*_beside(levels.first), *_beside(levels.row), *_beside(levels.corner), k_star, beyond]
+    return [*_beside(levels.first), *_beside(levels.row), *_beside(levels.corner), k_star]
 
 
 def _beside(level: Level) -> list[str]:
-    inputs = "" if level.inputs is None else f"{level.inputs:.3f}"
-    return [f"{level.phi:.3f}", f"{level.random:.3f}", inputs]
+    return [f"{level.phi:.3f}", f"{level.random:.3f}"]
 
 
 def _spectra(summary: Summary) -> str:
@@ -206,8 +195,8 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
         [
             arm["arm"],
             arm["control"] or "",
-            *("diverged" if arm[end] is None else f"{arm[end]:.4f}" for end in ("start", "end")),
-            *("" if arm[name] is None else f"{arm[name]:.4f}" for name in metrics),
+            *("diverged" if arm[end] is None else _measured(arm[end]) for end in ("start", "end")),
+            *("" if arm[name] is None else _measured(arm[name]) for name in metrics),
             _percent(arm["share"]),
         ]
         for arm in losses
@@ -216,9 +205,15 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
     unit = " or ".join(dict.fromkeys(arm["unit"] for arm in losses))
     return (
         f"Loss, in nats, and accuracy are per {unit}; at start is before the first step, the others at the last "
-        "validation up to the step compared. The share is that of a control's gain in the gain of the arm that learned "
-        f"the task and is the same in all else.\n\n{_table(head, rows)}"
+        "validation up to the step compared. How far another draw of validation examples would move them is not "
+        "recorded, so small differences may be chance. The share divides a control's gain by the gain of the arm that "
+        f"learned the task and is the same in all else.\n\n{_table(head, rows)}"
     )
+
+
+def _measured(value: float) -> str:
+    """Two decimals: validation examples do not settle a third. Two digits where the number is small."""
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _percent(share: float | None) -> str:
@@ -240,12 +235,24 @@ def _amplification(rows: Sequence[dict[str, Any]]) -> str:
         "of W",
         "random",
         "r‖W‖/√(d_out d_in)",
-        "‖ΔW‖/‖UᵀWVᵀ‖",
+        "amplification",
+        "of random directions",
     ]
     lines = [
-        [row["layer"], f"ΔW_{row['projection']}", row["arm"], *(f"{row[name]:.3f}" for name in names)] for row in rows
+        [
+            row["layer"],
+            f"ΔW_{row['projection']}",
+            row["arm"],
+            *(f"{row[name]:.3f}" for name in names),
+            f"{row['norm_update'] / row['by_random_closed']:.3f}",
+        ]
+        for row in rows
     ]
-    return f"Frobenius norms; the three columns from the sixth on are ‖UᵀWVᵀ‖.\n\n{_table(head, lines)}"
+    meaning = (
+        "Frobenius norms; the three columns from the sixth on are ‖UᵀWVᵀ‖. Amplification is ‖ΔW‖/‖UᵀWVᵀ‖ with U, V of "
+        "ΔW. It means something only beside the last column, the same ratio for r random directions."
+    )
+    return f"{meaning}\n\n{_table(head, lines)}"
 
 
 def _table(names: list[str], rows: Sequence[Sequence[object]]) -> str:
