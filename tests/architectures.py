@@ -1,6 +1,6 @@
 """A tiny untrained model of every architecture whose q, k and v have a place in `deltaw.projection`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,12 @@ _SMALL = {
     "eos_token_id": 0,
 }
 
+# The keys of a config that are widths of linear layers, each a multiple of 8 here.
+_WIDTHS = (
+    "hidden_size intermediate_size moe_intermediate_size head_dim d_model d_kv d_ff dim hidden_dim embedding_size "
+    "ffn_dim encoder_ffn_dim decoder_ffn_dim word_embed_proj_dim"
+).split()
+
 # By the name of a task: the class that loads a model for it.
 LOADERS: dict[str, Any] = {
     "causal": AutoModelForCausalLM,
@@ -49,6 +55,7 @@ class Architecture:
         config: what differs from `_SMALL`.
         task: "causal", "seq2seq" or "classification": what the model is trained for.
         rows_q, rows_v: of the weights of q and v.
+        spread: standard deviation of its random weights.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Architecture:
     task: str = "causal"
     rows_q: int = WIDTH
     rows_v: int = WIDTH
+    spread: float = 0.2
 
     @property
     def model_type(self) -> str:
@@ -75,9 +83,14 @@ class Architecture:
         with torch.no_grad():
             for parameter in model.parameters():
                 mean = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
-                nn.init.normal_(parameter, mean, 0.1 if parameter.ndim == 1 else 0.2)
+                nn.init.normal_(parameter, mean, 0.1 if parameter.ndim == 1 else self.spread)
         built: PreTrainedModel = model.to(dtype).eval()
         return built
+
+    def wide(self) -> "Architecture":
+        """The same with every width a multiple of 64, and outputs of the same size."""
+        config = {key: 8 * value if key in _WIDTHS else value for key, value in (_SMALL | self.config).items()}
+        return replace(self, config=config, rows_q=8 * self.rows_q, rows_v=8 * self.rows_v, spread=0.2 / 8**0.5)
 
     def save(self, folder: Path) -> Path:
         """Write the model and a tokenizer to `folder` as transformers does."""

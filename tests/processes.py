@@ -52,7 +52,7 @@ def forked(
         started.append(process)
     yield started
     for process in started:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in started] == [expected] * processes, "\n".join(map(Path.read_text, logs))
 
 

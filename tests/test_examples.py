@@ -233,7 +233,7 @@ def test_processes_that_ask_at_once_make_one_corpus(tmp_path: Path) -> None:
     processes = [context.Process(target=_make, args=(tmp_path, made)) for _ in range(4)]
     for process in processes:
         process.start()
-    results = sorted(made.get(timeout=60) for _ in processes)
+    results = sorted(made.get(timeout=300) for _ in processes)
     for process in processes:
         process.join()
     assert results == [[0, 3000, 0]] * 3 + [[0, 3000, 1]]

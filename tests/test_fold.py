@@ -54,7 +54,7 @@ def assert_peft_has_our_logits(architecture: Architecture, folder: Path, wanted:
     expected = logits(ours, 7)
     assert (expected - plain).abs().max() > 1e-2  # it does something
     theirs = in_peft(architecture.build(dtype=torch.float64), folded)
-    assert_close(theirs, expected, rtol=0, atol=1e-6 * max(1.0, expected.abs().max().item()))  # norms are in float32
+    assert_close(theirs, expected, rtol=0, atol=1e-5 * max(1.0, expected.abs().max().item()))  # factors are in float32
 
 
 @pytest.mark.parametrize("wanted", [["q", "v"], ["all-linear"]], ids="-".join)
@@ -137,9 +137,9 @@ def test_nothing_is_left_of_what_could_not_be_written(tmp_path: Path, monkeypatc
 def test_the_command_folds_and_refuses_in_one_line(tmp_path: Path) -> None:
     folder = export(ARCHITECTURES["gpt2"].build(), tmp_path / "split", ["q", "v"])
     command = [sys.executable, "-m", "deltaw.fold", str(folder), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == f"{tmp_path / 'out'}\n" and (tmp_path / "out" / WEIGHTS).is_file()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (
         again.returncode == 1 and again.stderr == f"error: {tmp_path / 'out'} exists: give the name of a new folder\n"
     )

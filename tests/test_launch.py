@@ -38,10 +38,10 @@ def test_two_machines_train_and_go_on_after_a_stop(folder: Path, alone: Path, en
     here = folder / "runs" / engine
     agents = both(free_port())
     while agents[0].poll() is None and not (here / "snapshots" / "r2-s0" / "step-00000005").exists():
-        time.sleep(0.05)
+        time.sleep(0.01)
     for agent in agents:
         agent.send_signal(signal.SIGTERM)
-    out = [agent.communicate(timeout=120)[0] for agent in agents]
+    out = [agent.communicate(timeout=300)[0] for agent in agents]
     assert "stopped after step" in "".join(out)
     assert not (here / "snapshots" / "r2-s0" / "step-00000020").exists()
     for agent in both(free_port()):

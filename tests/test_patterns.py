@@ -47,7 +47,7 @@ def export(scaling: str, dtype: torch.dtype, folder: Path) -> torch.Tensor:
     return logits(base, 7, repeats=2)
 
 
-@pytest.mark.parametrize(("dtype", "nearly"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)
+@pytest.mark.parametrize(("dtype", "nearly"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_peft_has_our_logits(scaling: str, dtype: torch.dtype, nearly: float, tmp_path: Path) -> None:
     ours = export(scaling, dtype, tmp_path).chunk(2)

@@ -34,19 +34,19 @@ ROOT = Path(__file__).parent.parent
 WORDS = "add append close copy count delete find flush insert join load open read save split write".split()
 
 
-def make_base(folder: Path) -> Path:
+def make_base(folder: Path, width: int = 32) -> Path:
     """Save a Llama with random weights and a byte-level BPE."""
     make_tokenizer(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=300,
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=width,
+        intermediate_size=3 * width // 2,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=128,
-        initializer_range=0.2,
+        initializer_range=0.2 * (32 / width) ** 0.5,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

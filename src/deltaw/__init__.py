@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deltaw.study import compare
     from deltaw.subspace import similarity
 
+__version__ = "0.1.0"
 __all__ = ["chance", "compare", "k_star", "load_adapter", "similarity", "spectrum"]
 
 _HOMES = {

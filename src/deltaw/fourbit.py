@@ -3,18 +3,25 @@
 bitsandbytes does it, and is imported where it is needed alone.
 """
 
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from deltaw.cli import UserError
 from deltaw.projection import is_4bit, is_conv1d, linear_layers, widths
 
 NF4 = "nf4"
+BLOCK = 64  # weights of one scale
+CODE_ERROR = 0.152  # per largest weight of the block: half of NF4's widest gap, from -1 to -0.696
+SCALE_ERROR = 0.0071 + 2**-8  # per largest weight of all: half of the widest gap of a scale's 8 bits; and bfloat16's
 
 
 def check_dtype(path: str, dtype: str, stored: Mapping[str, Any] | None) -> None:
@@ -79,3 +86,51 @@ def make_trainable(model: nn.Module) -> None:
         if is_4bit(layer):
             layer.compute_dtype, layer.compute_type_is_set = torch.bfloat16, True  # type: ignore[assignment]
             layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def check_dequantising(model: nn.Module, device: torch.device) -> None:
+    """Refuse a device on which bitsandbytes reads other weights than were put in 4 bits.
+
+    bitsandbytes 0.50 does so on CPUs with AVX-512 where d_in is a multiple of 16 and not of 64. What is tried are
+    random weights in the shape of each 4-bit layer: quantised on the CPU, as the base is, and read on `device`.
+
+    Raises:
+        UserError: some are further off than 4 bits explain.
+    """
+    names: dict[tuple[int, int], str] = {}  # by shape, the first layer
+    for name, layer in model.named_modules():
+        if is_4bit(layer):
+            d_in, d_out = widths(layer)
+            names.setdefault((d_out, d_in), name.removesuffix(".base"))  # which an adapted layer is within itself
+    errors = {shape: _error(shape, device) for shape in names}
+    wrong = [shape for shape, (error, bound) in errors.items() if not error <= bound]  # as NaN is not
+    if wrong:
+        (d_out, d_in), (error, bound) = wrong[0], errors[wrong[0]]
+        kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+        more = f" and {len(wrong) - 1} more of the {len(names)} shapes of its layers" if wrong[1:] else ""
+        raise UserError(
+            f"bitsandbytes {version('bitsandbytes')} reads 4-bit weights wrongly on this {device.type} ({kind}), in "
+            f"the shape of {names[wrong[0]]} (d_out × d_in = {d_out} × {d_in}){more}: standard normal ones come back "
+            f"{error:.2f} off, of which 4 bits explain {bound:.2f}; give model.dtype=bfloat16, a GPU by "
+            "trainer.accelerator=gpu, or another version of bitsandbytes"
+        )
+
+
+def _error(shape: tuple[int, int], device: torch.device) -> tuple[float, float]:
+    """How far standard normal weights are off once read, and how far 4 bits explain, in the worst of their blocks."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    W = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+    packed, state = quantize_4bit(W, blocksize=BLOCK, compress_statistics=True, quant_type=NF4)
+    state.to(device)
+    W = W.to(device).float()
+    off, largest = _by_block(dequantize_4bit(packed.to(device), state) - W), _by_block(W)
+    bound = CODE_ERROR * largest + SCALE_ERROR * largest.max()
+    worst = (off / bound).argmax()
+    return off[worst].item(), bound[worst].item()
+
+
+def _by_block(W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, " blocks"]:
+    """The largest magnitude in each block that shares a scale."""
+    W = W.flatten()
+    return pad(W, (0, -len(W) % BLOCK)).view(-1, BLOCK).abs().amax(1)

@@ -26,6 +26,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+import deltaw
 from deltaw.arm import Arm
 from deltaw.base.pretrain import Recipe, ensure
 from deltaw.build import arms_of, corpus_of, label_count, prepared
@@ -36,6 +37,7 @@ from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.engine import strategy_of
 from deltaw.forecast import engine_of
+from deltaw.fourbit import NF4, check_dequantising
 from deltaw.launch import Launch, end_with_parent, launch_of, lost, told
 from deltaw.limits import check
 from deltaw.model import Base, load_base, load_tokenizer
@@ -98,6 +100,8 @@ def train(cfg: DictConfig) -> None:
             TQDMProgressBar(),
         ],
     )
+    if cfg.model.dtype == NF4:
+        check_dequantising(base.model, trainer.strategy.root_device)
     rows = micro_batch(cfg.data.batch, rows, trainer.world_size)
     ranks = (trainer.global_rank, trainer.world_size)
     batches = StepBatches(learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, *ranks, cfg.data.packing)
@@ -274,7 +278,8 @@ def run_record(
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("deltaw", "torch", "transformers", "peft", "pytorch-lightning")},
+            "deltaw": deltaw.__version__,  # which may run from a checkout that is not installed
+            **{name: version(name) for name in ("torch", "transformers", "peft", "pytorch-lightning")},
         },
         "hardware": {
             "machine": platform.machine(),
