@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,7 +29,7 @@ from deltaw.config import register
 from deltaw.data.example import Example
 from deltaw.forecast import facts_of
 from deltaw.job import equipped
-from deltaw.model import load_base, load_tokenizer
+from deltaw.model import Base, load_base, load_tokenizer
 from deltaw.plan import memory
 from deltaw.task import LoraArms
 
@@ -64,33 +65,41 @@ class Alive(TorchDispatchMode):
         self.now -= size
 
 
-def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor]) -> float:
-    """Bytes at most, in a third step: gradients and moments are there by then."""
+def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor], mixed: bool) -> float:
+    """Bytes at most, in a third step: gradients and moments are there by then.
+
+    Args:
+        task: on its device.
+        batch: of a step, there too.
+        mixed: compute in bfloat16, as under `bf16-mixed`.
+    """
     trained = [weight for k in range(len(task.arms)) for weight in parameters_of(task.base, k)]
     optimizer = torch.optim.AdamW(trained)
     weights = [*task.base.parameters(), *task.base.buffers()]
-    with Alive(weights) as alive:
-        for _ in range(2):
-            task.loss_sums(batch).sum().backward()
-            optimizer.step()
-            if DEVICE == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            else:
+    alive = None if task.device.type == "cuda" else Alive(weights)
+    with alive or nullcontext():
+        for _ in range(3):
+            if alive:
                 alive.most = alive.now
-        task.loss_sums(batch).sum().backward()
-    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else sum(w.nbytes for w in weights) + alive.most
+            else:
+                torch.cuda.reset_peak_memory_stats()
+            with torch.autocast(task.device.type, torch.bfloat16, enabled=mixed):
+                loss = task.loss_sums(batch).sum()
+            loss.backward()
+            most = sum(w.nbytes for w in weights) + alive.most if alive else torch.cuda.max_memory_allocated()
+            optimizer.step()
+    return most
 
 
-def compare(cfg: DictConfig) -> tuple[float, float]:
-    """Planned bytes, and those of real steps."""
+def compare(cfg: DictConfig, base: Base, device: str) -> tuple[float, float]:
+    """Planned bytes of a step of `cfg`, and the bytes of a real one on `device` with `base`."""
     arms = arms_of(cfg)
-    checkpointing, rows = cfg.model.gradient_checkpointing, cfg.data.micro_batch or cfg.data.batch
-    planned = sum(memory(facts_of(cfg, arms), 1, rows, checkpointing).values())
-    base = load_base(cfg.model.path, load_tokenizer(cfg.model.path), cfg.model.dtype, checkpointing)
-    task = equipped(cfg, arms, base)[1].to(DEVICE)
+    rows = cfg.data.micro_batch or cfg.data.batch
+    planned = sum(memory(facts_of(cfg, arms), 1, rows, cfg.model.gradient_checkpointing).values())
+    task = equipped(cfg, arms, base)[1].to(device)
     row = Example([5] * (cfg.data.max_length - 1), [5], [5])
-    batch = {name: tensor.to(DEVICE) for name, tensor in task.objective.collate([row] * rows * len(arms)).items()}
-    return planned, peak_of_a_step(task, batch)
+    batch = {name: tensor.to(device) for name, tensor in task.objective.collate([row] * rows * len(arms)).items()}
+    return planned, peak_of_a_step(task, batch, cfg.trainer.precision == "bf16-mixed")
 
 
 def main() -> None:
@@ -102,7 +111,9 @@ def main() -> None:
         for checkpointing in (False, True):
             words = [*sys.argv[1:], f"model.dtype={dtype}", f"model.gradient_checkpointing={checkpointing}"]
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                planned, measured = compare(compose("train", words))
+                cfg = compose("train", words)
+            base = load_base(cfg.model.path, load_tokenizer(cfg.model.path), dtype, checkpointing)
+            planned, measured = compare(cfg, base, DEVICE)
             sizes = f"{planned / 2**20:,.1f} | {measured / 2**20:,.1f} | {planned / measured - 1:+.1%}"
             print(f"| {dtype} | {checkpointing} | {sizes} |", flush=True)
     start = perf_counter()

@@ -11,6 +11,23 @@ import deltaw.exhibit.picture
 from tests.processes import FORKSERVER
 from tests.tiny import make_base, make_pairs
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=["cuda", "cpu"], default="cuda", help="of the tests marked cuda")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about a GPU where there is none, unless it is asked for on the CPU."""
+    if config.getoption("--device") == "cpu" or torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(
+        reason="PyTorch finds no GPU here: try `pytest -m cuda --device=cpu`, or a machine with one"
+    )
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(skip)
+
+
 settings.register_profile("quick", max_examples=25, deadline=None)  # a busy core is no failure
 settings.load_profile("quick")
 
