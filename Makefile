@@ -18,7 +18,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 base: .venv/ready
-	$(BIN)/python -m deltaw.base.pretrain
+	$(BIN)/python -m deltaw.bundled.pretrain
 
 # torch first and pinned: what is there already, pip does not replace by a newer build.
 .venv/ready: pyproject.toml constraints.txt

@@ -10,22 +10,23 @@ import gc
 import hydra
 from omegaconf import DictConfig
 
-from deltaw import cli, config
+from deltaw import errors
+from deltaw.config import schema
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="analyze")
 def main(cfg: DictConfig) -> None:
-    with cli.one_line_errors():
+    with errors.one_line_errors():
         print("loading PyTorch, pandas and matplotlib", flush=True)
         from deltaw.exhibit.picture import prepare
 
         prepare()
-        from deltaw.analysis import analyse
+        from deltaw.commands.analyze import analyse
 
         gc.freeze()  # modules stay to the end: to search them for cycles, at exit above all, takes a third of a second
         analyse(cfg)
 
 
 if __name__ == "__main__":
-    config.register()
-    cli.run(main)
+    schema.register()
+    errors.run(main)

@@ -12,13 +12,14 @@ import gc
 import hydra
 from omegaconf import DictConfig
 
-from deltaw import cli, config
-from deltaw.sweep import note_arguments, relaunch
+from deltaw import errors
+from deltaw.commands.sweep import note_arguments, relaunch
+from deltaw.config import schema
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    with cli.one_line_errors():
+    with errors.one_line_errors():
         if not relaunch(__file__):
             start(cfg)
 
@@ -27,18 +28,18 @@ def start(cfg: DictConfig) -> None:
     gc.disable()  # what is loaded stays: to search it for cycles over and over takes a tenth of the time
     if cfg.plan:  # for which Lightning would be loaded in vain
         print("loading PyTorch and transformers", flush=True)
-        from deltaw.forecast import planned
+        from deltaw.commands.plan import planned
 
         print(planned(cfg))
     else:
         print("loading PyTorch Lightning, transformers and PEFT", flush=True)
-        from deltaw.job import train
+        from deltaw.commands.train import train
 
         gc.enable()
         train(cfg)
 
 
 if __name__ == "__main__":
-    config.register()
+    schema.register()
     note_arguments()
-    cli.run(main)
+    errors.run(main)

@@ -32,14 +32,14 @@ def write(file: Path, count: int) -> None:
 def measure(file: Path, cache: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from deltaw import config
-    from deltaw.arm import Arm
-    from deltaw.build import corpus_of
+    from deltaw.config import schema
     from deltaw.data.pairs import Examples, StepBatches, held_out
-    from deltaw.model import load_tokenizer
-    from deltaw.objective import Causal
+    from deltaw.lora.arm import Arm
+    from deltaw.model.loading import load_tokenizer
+    from deltaw.training.build import corpus_of
+    from deltaw.training.objectives import Causal
 
-    config.register()
+    schema.register()
     with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
         data = compose("train", ["data=jsonl", f"data.path={file}", f"data.cache={cache}"]).data
     tokenizer = load_tokenizer("bundled")

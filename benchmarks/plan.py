@@ -23,15 +23,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deltaw.arm import parameters_of
-from deltaw.build import arms_of
-from deltaw.config import register
+from deltaw.commands.train import equipped
+from deltaw.config.schema import register
 from deltaw.data.example import Example
-from deltaw.forecast import facts_of
-from deltaw.job import equipped
-from deltaw.model import Base, load_base, load_tokenizer
-from deltaw.plan import memory
-from deltaw.task import LoraArms
+from deltaw.lora.layers import parameters_of
+from deltaw.model.loading import Base, load_base, load_tokenizer
+from deltaw.plan.arithmetic import memory
+from deltaw.plan.forecast import facts_of
+from deltaw.training.build import arms_of
+from deltaw.training.task import LoraArms
 
 ROOT = Path(__file__).resolve().parent.parent
 GPT3 = ["plan=true", "model=gpt3", "data.max_length=2048", "data.batch=64", "trainer.devices=64", "device.memory=80"]

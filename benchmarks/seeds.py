@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from deltaw import compare
-from deltaw.losses import losses_of
-from deltaw.run import RunDirectory
+from deltaw.analysis.losses import losses_of
+from deltaw.run.directory import RunDirectory
 
 
 def main(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from deltaw.run import RunDirectory
+from deltaw.run.directory import RunDirectory
 
 EVERY = 50  # the default of snapshots.every
 TRAIN = Path(__file__).parent.parent / "train.py"

@@ -1,4 +1,4 @@
-"""A tiny untrained model of every architecture whose q, k and v have a place in `deltaw.projection`."""
+"""A tiny untrained model of every architecture whose q, k and v have a place in `deltaw.model.names`."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from deltaw.cli import UserError
+from deltaw.errors import UserError
 from tests.tiny import ROOT, overrides, run
 
 TRAIN = ROOT / "train.py"

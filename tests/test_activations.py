@@ -8,9 +8,9 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.activations import DRAWS, drawn_cosines
-from deltaw.null import chance, k_star
-from deltaw.subspace import Shared, Stack, shared
+from deltaw.maths.input_draws import DRAWS, drawn_cosines
+from deltaw.maths.random_subspaces import chance, k_star
+from deltaw.maths.subspace import Shared, Stack, shared
 
 WIDTH, D_OUT, TOKENS = 24, 15, 40
 

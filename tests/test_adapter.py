@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from deltaw import load_adapter
-from deltaw.adapter import WEIGHTS, Adapter, Site
-from deltaw.cli import UserError
+from deltaw.errors import UserError
+from deltaw.run.adapter import WEIGHTS, Adapter, Site
 from tests.folders import WIDTH, write_adapter
 
 Q1 = "base_model.model.layers.0.q_proj"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.amplification import FrozenWeight
+from deltaw.maths.amplification import FrozenWeight
 
 D_OUT, D_IN = 20, 16
 ranks = st.integers(1, 6)

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from deltaw import compare
-from deltaw.adapter import Adapter, Origin
-from deltaw.cli import UserError
-from deltaw.measure import BASES
-from deltaw.run import RunDirectory, default_pair, find_adapter, rewritten
+from deltaw.analysis.output import rewritten
+from deltaw.analysis.selection import default_pair, find_adapter
+from deltaw.analysis.site import BASES
+from deltaw.errors import UserError
+from deltaw.run.adapter import Adapter, Origin
+from deltaw.run.directory import RunDirectory
 from tests.folders import write_adapter, write_run
 
 SCRIPT = Path(__file__).parent.parent / "analyze.py"
@@ -107,7 +109,7 @@ def test_an_error_ends_in_one_line_and_leaves_the_old_analysis(
 
 
 def test_analysis_needs_none_of_the_training_stack() -> None:
-    code = "import sys, analyze, deltaw.analysis; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, analyze, deltaw.commands.analyze; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True, check=True)
     assert not {"lightning", "pytorch_lightning", "peft", "transformers"} & set(done.stdout.split())
 

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from deltaw import load_adapter
-from deltaw.analysis import analyse
-from deltaw.projection import projection_of
+from deltaw.commands.analyze import analyse
+from deltaw.model.names import projection_of
 from tests.architectures import ARCHITECTURES, WIDTH
 from tests.tiny import ROOT, make_labelled, make_pairs, run
 

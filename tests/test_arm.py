@@ -7,17 +7,11 @@ from torch import nn
 from torch.nn.functional import linear
 from torch.testing import assert_close
 
-from deltaw.arm import (
-    Arm,
-    ArmsLinear,
-    adapter_config,
-    adapter_tensors,
-    attach,
-    inputs_of_base,
-    parameters_of,
-)
-from deltaw.projection import projections
-from deltaw.split import split
+from deltaw.lora.arm import Arm
+from deltaw.lora.layers import ArmsLinear, attach, inputs_of_base, parameters_of
+from deltaw.lora.snapshot import adapter_config, adapter_tensors
+from deltaw.model.names import projections
+from deltaw.model.split import split
 from tests.architectures import ARCHITECTURES, Architecture
 from tests.test_projection import logits
 

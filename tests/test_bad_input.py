@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from deltaw.cli import UserError
+from deltaw.commands.train import train
 from deltaw.data.jsonl import JsonLines
-from deltaw.job import train
-from deltaw.projection import projections
+from deltaw.errors import UserError
+from deltaw.model.names import projections
 from tests.tiny import ROOT, make_base, make_pairs, overrides, run
 
 

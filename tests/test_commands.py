@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deltaw.measure import BASES
+from deltaw.analysis.site import BASES
 from tests.tiny import ROOT, make_base, make_pairs, overrides, run
 
 

@@ -5,11 +5,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from deltaw.cli import UserError
-from deltaw.config import AnalyzeConfig, TrainConfig, register
-from deltaw.job import default_name, micro_batch
-from deltaw.roster import arms_from
-from deltaw.sweep import _suffix, _swept_keys
+from deltaw.commands.sweep import _suffix, _swept_keys
+from deltaw.commands.train import default_name, micro_batch
+from deltaw.config.schema import AnalyzeConfig, TrainConfig, register
+from deltaw.errors import UserError
+from deltaw.lora.arms import arms_from
 from tests.tiny import ROOT
 
 register()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deltaw import compare
-from deltaw.run import RunDirectory
+from deltaw.run.directory import RunDirectory
 from tests.processes import train
 from tests.test_training import at_step
 from tests.tiny import factors, largest_difference, make_base, make_pairs, metrics, run

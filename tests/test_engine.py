@@ -14,13 +14,13 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
-from deltaw.arm import attach
-from deltaw.cli import UserError
-from deltaw.engine import shard
-from deltaw.model import load_base, load_tokenizer
-from deltaw.projection import block_of, projections
-from deltaw.roster import arms_from
-from deltaw.run import INPUTS
+from deltaw.errors import UserError
+from deltaw.lora.arms import arms_from
+from deltaw.lora.layers import attach
+from deltaw.model.loading import load_base, load_tokenizer
+from deltaw.model.names import block_of, projections
+from deltaw.run.directory import INPUTS
+from deltaw.training.engines import shard
 from tests.processes import forked, train
 from tests.tiny import factors, largest_difference, make_labelled, make_t5, metrics, run
 

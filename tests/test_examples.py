@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from deltaw.cli import UserError
 from deltaw.data.corpus import Corpus, cache_folder, tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.record import Columns, Row
+from deltaw.errors import UserError
 from tests.texts import WORDS, Rows, corpus, tokenizer
 
 MARKED = (

@@ -12,12 +12,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from deltaw.analysis import analyse
-from deltaw.cli import UserError
-from deltaw.family import EXHIBITS, GRIDS
-from deltaw.measure import BASES
-from deltaw.run import RunDirectory
-from deltaw.subject import Subject
+from deltaw.analysis.pairs import Subject
+from deltaw.analysis.site import BASES
+from deltaw.commands.analyze import analyse
+from deltaw.errors import UserError
+from deltaw.exhibit.selection import EXHIBITS, GRIDS
+from deltaw.run.directory import RunDirectory
 from tests.folders import write_adapter
 from tests.tiny import ROOT, run
 

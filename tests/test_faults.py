@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deltaw.adapter import load_adapter
-from deltaw.cli import UserError
-from deltaw.task import LoraArms
+from deltaw.errors import UserError
+from deltaw.run.adapter import load_adapter
+from deltaw.training.task import LoraArms
 from tests.processes import finish, forked, group_of, start, train
 from tests.tiny import factors, largest_difference, metrics, run
 

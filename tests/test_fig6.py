@@ -7,10 +7,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deltaw.cli import UserError
+from deltaw.errors import UserError
 from deltaw.exhibit import fig6, panel
 from deltaw.exhibit.panel import PAPER, TIMES_CHANCE
-from deltaw.family import layers_to_draw
+from deltaw.exhibit.selection import layers_to_draw
 from tests.tables import phi
 
 

@@ -15,12 +15,14 @@ from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from deltaw import load_adapter
-from deltaw.adapter import CONFIG, WEIGHTS
-from deltaw.arm import SCALINGS, Arm, adapter_config, adapter_tensors, attach
-from deltaw.cli import UserError
-from deltaw.fold import fold
-from deltaw.projection import projections
-from deltaw.split import split, split_metadata
+from deltaw.commands.fold import fold
+from deltaw.errors import UserError
+from deltaw.lora.arm import SCALINGS, Arm
+from deltaw.lora.layers import attach
+from deltaw.lora.snapshot import adapter_config, adapter_tensors
+from deltaw.model.names import projections
+from deltaw.model.split import split, split_metadata
+from deltaw.run.adapter import CONFIG, WEIGHTS
 from tests.architectures import ARCHITECTURES, Architecture
 from tests.folders import write_adapter
 from tests.test_projection import FUSED, logits
@@ -128,7 +130,7 @@ def test_nothing_is_left_of_what_could_not_be_written(tmp_path: Path, monkeypatc
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("deltaw.fold.save_file", full_disk)
+    monkeypatch.setattr("deltaw.commands.fold.save_file", full_disk)
     with pytest.raises(UserError, match=r"out cannot be written \(no space left\)"):
         fold(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["split"]
@@ -136,7 +138,7 @@ def test_nothing_is_left_of_what_could_not_be_written(tmp_path: Path, monkeypatc
 
 def test_the_command_folds_and_refuses_in_one_line(tmp_path: Path) -> None:
     folder = export(ARCHITECTURES["gpt2"].build(), tmp_path / "split", ["q", "v"])
-    command = [sys.executable, "-m", "deltaw.fold", str(folder), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "deltaw.commands.fold", str(folder), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == f"{tmp_path / 'out'}\n" and (tmp_path / "out" / WEIGHTS).is_file()
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)

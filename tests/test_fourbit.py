@@ -21,14 +21,16 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from deltaw.arm import Arm, adapter_config, attach, parameters_of
-from deltaw.cli import UserError
-from deltaw.fourbit import BLOCK, CODE_ERROR, NF4, SCALE_ERROR, check_dequantising, quantise
-from deltaw.model import load_base
-from deltaw.projection import is_conv1d, linear_layers, projections, widths
-from deltaw.run import RunDirectory
-from deltaw.split import split
-from deltaw.subject import Subject
+from deltaw.analysis.pairs import Subject
+from deltaw.errors import UserError
+from deltaw.lora.arm import Arm
+from deltaw.lora.layers import attach, parameters_of
+from deltaw.lora.snapshot import adapter_config
+from deltaw.model.four_bits import BLOCK, CODE_ERROR, NF4, SCALE_ERROR, check_dequantising, quantise
+from deltaw.model.loading import load_base
+from deltaw.model.names import is_conv1d, linear_layers, projections, widths
+from deltaw.model.split import split
+from deltaw.run.directory import RunDirectory
 from tests.architectures import ARCHITECTURES, Architecture
 from tests.test_arm import arm
 from tests.test_projection import inputs
@@ -285,6 +287,6 @@ def test_what_cannot_be_in_4_bits_is_refused(
 
 
 def test_without_bitsandbytes_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deltaw.fourbit.find_spec", lambda name: None)
+    monkeypatch.setattr("deltaw.model.four_bits.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'deltaw\[4bit\]'"):
         run(folder, *SETTINGS, "run.name=missing")

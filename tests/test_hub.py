@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from deltaw.cli import UserError
 from deltaw.data.corpus import Corpus, tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.hub import HubDataset
 from deltaw.data.record import Columns
+from deltaw.errors import UserError
 from tests.texts import tokenizer
 from tests.tiny import factors, make_base, run
 

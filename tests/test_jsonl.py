@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from deltaw.cli import UserError
 from deltaw.data.corpus import tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.jsonl import JsonLines
 from deltaw.data.record import Columns
+from deltaw.errors import UserError
 from tests.texts import tokenizer
 
 GOOD = b'{"prompt": "w1", "completion": "w2"}\n'

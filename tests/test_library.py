@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from deltaw.base import pretrain
-from deltaw.cli import UserError
+from deltaw.bundled import pretrain
 from deltaw.data import library
+from deltaw.errors import UserError
 
 
 def test_no_module_that_the_arms_learn_from_is_in_the_pretraining_text() -> None:

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.adapter import Adapter, load_adapter
-from deltaw.measure import BASES, SiteMeasures
-from deltaw.null import k_star
-from deltaw.subspace import NEGLIGIBLE, shared
+from deltaw.analysis.site import BASES, SiteMeasures
+from deltaw.maths.random_subspaces import k_star
+from deltaw.maths.subspace import NEGLIGIBLE, shared
+from deltaw.run.adapter import Adapter, load_adapter
 
 MODULE = "base_model.model.layers.0.q_proj"
 D_IN, D_OUT, ALPHA = 14, 11, 16

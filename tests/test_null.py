@@ -8,8 +8,8 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.null import chance, k_star, random_mean, random_p, random_sd, tracy_widom_tail
-from deltaw.subspace import Stack, shared, similarity
+from deltaw.maths.random_subspaces import chance, k_star, random_mean, random_p, random_sd, tracy_widom_tail
+from deltaw.maths.subspace import Stack, shared, similarity
 
 RANK_LOW, RANK_HIGH, WIDTH, DRAWS = 3, 6, 20, 1500
 SIZES_LOW, SIZES_HIGH = torch.arange(1, RANK_LOW + 1)[:, None], torch.arange(1, RANK_HIGH + 1)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import BertTokenizer, DebertaV2Tokenizer, LlamaConfig, PreTrainedTokenizerBase, RobertaTokenizer
 
-from deltaw.cli import UserError
 from deltaw.data.pairs import IGNORED, Example
 from deltaw.data.record import Columns
-from deltaw.model import load_base, load_tokenizer
-from deltaw.objective import OBJECTIVES
-from deltaw.scores import scores
+from deltaw.errors import UserError
+from deltaw.model.loading import load_base, load_tokenizer
+from deltaw.training.metrics import scores
+from deltaw.training.objectives import OBJECTIVES
 from tests.architectures import Architecture
 from tests.texts import corpus
 from tests.tiny import WORDS, make_bart, make_base, make_bert, make_t5

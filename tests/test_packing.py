@@ -14,17 +14,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaw import packing
-from deltaw.arm import Arm, parameters_of
-from deltaw.cli import UserError
+from deltaw.data import packing
 from deltaw.data.example import IGNORED, Example
+from deltaw.data.packing import laid_out, packed
 from deltaw.data.pairs import StepBatches
-from deltaw.model import load_base, load_tokenizer
-from deltaw.objective import Causal
-from deltaw.packing import attention_of, by_mask, by_positions, laid_out, packed
-from deltaw.projection import projections
-from deltaw.run import INPUTS
-from deltaw.task import LoraArms
+from deltaw.errors import UserError
+from deltaw.lora.arm import Arm
+from deltaw.lora.layers import parameters_of
+from deltaw.model.loading import load_base, load_tokenizer
+from deltaw.model.names import projections
+from deltaw.model.packed_attention import attention_of, by_mask, by_positions
+from deltaw.run.directory import INPUTS
+from deltaw.training.objectives import Causal
+from deltaw.training.task import LoraArms
 from tests.architectures import ARCHITECTURES
 from tests.test_pairs import pairs
 from tests.test_training import assert_equal_metrics, assert_same_run, at_step

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaw.arm import Arm
-from deltaw.callback import drawn
-from deltaw.cli import UserError
 from deltaw.data.example import IGNORED
 from deltaw.data.order import arranged
 from deltaw.data.pairs import SAMPLE, SAMPLED_PAIRS, FromStep, StepBatches, held_out
 from deltaw.data.record import Pair
+from deltaw.errors import UserError
+from deltaw.lora.arm import Arm
+from deltaw.training.callbacks import drawn
 from tests.texts import WORDS, corpus, examples
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)

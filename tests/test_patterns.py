@@ -11,11 +11,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from deltaw import compare, load_adapter
-from deltaw.adapter import CONFIG, WEIGHTS
-from deltaw.arm import SCALINGS, Arm, adapter_config, adapter_tensors, attach, parameters_of
-from deltaw.cli import UserError
-from deltaw.projection import projections
-from deltaw.roster import arms_from
+from deltaw.errors import UserError
+from deltaw.lora.arm import SCALINGS, Arm
+from deltaw.lora.arms import arms_from
+from deltaw.lora.layers import attach, parameters_of
+from deltaw.lora.snapshot import adapter_config, adapter_tensors
+from deltaw.model.names import projections
+from deltaw.run.adapter import CONFIG, WEIGHTS
 from tests.architectures import ARCHITECTURES
 from tests.test_projection import logits
 

@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from deltaw.build import corpus_of
-from deltaw.cli import UserError
+from deltaw.commands.plan import planned as plan
+from deltaw.commands.train import adapted
 from deltaw.data.example import Example
-from deltaw.forecast import facts_of
-from deltaw.forecast import planned as plan
-from deltaw.job import adapted
-from deltaw.model import load_tokenizer
-from deltaw.plan import RESERVED, Facts, Hardware, memory, suggest
-from deltaw.roster import arms_from
-from deltaw.run import CHECKPOINT
-from deltaw.task import LoraArms
+from deltaw.errors import UserError
+from deltaw.lora.arms import arms_from
+from deltaw.model.loading import load_tokenizer
+from deltaw.plan.arithmetic import RESERVED, Facts, Hardware, memory, suggest
+from deltaw.plan.forecast import facts_of
+from deltaw.run.directory import CHECKPOINT
+from deltaw.training.build import corpus_of
+from deltaw.training.task import LoraArms
 from tests.architectures import ARCHITECTURES
 from tests.tiny import ROOT, overrides, run
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from deltaw.cli import UserError
-from deltaw.projection import ARCHITECTURES as TABLE
-from deltaw.projection import fused_layers, is_conv1d, projections, widths
-from deltaw.split import split
+from deltaw.errors import UserError
+from deltaw.model.names import ARCHITECTURES as TABLE
+from deltaw.model.names import fused_layers, is_conv1d, projections, widths
+from deltaw.model.split import split
 from tests.architectures import ARCHITECTURES, LAYERS, WIDTH, Architecture
 
 every = pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)

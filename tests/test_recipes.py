@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from deltaw.adapter import CONFIG
-from deltaw.build import corpus_of
-from deltaw.config import TrainConfig
-from deltaw.job import train
-from deltaw.run import RunDirectory
+from deltaw.commands.train import train
+from deltaw.config.schema import TrainConfig
+from deltaw.run.adapter import CONFIG
+from deltaw.run.directory import RunDirectory
+from deltaw.training.build import corpus_of
 from tests.architectures import ARCHITECTURES
 from tests.tiny import ROOT, WORDS
 

@@ -10,16 +10,17 @@ import torch
 from scipy.stats import spearmanr
 
 from deltaw import report
-from deltaw.adapter import Adapter, Lora, Site
+from deltaw.analysis.compare import Comparison, compare_all
+from deltaw.analysis.losses import losses_of
+from deltaw.analysis.pairs import Subject
+from deltaw.analysis.selection import default_pair
 from deltaw.exhibit import table6
-from deltaw.family import Tables
-from deltaw.losses import losses_of
-from deltaw.null import k_star, random_mean, random_p, random_sd
+from deltaw.exhibit.selection import Tables
+from deltaw.maths.random_subspaces import k_star, random_mean, random_p, random_sd
 from deltaw.report.numbers import Summary
 from deltaw.report.words import in_words
-from deltaw.run import RunDirectory, default_pair
-from deltaw.study import Comparison, compare_all
-from deltaw.subject import Subject
+from deltaw.run.adapter import Adapter, Lora, Site
+from deltaw.run.directory import RunDirectory
 from tests.folders import write_run
 
 WIDTH, RANK_LEFT, RANK_RIGHT = 64, 4, 8

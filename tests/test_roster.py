@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from deltaw.arm import Arm
-from deltaw.cli import UserError
-from deltaw.roster import arms_from
+from deltaw.errors import UserError
+from deltaw.lora.arm import Arm
+from deltaw.lora.arms import arms_from
 
 QV = {"q_proj": 2, "v_proj": 3}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.spectra import spectrum, spectrum_of
+from deltaw.maths.spectrum import spectrum, spectrum_of
 
 seeds = st.integers(0, 2**32)
 ranks = st.integers(1, 8)

@@ -10,11 +10,11 @@ import torch
 from torch.testing import assert_close
 
 from deltaw import compare, load_adapter, similarity
-from deltaw.adapter import Adapter, Lora
-from deltaw.cli import UserError
-from deltaw.null import random_mean, random_p, random_sd
-from deltaw.run import RunDirectory
-from deltaw.study import Pairing, base_warning, compare_all
+from deltaw.analysis.compare import Pairing, base_warning, compare_all
+from deltaw.errors import UserError
+from deltaw.maths.random_subspaces import random_mean, random_p, random_sd
+from deltaw.run.adapter import Adapter, Lora
+from deltaw.run.directory import RunDirectory
 from tests.folders import WIDTH, write_adapter, write_run
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from deltaw import similarity
-from deltaw.subspace import COLUMNS, Stack, shared, update_directions
+from deltaw.maths.subspace import COLUMNS, Stack, shared, update_directions
 
 WIDTH = 12
 ranks = st.integers(1, 6)

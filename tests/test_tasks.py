@@ -13,10 +13,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from deltaw.callback import RecordLosses
-from deltaw.cli import UserError
-from deltaw.run import INPUTS
-from deltaw.task import LoraArms
+from deltaw.errors import UserError
+from deltaw.run.directory import INPUTS
+from deltaw.training.callbacks import RecordLosses
+from deltaw.training.task import LoraArms
 from tests.test_training import assert_equal_metrics, assert_same_run, at_step
 from tests.tiny import (
     ROOT,

@@ -16,14 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deltaw import job
-from deltaw.arm import ArmsLinear
-from deltaw.build import arms_of
-from deltaw.callback import RecordLosses
+import deltaw.commands.train as commands_train
 from deltaw.data.pairs import StepBatches
-from deltaw.roster import arms_from
-from deltaw.run import INPUTS
-from deltaw.task import LoraArms
+from deltaw.lora.arms import arms_from
+from deltaw.lora.layers import ArmsLinear
+from deltaw.run.directory import INPUTS
+from deltaw.training.build import arms_of
+from deltaw.training.callbacks import RecordLosses
+from deltaw.training.task import LoraArms
 from tests.tiny import ROOT, factors, largest_difference, learnt, metrics, overrides, run
 
 FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
@@ -321,7 +321,7 @@ def test_a_control_is_another_training_from_another_start_and_the_same_one_alone
     name = f"r6-s0-{control}"
     for step in (0, 20):
         assert largest_difference(factors(controls, "r6-s0", step), factors(controls, name, step)) > 0.01
-    monkeypatch.setattr(job, "arms_of", lambda cfg: [arm for arm in arms_of(cfg) if arm.name == name])
+    monkeypatch.setattr(commands_train, "arms_of", lambda cfg: [arm for arm in arms_of(cfg) if arm.name == name])
     alone = run(folder, "arms.ranks=[6]", f"arms.controls=[{control}]", f"run.name=alone-{control}")
     assert [path.name for path in (alone / "snapshots").iterdir()] == [name]
     assert largest_difference(factors(controls, name), factors(alone, name)) <= 1e-10
@@ -352,7 +352,7 @@ def test_controls_go_on_after_a_stop_as_if_there_was_none(
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
         run(folder, *CONTROLS, "run.name=controls-stopped")
-    monkeypatch.setattr("deltaw.arm._start", lambda arm, module, width: torch.zeros(arm.rank, width))
+    monkeypatch.setattr("deltaw.lora.layers._start", lambda arm, module, width: torch.zeros(arm.rank, width))
     assert_same_run(run(folder, *CONTROLS, "run.name=controls-stopped"), controls)
 
 
@@ -392,7 +392,7 @@ def test_inputs_are_whole_or_not_there(folder: Path, four: Path, monkeypatch: py
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("deltaw.writer.save_file", crash)
+        patch.setattr("deltaw.run.writer.save_file", crash)
         run(folder, *FOUR, "run.name=half")
     assert not (folder / "runs" / "half" / INPUTS).exists()
     half = run(folder, *FOUR, "run.name=half")

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from deltaw import load_adapter
-from deltaw.cli import UserError
-from deltaw.projection import Fused, is_conv1d
-from deltaw.run import RunDirectory
-from deltaw.split import split
-from deltaw.subject import Subject
-from deltaw.weight import Weight, find_weight, read_weight
+from deltaw.analysis.pairs import Subject
+from deltaw.errors import UserError
+from deltaw.model.names import Fused, is_conv1d
+from deltaw.model.split import split
+from deltaw.run.directory import RunDirectory
+from deltaw.run.weights import Weight, find_weight, read_weight
 from tests.architectures import ARCHITECTURES
 from tests.tiny import make_base, make_pairs, run
 
@@ -137,7 +137,7 @@ def test_a_file_that_is_gone_or_another_is_named_with_the_way_on(tmp_path: Path)
 
 
 def test_reading_a_weight_needs_no_transformers() -> None:
-    code = "import sys, deltaw.weight; print({'transformers', 'peft', 'pytorch_lightning'} & sys.modules.keys())"
+    code = "import sys, deltaw.run.weights; print({'transformers', 'peft', 'pytorch_lightning'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "set()"
 

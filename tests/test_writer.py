@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from deltaw.cli import UserError
-from deltaw.writer import RunWriter
+from deltaw.errors import UserError
+from deltaw.run.writer import RunWriter
 
 CONFIG = OmegaConf.create({"run": {"dir": "here"}, "optim": {"lr": 0.1}, "trainer": {"devices": 1}})
 RECORD = {"base": {"sha256": "b"}, "arms": [], "data": {"fingerprint": "d"}}
@@ -35,7 +35,7 @@ def test_a_killed_writer_leaves_whole_snapshots_or_none(tmp_path: Path) -> None:
 import os, sys, torch
 from pathlib import Path
 from omegaconf import OmegaConf
-from deltaw.writer import RunWriter
+from deltaw.run.writer import RunWriter
 renames, path_rename = int(sys.argv[1]), Path.rename
 def rename(self, target):
     global renames

@@ -13,7 +13,7 @@ from deltaw.data.corpus import Corpus, tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.pairs import Examples
 from deltaw.data.record import Columns, Pair, Row, fingerprint
-from deltaw.objective import Causal
+from deltaw.training.objectives import Causal
 
 WORDS = [f"w{n}" for n in range(40)]
 

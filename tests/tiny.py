@@ -23,11 +23,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from deltaw.build import corpus_of
-from deltaw.config import register
+from deltaw.commands.train import train
+from deltaw.config.schema import register
 from deltaw.data.pairs import Examples, held_out
-from deltaw.job import train
-from deltaw.objective import Causal
+from deltaw.training.build import corpus_of
+from deltaw.training.objectives import Causal
 
 register()
 ROOT = Path(__file__).parent.parent

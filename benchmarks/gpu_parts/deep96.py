@@ -9,13 +9,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoTokenizer
 
-from deltaw.analysis import analyse
-from deltaw.base import BUNDLED
-from deltaw.base.pretrain import LENGTH, Recipe, build, fit
+from deltaw.analysis.losses import losses_of
+from deltaw.bundled.pretrain import LENGTH, Recipe, build, fit
+from deltaw.commands.analyze import analyse
+from deltaw.commands.train import train
 from deltaw.exhibit.picture import prepare
-from deltaw.job import train
-from deltaw.losses import losses_of
-from deltaw.run import RunDirectory
+from deltaw.model.loading import BUNDLED
+from deltaw.run.directory import RunDirectory
 from gpu_parts.results import Results
 from gpu_parts.sizes import Sizes
 from gpu_parts.workload import ROOT, config_of, free, synchronise

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from plan import compare
 
-from deltaw.model import load_base, load_tokenizer
+from deltaw.model.loading import load_base, load_tokenizer
 from gpu_parts.results import Results
 from gpu_parts.sizes import Sizes
 from gpu_parts.workload import config_of, free, random_base, run_on

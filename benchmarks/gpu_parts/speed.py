@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from deltaw.arm import parameters_of
-from deltaw.build import arms_of
-from deltaw.forecast import facts_of, hardware_of
-from deltaw.plan import RESERVED, Facts, memory
+from deltaw.lora.layers import parameters_of
+from deltaw.plan.arithmetic import RESERVED, Facts, memory
+from deltaw.plan.forecast import facts_of, hardware_of
+from deltaw.training.build import arms_of
 from gpu_parts.results import Results
 from gpu_parts.sizes import Shape, Sizes
 from gpu_parts.workload import Clock, RandomText, free, product_flops, random_base, random_llama, run_on, train_arms

@@ -19,18 +19,18 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from deltaw.build import arms_of
-from deltaw.callback import OpenRun, RecordLosses, StopSignals
-from deltaw.checks import SelfChecks
-from deltaw.config import register
+from deltaw.commands.train import equipped, fit, lightning_trainer
+from deltaw.config.schema import register
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import Example
 from deltaw.data.pairs import Examples, StepBatches
-from deltaw.job import equipped, fit, lightning_trainer
-from deltaw.launch import launch_of
-from deltaw.model import Base
-from deltaw.task import LoraArms
-from deltaw.writer import RunWriter
+from deltaw.model.loading import Base
+from deltaw.run.writer import RunWriter
+from deltaw.training.build import arms_of
+from deltaw.training.callbacks import OpenRun, RecordLosses, StopSignals
+from deltaw.training.launching import launch_of
+from deltaw.training.self_checks import SelfChecks
+from deltaw.training.task import LoraArms
 from gpu_parts.sizes import Shape, Sizes
 
 ROOT = Path(__file__).resolve().parents[2]

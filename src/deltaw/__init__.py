@@ -4,22 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltaw.adapter import load_adapter
-    from deltaw.null import chance, k_star
-    from deltaw.spectra import spectrum
-    from deltaw.study import compare
-    from deltaw.subspace import similarity
+    from deltaw.analysis.compare import compare
+    from deltaw.maths.random_subspaces import chance, k_star
+    from deltaw.maths.spectrum import spectrum
+    from deltaw.maths.subspace import similarity
+    from deltaw.run.adapter import load_adapter
 
 __version__ = "0.1.0"
 __all__ = ["chance", "compare", "k_star", "load_adapter", "similarity", "spectrum"]
 
 _HOMES = {
-    "chance": "deltaw.null",
-    "compare": "deltaw.study",
-    "k_star": "deltaw.null",
-    "load_adapter": "deltaw.adapter",
-    "similarity": "deltaw.subspace",
-    "spectrum": "deltaw.spectra",
+    "chance": "deltaw.maths.random_subspaces",
+    "compare": "deltaw.analysis.compare",
+    "k_star": "deltaw.maths.random_subspaces",
+    "load_adapter": "deltaw.run.adapter",
+    "similarity": "deltaw.maths.subspace",
+    "spectrum": "deltaw.maths.spectrum",
 }
 
 

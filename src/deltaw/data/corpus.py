@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deltaw.cli import UserError
 from deltaw.data.encode import Encoder
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.record import Columns, Reader, Source
+from deltaw.errors import UserError
 
 FORMAT = 2  # of the files, and of what the encoder makes of a record
 TOKENS, SPANS, ABOUT = "tokens.bin", "spans.bin", "about.json"

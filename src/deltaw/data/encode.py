@@ -11,9 +11,9 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from deltaw.cli import UserError
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.record import Chat, Labelled, Pair, Record, Text
+from deltaw.errors import UserError
 
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # a template that tells itself which tokens are the assistant's
 CLASSES = 10_000  # a larger number is no class but something else

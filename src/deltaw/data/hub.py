@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deltaw.cli import UserError
 from deltaw.data.record import Row, fingerprint
+from deltaw.errors import UserError
 
 
 class HubDataset:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from deltaw.cli import UserError
 from deltaw.data.record import Row
+from deltaw.errors import UserError
 
 
 class JsonLines:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from deltaw.arm import Arm
-from deltaw.cli import UserError
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.order import arranged, shuffled
-from deltaw.packing import packed
+from deltaw.data.packing import packed
+from deltaw.errors import UserError
+from deltaw.lora.arm import Arm
 
 SAMPLE, SAMPLED_PAIRS = 512, 128  # tokens whose inputs are kept, and pairs that they come from at least
 LOOKED_AT = 64  # micro-batches of which padding is counted

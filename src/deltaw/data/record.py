@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from deltaw.cli import UserError
+from deltaw.errors import UserError
 
 Row = Mapping[str, Any]
 

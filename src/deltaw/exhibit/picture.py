@@ -13,7 +13,7 @@ from typing import Any
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "deltaw.config",
+        "deltaw.config.schema",
         "deltaw.exhibit.files",
         "deltaw.exhibit.fig6",
         "matplotlib.backends.backend_agg",

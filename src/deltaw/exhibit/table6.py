@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deltaw.exhibit.typeset import HEAVY, LIGHT, Sheet, numbers
-from deltaw.metric import MEASURED
+from deltaw.run.metrics import MEASURED
 
 NAMES = {"end": "loss", **MEASURED}
 ENOUGH = 3  # seeds: of ranks that are all equal, a best one stands out in 4 % of cases at most; with 2 in up to 21 %

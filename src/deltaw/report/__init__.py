@@ -6,10 +6,10 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from deltaw.analysis.output import SUMMARY_NUMBERS, SUMMARY_WORDS
 from deltaw.report.findings import findings
 from deltaw.report.numbers import Summary, summarise
 from deltaw.report.words import in_words
-from deltaw.run import SUMMARY_NUMBERS, SUMMARY_WORDS
 
 __all__ = ["findings", "summarise", "write"]
 

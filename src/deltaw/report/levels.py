@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from deltaw.adapter import Adapter
-from deltaw.family import Tables
-from deltaw.spectra import CLOSE
-from deltaw.study import RARE, Pairing
+from deltaw.analysis.compare import RARE, Pairing
+from deltaw.exhibit.selection import Tables
+from deltaw.maths.spectrum import CLOSE
+from deltaw.run.adapter import Adapter
 
 
 @dataclass(frozen=True)

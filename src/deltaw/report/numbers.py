@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltaw.adapter import Adapter
-from deltaw.family import Tables
+from deltaw.analysis.pairs import Subject
+from deltaw.exhibit.selection import Tables
 from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
-from deltaw.run import RunDirectory
-from deltaw.subject import Subject
+from deltaw.run.adapter import Adapter
+from deltaw.run.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from deltaw.metric import MEASURED
+from deltaw.analysis.compare import RARE
 from deltaw.report.findings import contrast, depth, fall, findings
 from deltaw.report.levels import Level, Levels
 from deltaw.report.numbers import Spread, Summary
-from deltaw.study import RARE
+from deltaw.run.metrics import MEASURED
 
 MEANINGS = {
     "A": "the right-singular vectors of A, by falling singular value, as in the paper",

@@ -1,0 +1,1 @@
+"""What the entry points do: train, plan, analyze, sweep, fold."""

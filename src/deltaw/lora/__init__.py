@@ -1,0 +1,1 @@
+"""Arms: records, layers on the base, and PEFT's format."""

@@ -1,0 +1,1 @@
+"""Mathematics alone: tensors in, tensors out. No files, no modules, no plotting."""

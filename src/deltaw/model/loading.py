@@ -1,0 +1,211 @@
+"""Load a frozen base and its tokenizer: the bundled one, a local folder, or a model of the hub."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from deltaw.errors import UserError
+from deltaw.model.four_bits import NF4, check_dtype, make_trainable
+from deltaw.model.heads import Initialiser, heads_of
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+AUTO_MODELS: dict[str, Any] = {
+    "causal": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "classification": AutoModelForSequenceClassification,
+}
+
+
+@dataclass
+class Base:
+    """A pretrained model as a run records it.
+
+    Attributes:
+        name: what the run's name calls it.
+        path: the folder or hub name it came from.
+        folder: where its files are: the one at `path`, or the hub's snapshot on this machine.
+        sha256: of its safetensors files, in the order of their names.
+        pad: the token that fills its rows up.
+        heads: of a classifier, the modules that each arm has a copy of, with what draws their weights.
+    """
+
+    name: str
+    path: str
+    folder: Path
+    sha256: str
+    model: PreTrainedModel
+    pad: int
+    heads: dict[str, Initialiser | None]
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the model at `path`.
+
+    Raises:
+        UserError: there is none that transformers can load.
+    """
+    with _loading(path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_resolved(path))
+    return tokenizer
+
+
+def load_base(
+    path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: str = "float32",
+    gradient_checkpointing: bool = False,
+    task: str = "causal",
+    labels: int | None = None,
+) -> Base:
+    """Load the model at `path` ("bundled", a local folder or a hub name) for a task, from safetensors alone.
+
+    Its own dropout is set to 0: arms in company would otherwise draw other masks than alone.
+
+    Args:
+        path: where it is.
+        tokenizer: its tokenizer.
+        dtype: of its weights, "float32", "bfloat16", or "nf4" for bfloat16 that `quantise` is yet to put in 4 bits.
+        gradient_checkpointing: compute layers again on the way back instead of keeping what they made.
+        task: one of `AUTO_MODELS`.
+        labels: of a classification, how many there are. A head for another number is drawn anew.
+
+    Raises:
+        UserError: `path` is no model of this task that transformers can load, or some of its weights are missing.
+    """
+    name, path = Path(path).name, _resolved(path)
+    torch_dtype = _torch_dtype(dtype)
+    with _loading(path):
+        config = _config(path, labels)
+    check_dtype(path, dtype, getattr(config, "quantization_config", None))
+    with _loading(path):
+        loaded: Any = AUTO_MODELS[task].from_pretrained(
+            path,
+            config=config,
+            dtype=torch_dtype,
+            device_map="cpu",  # where one that is stored in 4 bits would not go by itself
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=task == "classification",  # the report tells, and a head may be of other labels
+        )
+    model, report = loaded
+    make_trainable(model)
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    heads = heads_of(model, missing) if task == "classification" else {}
+    if missing and not heads:
+        raise UserError(f"model.path={path} lacks {len(missing)} weights, as {missing[0]}: give a whole model")
+    _check_direction(model, task)
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model.config.use_cache = False
+    folder = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
+    pad = _pad(model, tokenizer, task)
+    return Base(name, path, folder, _sha256(folder), model.train(), pad, heads)  # `from_pretrained` leaves eval mode
+
+
+def base_shape(path: str, dtype: str = "float32", task: str = "causal", labels: int | None = None) -> Base:
+    """The model at `path` on the meta device, from its config.json alone: neither weights nor tokenizer need be there.
+
+    Raises:
+        UserError: `path` has no config of a model that transformers has for this task.
+    """
+    torch_dtype = _torch_dtype(dtype)
+    with _loading(_resolved(path)), torch.device("meta"):
+        config = _config(_resolved(path), labels)
+        check_dtype(path, dtype, getattr(config, "quantization_config", None))
+        model: Any = AUTO_MODELS[task].from_config(config, dtype=torch_dtype)
+    model.config.use_cache = False
+    heads = heads_of(model, []) if task == "classification" else {}
+    return Base(Path(path).name, path, Path(path), "", model.train(), 0, heads)
+
+
+def _torch_dtype(dtype: str) -> torch.dtype:
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, NF4: torch.bfloat16}
+    if dtype not in dtypes:
+        raise UserError(
+            f"model.dtype={dtype} is not float32, bfloat16 or nf4: the base is frozen, its factors are float32"
+        )
+    return dtypes[dtype]
+
+
+def _config(path: str, labels: int | None) -> PreTrainedConfig:
+    config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+    for key, value in config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    if labels is not None:
+        config.num_labels = labels
+    return config
+
+
+def _resolved(path: str) -> str:
+    return str(BUNDLED if path == "bundled" else Path(path).resolve() if Path(path).is_dir() else path)
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"model.path={path} could not be loaded ({str(error).splitlines()[0]}): give a local folder with "
+            "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub, of a kind that "
+            "the task is for"
+        ) from error
+
+
+def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str) -> int:
+    """The token that fills rows up: the model's own, the tokenizer's, or its end of text; the model is told it."""
+    config = model.config.get_text_config()
+    given = [config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
+    pads = [pad for pad in given if pad is not None and pad >= 0]  # some configs have -1 for none
+    if task == "causal":  # what stands there is not seen
+        return pads[0] if pads else 0
+    if not pads:
+        raise UserError(
+            f"{tokenizer.name_or_path} has neither pad_token nor eos_token, and task={task} must tell where a row "
+            "ends: name one in the tokenizer's config"
+        )
+    config.pad_token_id = model.config.pad_token_id = pads[0]
+    return pads[0]
+
+
+@torch.no_grad()
+def _check_direction(model: PreTrainedModel, task: str) -> None:
+    """Refuse to predict tokens with a model that reads them: one token's logits must not tell what follows it."""
+    if task != "causal":
+        return
+    logits = model(input_ids=torch.tensor([[1, 1], [1, 2]])).logits[:, 0].float()
+    if not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"{type(model).__name__} of {model.name_or_path} looks ahead, so that task=causal would teach it to copy: "
+            "give a decoder, or task=classification"
+        )
+
+
+def _sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} has no *.safetensors: give a model.path that is saved so")
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

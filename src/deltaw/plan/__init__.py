@@ -1,0 +1,1 @@
+"""What a run takes, counted and reckoned before it starts."""

@@ -1,0 +1,1 @@
+"""The run directory and adapter folders: all that training and analysis share."""

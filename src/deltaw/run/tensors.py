@@ -1,0 +1,108 @@
+"""Tensors of a safetensors file, found by its header and read one by one.
+
+A file that stays mapped counts as resident memory, page by page; read so, a gigabyte needs the memory of its largest
+tensor, and goes at the speed of the page cache.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from deltaw.errors import UserError
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class Buffers(threading.local):
+    """Memory to read tensors into, used again for every tensor of a kind: fresh pages cost more than the reading.
+
+    Each thread has its own.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[object, Tensor] = {}
+
+    def get(self, kind: object, octets: int) -> Tensor:
+        """So many bytes, the same each time: what was read into them before is overwritten."""
+        if kind not in self._held or len(self._held[kind]) < octets:
+            self._held[kind] = torch.empty(octets, dtype=torch.uint8)
+        return self._held[kind][:octets]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that lies in a safetensors file."""
+
+    path: Path
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+
+    def read(self, buffers: Buffers | None = None, kind: object = None) -> Tensor:
+        """The tensor, in memory of its own or in that which `buffers` has for its `kind`.
+
+        Raises:
+            UserError: the file has changed since its header was read; or, in memory of its own, the tensor holds a
+                value that is not finite (else whoever multiplies it will see that, for less).
+        """
+        octets = prod(self.shape) * self.dtype.itemsize
+        memory = buffers.get(kind, octets) if buffers else torch.empty(octets, dtype=torch.uint8)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset)
+                complete = file.readinto(memory.numpy().data) == octets
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read ({error}): copy or save the adapter again") from None
+        if not complete:
+            raise UserError(f"{self.path} ends within {self.name}: it changed while it was read, start again")
+        tensor = memory.view(self.dtype).view(self.shape)
+        if not buffers and not tensor.isfinite().all():
+            raise UserError(f"{self.path}: {self.name} holds NaN or infinity: take a step before training diverged")
+        return tensor
+
+
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Name → dtype, shape and data_offsets (bytes from the start of the file) of every tensor.
+
+    Raises:
+        UserError: the file is missing, cut short or broken.
+    """
+    try:
+        with safe_open(path, framework="pt"):  # refuses a file that is not as long as its header says
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: save the adapter as safetensors, no .bin is read") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): copy or save the adapter again") from None
+    header.pop("__metadata__", None)
+    for entry in header.values():
+        entry["data_offsets"] = [8 + length + offset for offset in entry["data_offsets"]]
+    return header
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a readable safetensors file tells beside its tensors."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def stored(path: Path, name: str, entry: dict[str, Any]) -> Stored:
+    """One tensor of a header.
+
+    Raises:
+        UserError: its dtype is none that factors have.
+    """
+    if entry["dtype"] not in _DTYPES:
+        raise UserError(f"{path}: {name} has dtype {entry['dtype']}: save it as one of {', '.join(_DTYPES)}")
+    return Stored(path, name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"][0])

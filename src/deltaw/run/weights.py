@@ -1,0 +1,108 @@
+"""The frozen weight W of a site: where it lies in the base's safetensors files, and reading it without the model."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from deltaw.errors import UserError
+from deltaw.model.names import Fused, projection_of
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Where the frozen W of a site lies."""
+
+    file: str  # absolute path
+    tensor: str
+    rows: tuple[tuple[int, int], ...]  # of (d_out, d_in), each first and behind the last: a fused one holds several W
+    transposed: bool  # stored as (d_in, d_out), as transformers' Conv1D does
+
+
+def find_weight(
+    folder: Path,
+    module: str,
+    shape: tuple[int, int],
+    transposed: bool = False,
+    split: Mapping[str, Fused] | None = None,
+) -> Weight:
+    """Look through the headers of all safetensors files of `folder` for the weight of `module`.
+
+    A file and the model in memory may differ in the first parts of a name, as in `model.layers.0.attn.q_proj` and
+    `layers.0.attn.q_proj`: without a tensor of the very name, the only one whose name ends like it is taken.
+
+    Args:
+        folder: of the base.
+        module: the layer's name in the model.
+        shape: its (d_out, d_in).
+        transposed: it keeps (d_in, d_out).
+        split: the layers whose parts are modules of their own in the model, and one weight in the base.
+
+    Raises:
+        UserError: no or several tensors fit, or the one has another shape or is in 4 bits.
+    """
+    rows: tuple[tuple[int, int], ...] = ((0, shape[0]),)
+    fused, _, part = module.rpartition(".")
+    if layout := (split or {}).get(fused):
+        rows = tuple((part_rows.start, part_rows.stop) for part_rows in layout.rows[projection_of(part)])
+        module, shape, transposed = fused, (layout.d_out, shape[1]), layout.transposed
+    shapes = _shapes(folder)
+    exact = [place for place in shapes if place[1] == f"{module}.weight"]
+    found = exact or [place for place in shapes if _ends_alike(place[1], f"{module}.weight")]
+    if len(found) != 1:
+        last = f"{module.rpartition('.')[2]}.weight"
+        like = sorted({tensor for _, tensor in found or shapes if tensor.endswith(last)})
+        raise UserError(
+            f"{folder} has {len(found)} weights for {module}, among {like[:8]}: give the folder of the base as "
+            "transformers saves it, with the adapted model alone"
+        )
+    ((file, tensor),) = found
+    if (file, f"{tensor}.absmax") in shapes:
+        raise UserError(f"{tensor} in {file} is in 4 bits, and W is read in full: give the base as it was before")
+    stored, expected = shapes[file, tensor], shape[::-1] if transposed else shape
+    if stored != expected:
+        raise UserError(f"{tensor} in {file} is {stored}, and {module} is {expected}: give the base that was adapted")
+    return Weight(str(file), tensor, rows, transposed)
+
+
+def read_weight(weight: Weight) -> Float[Tensor, "d_out d_in"]:
+    """W as it is stored, and of a fused layer the site's rows alone.
+
+    Raises:
+        UserError: the file is gone, or holds the tensor no more.
+    """
+    with _opened(Path(weight.file)) as file:
+        stored = file.get_slice(weight.tensor)
+        parts = [stored[:, first:end].T if weight.transposed else stored[first:end] for first, end in weight.rows]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _shapes(folder: Path) -> dict[tuple[Path, str], tuple[int, ...]]:
+    """Shape of every tensor in the safetensors files of `folder`, by file and name."""
+    shapes: dict[tuple[Path, str], tuple[int, ...]] = {}
+    for path in sorted(folder.absolute().glob("*.safetensors")):
+        with _opened(path) as file:
+            shapes |= {(path, name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return shapes
+
+
+def _ends_alike(left: str, right: str) -> bool:
+    """Whether one of two dotted names is the other's end."""
+    return f".{left}".endswith(f".{right}") or f".{right}".endswith(f".{left}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone, with W of the base: give analyze.py base=, a folder that has it") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give analyze.py base=, a folder with the base") from None

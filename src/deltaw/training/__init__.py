@@ -1,0 +1,1 @@
+"""The training of arms side by side, with Lightning."""

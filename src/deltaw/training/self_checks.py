@@ -1,0 +1,92 @@
+"""What must hold of the first step and of every checkpoint, whatever the engine: if it does not, training stops.
+
+Each of these goes wrong without a word elsewhere: factors that no process reduces, processes that drift apart, an arm
+that does not reach the loss.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from deltaw.errors import UserError
+from deltaw.lora.sharded import whole
+from deltaw.training.engines import Sharded
+from deltaw.training.task import LoraArms
+
+
+class SelfChecks(Callback):
+    """Refuse to go on where processes are not one training, or an arm is not trained.
+
+    Args:
+        every: optimiser steps between the later comparisons, which are those between checkpoints.
+    """
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
+        if isinstance(trainer.strategy, Sharded):
+            whole_here = [name for name, weight in _trained(task) if not isinstance(weight, DTensor)]
+            if whole_here:
+                raise UserError(
+                    f"engine=fsdp left {len(whole_here)} weights of the arms unsharded, as {whole_here[0]}, so that no "
+                    "process would reduce their gradients: take engine=ddp, and report this base"
+                )
+        self._compare(trainer, task, "before the first step")
+
+    def on_before_optimizer_step(self, trainer: Trainer, task: LoraArms, optimizer: Optimizer) -> None:  # type: ignore[override]
+        if trainer.global_step > 0:
+            return
+        gradients = {name: weight.grad for name, weight in _trained(task)}
+        if not _same_everywhere(trainer, [grad for grad in gradients.values() if grad is not None]):
+            raise UserError(
+                "after the first backward pass the gradients of the processes are not the same: they were not reduced, "
+                "and each process would train arms of its own"
+            )
+        idle = [name for name, grad in gradients.items() if ".B." in name and (grad is None or _is_zero(grad))]
+        if idle:
+            raise UserError(
+                f"{len(idle)} factors B have no gradient at the first step, as {idle[0]}: their layers do not reach "
+                "the loss, so leave them out of arms.projections"
+            )
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        step, ended = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if ended and (step == 1 or step % self.every == 0 or step == trainer.max_steps):
+            self._compare(trainer, task, f"after step {step}")
+
+    def _compare(self, trainer: Trainer, task: LoraArms, when: str) -> None:
+        if not _same_everywhere(trainer, [weight.detach() for weight in task.kept().values()]):
+            raise UserError(
+                f"{when} the arms of the processes are not the same: they have drifted apart since the last snapshot, "
+                "of which the same command goes on"
+            )
+
+
+def _trained(task: LoraArms) -> list[tuple[str, Tensor]]:
+    return [(name, weight) for name, weight in task.named_parameters() if weight.requires_grad]
+
+
+def _is_zero(gradient: Tensor) -> bool:
+    return not bool(whole((gradient != 0).sum()))  # a part may be empty, which has no largest value
+
+
+def _same_everywhere(trainer: Trainer, tensors: Iterable[Tensor]) -> bool:
+    """Whether this process and all others hold the same bits in tensors that each has whole."""
+    sums = [_bits(tensor) for tensor in tensors if not isinstance(tensor, DTensor)]
+    mine = torch.stack(sums).tolist() if sums else []
+    same = trainer.strategy.broadcast(mine) == mine
+    return bool(trainer.strategy.reduce_boolean_decision(same, all=True))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """A sum over a tensor's bits that a swap of two of its values changes: two draws of noise never share it."""
+    words = tensor.contiguous().view(torch.int64 if tensor.dtype in (torch.float64, torch.int64) else torch.int32)
+    flat = words.flatten().to(torch.int64)
+    return (flat * (2 * torch.arange(len(flat), device=flat.device) + 1)).sum()
