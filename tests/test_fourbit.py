@@ -22,11 +22,12 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from deltaw.analysis.pairs import Subject
+from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import attach, parameters_of
 from deltaw.lora.snapshot import adapter_config
-from deltaw.model.four_bits import BLOCK, CODE_ERROR, NF4, SCALE_ERROR, check_dequantising, quantise
+from deltaw.model.four_bits import BLOCK, CODE_ERROR, SCALE_ERROR, check_dequantising, quantise
 from deltaw.model.loading import load_base
 from deltaw.model.names import is_conv1d, linear_layers, projections, widths
 from deltaw.model.split import split

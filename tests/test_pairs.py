@@ -13,7 +13,7 @@ from deltaw.data.pairs import SAMPLE, SAMPLED_PAIRS, FromStep, StepBatches, held
 from deltaw.data.record import Pair
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
-from deltaw.training.callbacks import drawn
+from deltaw.training.callbacks.keep_inputs import drawn
 from tests.texts import WORDS, corpus, examples
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)

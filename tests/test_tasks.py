@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from deltaw.errors import UserError
 from deltaw.run.directory import INPUTS
-from deltaw.training.callbacks import RecordLosses
+from deltaw.training.callbacks.record_losses import RecordLosses
 from deltaw.training.task import LoraArms
 from tests.test_training import assert_equal_metrics, assert_same_run, at_step
 from tests.tiny import (

@@ -22,7 +22,7 @@ from deltaw.lora.arms import arms_from
 from deltaw.lora.layers import ArmsLinear
 from deltaw.run.directory import INPUTS
 from deltaw.training.build import arms_of
-from deltaw.training.callbacks import RecordLosses
+from deltaw.training.callbacks.record_losses import RecordLosses
 from deltaw.training.task import LoraArms
 from tests.tiny import ROOT, factors, largest_difference, learnt, metrics, overrides, run
 

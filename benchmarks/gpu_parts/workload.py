@@ -27,9 +27,11 @@ from deltaw.data.pairs import Examples, StepBatches
 from deltaw.model.loading import Base
 from deltaw.run.writer import RunWriter
 from deltaw.training.build import arms_of
-from deltaw.training.callbacks import OpenRun, RecordLosses, StopSignals
+from deltaw.training.callbacks.open_run import OpenRun
+from deltaw.training.callbacks.record_losses import RecordLosses
+from deltaw.training.callbacks.self_checks import SelfChecks
+from deltaw.training.callbacks.stop_signals import StopSignals
 from deltaw.training.launching import launch_of
-from deltaw.training.self_checks import SelfChecks
 from deltaw.training.task import LoraArms
 from gpu_parts.sizes import Shape, Sizes
 

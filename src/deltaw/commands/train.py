@@ -29,11 +29,12 @@ from transformers import PreTrainedTokenizerBase
 import deltaw
 from deltaw.bundled.pretrain import Recipe, ensure
 from deltaw.config.limits import check
+from deltaw.config.schema import NF4
 from deltaw.data.corpus import Corpus
 from deltaw.data.pairs import Examples, FromStep, StepBatches, held_out
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
-from deltaw.model.four_bits import NF4, check_dequantising
+from deltaw.model.four_bits import check_dequantising
 from deltaw.model.loading import Base, load_base, load_tokenizer
 from deltaw.model.names import is_conv1d, widths
 from deltaw.model.split import SplitLinear
@@ -41,10 +42,14 @@ from deltaw.plan.forecast import engine_of
 from deltaw.run.weights import find_weight
 from deltaw.run.writer import RunWriter
 from deltaw.training.build import arms_of, corpus_of, label_count, prepared
-from deltaw.training.callbacks import KeepInputs, OpenRun, RecordLosses, Snapshots, StopSignals
+from deltaw.training.callbacks.keep_inputs import KeepInputs
+from deltaw.training.callbacks.open_run import OpenRun
+from deltaw.training.callbacks.record_losses import RecordLosses
+from deltaw.training.callbacks.self_checks import SelfChecks
+from deltaw.training.callbacks.snapshots import Snapshots
+from deltaw.training.callbacks.stop_signals import StopSignals
 from deltaw.training.engines import strategy_of
 from deltaw.training.launching import Launch, end_with_parent, launch_of, lost, told
-from deltaw.training.self_checks import SelfChecks
 from deltaw.training.task import LoraArms
 
 say = rank_zero_only(partial(print, flush=True))

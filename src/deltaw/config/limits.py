@@ -4,11 +4,8 @@ import re
 
 from omegaconf import DictConfig
 
-from deltaw.config.schema import names_in
+from deltaw.config.schema import NAME, NF4, TASKS, names_in
 from deltaw.errors import UserError
-from deltaw.lora.arms import NAME
-from deltaw.model.four_bits import NF4
-from deltaw.training.objectives import OBJECTIVES
 
 # A factor in half precision loses the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
@@ -53,8 +50,8 @@ def check(cfg: DictConfig) -> None:
     for key, share in {"arms.dropout": cfg.arms.dropout, "optim.label_smoothing": cfg.optim.label_smoothing}.items():
         if not 0 <= share < 1:
             raise UserError(f"{key}={share} is a share of less than all: give a number in [0, 1)")
-    if cfg.task not in OBJECTIVES:
-        raise UserError(f"task={cfg.task} is not one of {', '.join(OBJECTIVES)}")
+    if cfg.task not in TASKS:
+        raise UserError(f"task={cfg.task} is not one of {', '.join(TASKS)}")
     if cfg.data.packing and cfg.task != "causal":
         raise UserError(
             f"data.packing=true lays several examples into a row, and task={cfg.task} reads a row as one, whose "

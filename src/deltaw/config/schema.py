@@ -8,6 +8,10 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+TASKS = ("causal", "seq2seq", "classification")
+NF4 = "nf4"  # the model.dtype of a base in 4 bits
+NAME = r"[A-Za-z0-9._-]+"  # of runs and arms: each names a directory
+
 
 @dataclass
 class RunConfig:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from deltaw.config.schema import NAME
 from deltaw.errors import UserError
 from deltaw.lora.arm import CONTROLS, SCALINGS, Arm
-
-NAME = r"[A-Za-z0-9._-]+"
 
 
 def arms_from(

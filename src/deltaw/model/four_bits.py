@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.model.names import is_4bit, is_conv1d, linear_layers, widths
 
-NF4 = "nf4"
 BLOCK = 64  # weights of one scale
 CODE_ERROR = 0.152  # per largest weight of the block: half of NF4's widest gap, from -1 to -0.696
 SCALE_ERROR = 0.0071 + 2**-8  # per largest weight of all: half of the widest gap of a scale's 8 bits; and bfloat16's

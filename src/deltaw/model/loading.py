@@ -21,8 +21,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from deltaw.config.schema import NF4
 from deltaw.errors import UserError
-from deltaw.model.four_bits import NF4, check_dtype, make_trainable
+from deltaw.model.four_bits import check_dtype, make_trainable
 from deltaw.model.heads import Initialiser, heads_of
 
 BUNDLED = Path(__file__).parents[1] / "bundled"

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import attach
-from deltaw.model.four_bits import NF4
 from deltaw.model.loading import base_shape
 from deltaw.plan.arithmetic import PACKED, Facts, Hardware, suggest
 from deltaw.plan.shapes import DryRun, count

@@ -7,14 +7,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
-from deltaw.config.schema import names_in
+from deltaw.config.schema import NF4, names_in
 from deltaw.data.corpus import Corpus, cache_folder, tokenised
 from deltaw.data.encode import Encoder
 from deltaw.data.record import Columns, Source
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
-from deltaw.model.four_bits import NF4, quantise
+from deltaw.model.four_bits import quantise
 from deltaw.model.loading import Base
 from deltaw.model.names import projections
 from deltaw.model.packed_attention import attention_of

@@ -1,0 +1,45 @@
+"""Take the run directory before anything is written to it."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from deltaw.errors import UserError
+from deltaw.run.writer import RunWriter
+
+
+class OpenRun(Callback):
+    """Take the run directory before anything is written to it: process 0 decides, and all agree or all stop.
+
+    Args:
+        writer: the directory.
+        step: the step that this process is about to resume from, None for a start.
+        engine: that this process trains under.
+        record: what `run.json` is to hold.
+    """
+
+    def __init__(self, writer: RunWriter, step: int | None, engine: str, record: dict[str, Any]):
+        self.writer, self.step, self.engine, self.record = writer, step, engine, record
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        mine = (self.step, self.engine, self.writer.config)
+        same = trainer.strategy.broadcast(mine) == mine
+        if not trainer.strategy.reduce_boolean_decision(same, all=True):
+            raise UserError(
+                f"process {trainer.global_rank} starts from step {self.step} under engine={self.engine}, and not all "
+                "have the same step, engine and config: start them with the same command on one file system"
+            )
+        refusal = None
+        if trainer.is_global_zero:
+            try:
+                self.writer.open(self.step, self.record)
+            except UserError as error:
+                refusal = str(error)
+        if refusal := trainer.strategy.broadcast(refusal):
+            raise UserError(refusal)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.writer.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.writer.close()

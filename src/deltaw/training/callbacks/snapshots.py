@@ -1,0 +1,68 @@
+"""Write snapshots and checkpoints."""
+
+import signal
+import time
+
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from deltaw.lora.snapshot import adapter_config, adapter_tensors
+from deltaw.model.split import split_metadata
+from deltaw.run.writer import RunWriter
+from deltaw.training.callbacks.steps import ends_step
+from deltaw.training.callbacks.stop_signals import StopSignals
+from deltaw.training.task import LoraArms
+
+
+class Snapshots(Callback):
+    """Write every arm's factors at step 0, every `every` optimiser steps and at the end, and a checkpoint with them.
+
+    On a signal to stop there is a checkpoint as well, and no further step. The same command goes on from there.
+
+    Args:
+        writer: the run directory.
+        signals: tells whether to stop.
+        every: optimiser steps between snapshots.
+        base_path: the base as `adapter_config.json` names it.
+    """
+
+    def __init__(self, writer: RunWriter, signals: StopSignals, every: int, base_path: str):
+        self.writer, self.signals, self.every, self.base_path = writer, signals, every, base_path
+
+    def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
+        if trainer.global_step == 0:
+            self._snapshot(trainer, task)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        if not ends_step(trainer, batch_idx):
+            return
+        due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        stop = trainer.strategy.reduce_boolean_decision(self.signals.caught is not None, all=False)
+        started = time.perf_counter()
+        if due:
+            self._snapshot(trainer, task)
+        if due or stop:
+            self._checkpoint(trainer)
+        if due and trainer.is_global_zero:
+            self.writer.append_metrics(trainer.global_step, [("", "snapshot_s", time.perf_counter() - started)])
+        if stop:
+            self.signals.caught = self.signals.caught or signal.SIGTERM  # another process was told
+            trainer.should_stop = True
+
+    def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
+        for k, arm in enumerate(task.arms):
+            tensors = adapter_tensors(task.base, k)
+            if trainer.is_global_zero:
+                config = adapter_config(arm, task.base, self.base_path, task.objective.task_type)
+                told = split_metadata(task.base)
+                self.writer.write_snapshot(arm.name, trainer.global_step, tensors, config, told)
+
+    def _checkpoint(self, trainer: Trainer) -> None:
+        last = self.writer.checkpoint
+        new = last.with_name(f".{last.name}.new")
+        with self.writer.writing(last):
+            trainer.save_checkpoint(new, weights_only=False)
+            if trainer.is_global_zero:
+                new.replace(last)
