@@ -8,8 +8,8 @@ import torch
 from hypothesis import settings
 
 import deltaw.exhibit.picture
-from tests.processes import FORKSERVER
-from tests.tiny import make_base, make_pairs
+from tests.support.processes import FORKSERVER
+from tests.support.tiny import make_base, make_pairs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +32,7 @@ settings.register_profile("quick", max_examples=25, deadline=None)  # a busy cor
 settings.load_profile("quick")
 
 # Runs of several processes are forked where all that they need is loaded, and so are pictures.
-FORKSERVER.set_forkserver_preload([deltaw.exhibit.picture.__name__, "deltaw.exhibit.fig6", "tests.tiny"])
+FORKSERVER.set_forkserver_preload([deltaw.exhibit.picture.__name__, "deltaw.exhibit.fig6", "tests.support.tiny"])
 
 
 @pytest.fixture(scope="session", autouse=True)

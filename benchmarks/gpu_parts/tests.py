@@ -35,7 +35,13 @@ class Outcomes:
 def run(out: Path, sizes: Sizes) -> None:
     """`pytest -m cuda`."""
     results = Results(out / "tests.json")
-    arguments = [str(ROOT / "tests" / "test_cuda.py"), f"--rootdir={ROOT}", f"--device={sizes.device}", "-m", "cuda"]
+    arguments = [
+        str(ROOT / "tests" / "training" / "test_cuda.py"),
+        f"--rootdir={ROOT}",
+        f"--device={sizes.device}",
+        "-m",
+        "cuda",
+    ]
     code = pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[Outcomes(results)])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"pytest ended with {code!r}")

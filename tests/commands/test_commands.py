@@ -1,0 +1,71 @@
+"""The two commands as a user starts them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from deltaw.analysis.site import BASES
+from tests.support.tiny import ROOT, make_base, make_pairs, overrides, run
+
+
+def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+def test_the_demo_at_a_tiny_size(tmp_path: Path) -> None:
+    trained = command("train.py", "experiment=smoke", "trainer.accelerator=cpu", "trainer.devices=1", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    again = command("train.py", "experiment=smoke", "trainer.accelerator=cpu", "trainer.devices=1", cwd=tmp_path)
+    assert (again.returncode, "is finished" in again.stdout) == (0, True)
+    analysed = command("analyze.py", cwd=tmp_path)
+    assert analysed.returncode == 0, analysed.stderr
+    home = tmp_path / "runs" / "bundled-calls-r8-s0_r64-s0"
+    assert "analysis/fig6.png" in analysed.stdout
+    assert (home / "analysis" / "fig6.png").stat().st_size > 20_000
+    phi = pd.read_parquet(home / "analysis" / "phi.parquet")
+    assert phi.groupby("basis", sort=False).size().to_dict() == dict.fromkeys(BASES, 2 * 8 * 8 * 64)
+    pairs = pd.read_parquet(home / "analysis" / "pairs.parquet")
+    assert pairs.inputs_first[pairs.basis == "update"].notna().all()
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written elsewhere
+
+
+def test_a_sweep_and_the_analysis_of_its_jobs_equal_one_run_of_both_arms(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    make_pairs(tmp_path / "pairs.jsonl")
+    precise = ["trainer.precision=32-true", "snapshots.every=20"]
+    together = run(tmp_path, *precise)
+    swept = command("train.py", "-m", *overrides(tmp_path, *precise, "arms.ranks=[2],[6]"), cwd=tmp_path)
+    assert swept.returncode == 0, swept.stderr
+    jobs = [tmp_path / "runs" / f"base-pairs-r{rank}-s0" for rank in (2, 6)]
+    analyses = {
+        "one": [f"run={together}"],
+        "two": [f"left={jobs[0]}", f"right={jobs[1]}", f"output={tmp_path / 'two'}"],
+    }
+    for arguments in analyses.values():
+        done = command("analyze.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = (pd.read_parquet(folder / "phi.parquet") for folder in (together / "analysis", tmp_path / "two"))
+    pd.testing.assert_frame_equal(one, two, atol=1e-4)
+    assert one.phi.std() > 0.05
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_an_error(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    make_pairs(tmp_path / "pairs.jsonl")
+    few = overrides(tmp_path, "trainer.max_steps=2", "arms.ranks=[99],[2]")
+    done = command("train.py", "-m", *few, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: sweep job 0 (" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "runs" / "base-pairs-r2-s0" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_torchrun_with_a_sweep_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    done = command("train.py", "-m", "arms.ranks=[8],[64]", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: torchrun with -m" in done.stderr

@@ -1,0 +1,90 @@
+"""Data sets of the library `datasets`, from folders made here."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deltaw.data.corpus import Corpus, tokenised
+from deltaw.data.encode import Encoder
+from deltaw.data.hub import HubDataset
+from deltaw.data.record import Columns
+from deltaw.errors import UserError
+from tests.support.texts import tokenizer
+from tests.support.tiny import factors, make_base, run
+
+datasets = pytest.importorskip("datasets")
+
+TABLE = {"question": ["w1", "w2"], "answer": ["w3", "w4"], "kind": [1, 0]}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+def folder_of(table: Mapping[str, Any], folder: Path, written_as: str) -> str:
+    features = datasets.Features(
+        question=datasets.Value("string"),
+        answer=datasets.Value("string"),
+        kind=datasets.ClassLabel(names=["no", "yes"]),
+    )
+    data = datasets.Dataset.from_dict(dict(table), features=features)
+    folder.mkdir()
+    if written_as == "parquet":
+        data.to_parquet(folder / "train.parquet")
+    elif written_as == "dict":
+        datasets.DatasetDict(train=data).save_to_disk(folder)
+    else:
+        data.save_to_disk(folder)
+    return str(folder)
+
+
+def read(source: HubDataset, columns: Columns, cache: Path, task: str = "causal") -> Corpus:
+    classes = source.classes("kind") if task == "classification" else None
+    return tokenised(source, columns, Encoder(tokenizer(), task, 50, None, False, classes), cache)
+
+
+@pytest.mark.parametrize("written_as", ["parquet", "disk", "dict"])
+def test_a_local_folder_is_read_by_the_names_of_its_columns(tmp_path: Path, written_as: str) -> None:
+    source = HubDataset(folder_of(TABLE, tmp_path / "set", written_as), None, "train")
+    made = read(source, Columns(prompt="question", completion="answer"), tmp_path / "cache")
+    assert [made[0], made[1]] == [([2], [4], [4]), ([3], [5], [5])]
+    classified = read(source, Columns(text="question", label="kind"), tmp_path / "cache", "classification")
+    assert classified.labels == ["no", "yes"] and [classified[0].labels, classified[1].labels] == [[1], [0]]
+    again = HubDataset(folder_of(TABLE, tmp_path / "again", written_as), None, "train")
+    assert again.fingerprint(["answer"]) == source.fingerprint(["answer"]) != source.fingerprint(["question"])
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(TABLE, tmp_path / "set", "parquet")
+    with pytest.raises(UserError, match=r"has the fields \['answer', 'kind', 'question'\], and task=causal reads"):
+        read(HubDataset(folder, None, "train"), Columns(), tmp_path / "cache")
+    with pytest.raises(UserError, match=r"data.split=nothing is no data set that could be read \(.*nothing"):
+        HubDataset(folder, None, "nothing")
+    with pytest.raises(UserError, match=r"data.path=.*none .* is no data set that could be read"):
+        HubDataset(str(tmp_path / "none"), None, "train")
+    with pytest.raises(UserError, match=r"data.split=train\[:0\] is no data set that could be read"):
+        HubDataset(folder, None, "train[:0]")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"data=hub needs the library datasets: pip install 'deltaw\[hub\]'"):
+        HubDataset(folder, None, "train")
+
+
+def test_a_run_trains_on_it(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    table = {"question": ["add", "copy load", "open"] * 4, "answer": ["read", "save", "join"] * 4, "kind": [0] * 12}
+    trained = run(
+        tmp_path,
+        "data=hub",
+        f"data.path={folder_of(table, tmp_path / 'set', 'parquet')}",
+        "data.prompt='{question} >'",
+        "data.completion=answer",
+        "data.validation=2",
+        "trainer.max_steps=2",
+    )
+    assert trained.name == "base-set-r2-s0_r6-s0"
+    assert factors(trained, "r2-s0", 2)

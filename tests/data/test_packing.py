@@ -1,0 +1,204 @@
+"""Packed rows teach what their examples teach apart, in every model that can be kept from looking across them."""
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaw.data import packing
+from deltaw.data.example import IGNORED, Example
+from deltaw.data.packing import laid_out, packed
+from deltaw.data.pairs import StepBatches
+from deltaw.errors import UserError
+from deltaw.lora.arm import Arm
+from deltaw.lora.layers import parameters_of
+from deltaw.model.loading import load_base, load_tokenizer
+from deltaw.model.names import projections
+from deltaw.model.packed_attention import attention_of, by_mask, by_positions
+from deltaw.run.directory import INPUTS
+from deltaw.training.objectives import Causal
+from deltaw.training.task import LoraArms
+from tests.support.architectures import ARCHITECTURES
+from tests.support.runs import assert_equal_metrics, assert_same_run, at_step
+from tests.support.texts import examples, pairs
+from tests.support.tiny import factors, largest_difference, learnt, metrics, run
+
+CAUSAL = [name for name, architecture in ARCHITECTURES.items() if architecture.task == "causal"]
+LOOK_ACROSS = ["bloom", "falcon per head"]  # their ALiBi is made of a mask of two dimensions
+NEED_A_MASK = ["opt", "falcon", "falcon grouped", "mpt"]
+
+ARM = Arm("r2-s0", 2, seed=0, alpha=16.0, scaling="alpha/r", lr=1e-3)
+ARMS = [ARM, replace(ARM, name="r2-s1", seed=1), replace(ARM, name="r2-s0-shuffled", control="shuffled")]
+PACKED = ["arms.ranks=[2]", "arms.seeds=[0,1]", "arms.controls=[shuffled]", "data.packing=true", "data.max_length=60"]
+
+
+def made(lengths: list[int]) -> list[Example]:
+    """Examples of so many tokens, no two alike, of which all but the first are learnt."""
+    draw = torch.Generator().manual_seed(0)
+    tokens = [torch.randint(1, 299, (length,), generator=draw).tolist() for length in lengths]
+    return [Example(ids[:1], ids[1:], ids[1:]) for ids in tokens]
+
+
+def whole(example: Example) -> tuple[int, ...]:
+    return (*example.prompt, *example.completion)
+
+
+def parts(batch: dict[str, torch.Tensor], of: torch.Tensor) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+    """The tokens of every example in packed rows, and what `of` has in its place."""
+    columns = (batch[name] for name in ("input_ids", "attention_mask", "position_ids"))
+    for ids, mask, positions, row in zip(*columns, of, strict=True):
+        assert not positions[mask == 0].any()
+        starts = [*(positions[mask == 1] == 0).nonzero()[:, 0].tolist(), int(mask.sum())]
+        for first, last in pairwise(starts):
+            assert positions[first:last].tolist() == list(range(last - first))
+            yield tuple(ids[first:last].tolist()), row[first:last]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_packed_logits_are_those_of_the_examples_alone_or_the_model_is_refused(name: str) -> None:
+    model = ARCHITECTURES[name].build()
+    model.config.use_cache = False
+    if name in LOOK_ACROSS:
+        with pytest.raises(UserError, match=r"looks across the examples that share a row.*give data.packing=false"):
+            attention_of(model)
+        return
+    attention = attention_of(model)
+    assert attention is (by_mask if name in NEED_A_MASK else by_positions)
+    drawn = made([3, 21, 17, 9, 2, 12, 11])  # above and below the windows of eight tokens
+    batch = packed([drawn], 40, Causal(0).collate)
+    assert batch["input_ids"].shape == (2, 38) and not batch["attention_mask"].all()
+    model.double()
+    together = model(batch["input_ids"], **attention(model, batch["position_ids"])).logits
+    rounding = 1e-10 if model.config._attn_implementation == "sdpa" else 1e-5  # the eager ones take parts in float32
+    for ids, logits in parts(batch, together):
+        torch.testing.assert_close(logits, model(torch.tensor([ids])).logits[0], rtol=0, atol=rounding)
+    assert Counter(ids for ids, _ in parts(batch, together)) == Counter(map(whole, drawn))
+
+
+def test_a_mask_does_not_take_the_place_of_sliding_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "by_positions", lambda model, positions: {})
+    model = ARCHITECTURES["mistral"].build()
+    model.config.use_cache = False
+    with pytest.raises(UserError, match="looks across"):
+        attention_of(model)
+    model.config.sliding_window = None
+    assert attention_of(model) is by_mask
+
+
+@given(data=st.data(), arms=st.integers(1, 3), count=st.integers(1, 20), max_length=st.integers(2, 60))
+def test_every_example_lies_whole_in_one_row_of_few_that_are_about_as_long(
+    data: st.DataObject, arms: int, count: int, max_length: int
+) -> None:
+    sizes = st.lists(st.integers(2, max_length), min_size=count, max_size=count)
+    drawn = [made(data.draw(sizes)) for _ in range(arms)]
+    laid = laid_out(drawn, max_length)
+    tokens = [[sum(len(whole(example)) for example in row) for row in rows] for rows in laid]
+    for given_, rows, loads in zip(drawn, laid, tokens, strict=True):
+        assert Counter(map(whole, given_)) == Counter(whole(example) for row in rows for example in row)
+        assert max(loads) - min(loads) <= max(len(whole(example)) for example in given_)
+    assert max(map(max, tokens)) <= max_length
+    (rows_of_an_arm,) = set(map(len, tokens))
+    assert rows_of_an_arm <= 2 * -(-max(map(sum, tokens)) // max_length)
+    batch = packed(drawn, max_length, Causal(0).collate)
+    assert batch["attention_mask"].sum(1).tolist() == [load for loads in tokens for load in loads]
+    assert (batch["labels"][batch["position_ids"] == 0] == IGNORED).all()
+    learnt = batch["position_ids"] > 0
+    assert torch.equal(batch["labels"][learnt], batch["input_ids"][learnt])
+
+
+@given(micro=st.integers(1, 3), world=st.integers(1, 3), accumulate=st.integers(1, 3), step=st.integers(0, 9))
+def test_ranks_and_micro_batches_share_out_the_packed_examples(
+    micro: int, world: int, accumulate: int, step: int
+) -> None:
+    read, batch = examples(pairs(25)), micro * world * accumulate
+
+    def drawn(arm: int, batches: list[dict[str, torch.Tensor]]) -> Counter[tuple[int, ...]]:
+        own = [{name: rows.chunk(len(ARMS))[arm] for name, rows in batch.items()} for batch in batches]
+        return Counter(ids for batch in own for ids, _ in parts(batch, batch["labels"]))
+
+    one = [StepBatches(read, ARMS, batch, batch, 10, 0, 1, packing=True)[step]]
+    several = [
+        StepBatches(read, ARMS, batch, micro, 10, rank, world, packing=True)[step * accumulate + m]
+        for rank in range(world)
+        for m in range(accumulate)
+    ]
+    assert all(drawn(arm, one) == drawn(arm, several) for arm in range(len(ARMS)))
+    assert all(torch.equal(one[0]["completion_tokens"], each["completion_tokens"]) for each in several)
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    return run(folder, *PACKED, "run.name=trained")
+
+
+def test_a_packed_step_has_the_losses_and_gradients_of_the_padded_one(folder: Path) -> None:
+    base = load_base(str(folder / "base"), load_tokenizer(str(folder / "base"))).model.double()
+    task = LoraArms(base, list(projections(base)), ARMS, {}, Causal(0, attention_of(base)), 0.0, 0.0, 1.0, 0.0, 1)
+    for k in range(len(ARMS)):
+        for weight in parameters_of(base, k):  # with a B of zeros, A has no gradient
+            torch.nn.init.normal_(weight, 0, 0.1, generator=torch.Generator().manual_seed(0))
+    task.double()
+    read = learnt(folder)
+    read.corpus.max_length = 120  # of a row, for several examples
+    steps = StepBatches(read, ARMS, 12, 12, 1, 0, 1, packing=True)
+
+    def step() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        losses = task.loss_sums(steps[0])
+        return losses, list(torch.autograd.grad(losses.sum(), [w for k in range(3) for w in parameters_of(base, k)]))
+
+    packed_rows, packed_padding, together = len(steps[0]["input_ids"]), steps.padding(), step()
+    steps.packing = False  # the same examples
+    assert packed_rows < len(steps[0]["input_ids"]) and packed_padding < steps.padding()
+    torch.testing.assert_close(together, step(), rtol=0, atol=1e-10)
+
+
+def test_a_packed_run_is_the_same_however_it_is_cut_or_stopped_or_alone(
+    folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        run(folder, *PACKED, "run.name=stopped")
+    assert_same_run(run(folder, *PACKED, "run.name=stopped"), trained)
+    cut = run(folder, *PACKED, "run.name=cut", "data.micro_batch=2")
+    assert_equal_metrics(cut, trained)
+    alone = run(folder, *PACKED, "run.name=alone", "arms.seeds=[1]", "arms.controls=[]")
+    arms = [arm.name for arm in (trained / "snapshots").iterdir()]
+    assert len(arms) == 4
+    for other, name in [*((cut, arm) for arm in arms), (alone, "r2-s1")]:
+        assert largest_difference(factors(other, name), factors(trained, name)) <= 1e-10
+
+
+def test_packing_takes_other_batches_and_leaves_validation_and_inputs_as_they_are(
+    folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    padded = run(folder, *PACKED, "run.name=padded", "data.packing=false")
+    assert largest_difference(factors(padded, "r2-s0"), factors(trained, "r2-s0")) > 1e-3
+    start = [[line for line in metrics(path) if line.startswith("0,")] for path in (padded, trained)]
+    assert start[0] == start[1] and start[0]
+    assert (padded / INPUTS).read_bytes() == (trained / INPUTS).read_bytes()
+    run(folder, *PACKED, "run.name=told", "trainer.max_steps=1")
+    shares = [float(share) for share in re.findall(r"([\d.]+)% padding", capsys.readouterr().out)]
+    assert shares[1] < shares[0]
+
+
+@pytest.mark.parametrize("task", ["seq2seq", "classification"])
+def test_packing_is_of_causal_tasks(folder: Path, task: str) -> None:
+    with pytest.raises(UserError, match=rf"task={task} reads a row as one.*give data.packing=false"):
+        run(folder, "data.packing=true", f"task={task}", "run.name=refused")
+    assert not (folder / "runs" / "refused").exists()
+
+
+def test_a_run_on_a_base_that_looks_across_examples_is_refused(folder: Path) -> None:
+    ARCHITECTURES["bloom"].save(folder / "bloom")
+    with pytest.raises(UserError, match=r"BloomForCausalLM of .*bloom looks across the examples"):
+        run(folder, "data.packing=true", f"model.path={folder / 'bloom'}", "run.name=refused")
+    assert not (folder / "runs" / "refused").exists()

@@ -1,0 +1,169 @@
+"""The figure of two ranks, and what it shares with the other grids, read back from its artists."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deltaw.errors import UserError
+from deltaw.exhibit import fig6, panel
+from deltaw.exhibit.panel import PAPER, TIMES_CHANCE
+from deltaw.exhibit.selection import layers_to_draw
+from tests.support.tables import phi
+
+
+def panels(figure: Figure) -> list[Axes]:
+    """The panels row by row, without the colour bar."""
+    return figure.axes[:-1]
+
+
+def cells(axes: Axes) -> dict[tuple[int, int], float]:
+    """What the cells (i, j) that a panel shows are coloured by."""
+    values: np.ma.MaskedArray = np.ma.asarray(axes.images[0].get_array())
+    return {(i + 1, j + 1): values[i, j] for i, j in np.argwhere(~np.ma.getmaskarray(values)).tolist()}
+
+
+def bar(figure: Figure) -> dict[float, str]:
+    """The numbers at the colour bar."""
+    axes = figure.axes[-1]
+    return dict(zip(axes.get_yticks().tolist(), (text.get_text() for text in axes.get_yticklabels()), strict=True))
+
+
+ROWS = {
+    **{1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [1, 3, 4], 8: [1, 3, 5, 8], 12: [1, 4, 8, 12]},
+    **{24: [1, 8, 16, 24], 28: [1, 9, 19, 28], 96: [1, 32, 64, 96]},
+}
+
+
+@pytest.mark.parametrize(("depth", "rows"), ROWS.items())
+def test_rows_are_the_first_layer_and_the_thirds_of_the_depth(depth: int, rows: list[int]) -> None:
+    assert layers_to_draw(phi(1, 1, list(range(1, depth + 1)))) == rows
+
+
+def test_depth_counts_the_layers_that_were_adapted() -> None:
+    assert layers_to_draw(phi(1, 1, [10, 11, 12, 13, 14, 15])) == [10, 11, 13, 15]
+
+
+def test_layers_can_be_chosen_where_they_have_all_projections() -> None:
+    assert layers_to_draw(phi(1, 1, [1, 2, 3]), [3, 1]) == [3, 1]
+    with pytest.raises(UserError, match=r"\[7\]"):
+        layers_to_draw(phi(1, 1, [1, 2, 3]), [1, 7])
+    table = phi(1, 1, [1, 2, 3, 4], ["o", "up_proj"])
+    some = table[(table.projection == "o") | (table.layer > 2)]
+    assert layers_to_draw(some) == [3, 4] and layers_to_draw(table) == [1, 3, 4]
+    with pytest.raises(UserError, match=r"\['o', 'up_proj'\] are all in \[3, 4\], not in \[1\]"):
+        layers_to_draw(some, [1, 3])
+    with pytest.raises(UserError, match=r"no layer has all of the projections \['o', 'up_proj'\]"):
+        layers_to_draw(table[(table.projection == "o") == (table.layer < 3)])
+    with pytest.raises(UserError, match="asked for"):
+        layers_to_draw(table[:0])
+
+
+def test_ticks_are_those_of_the_paper() -> None:
+    assert panel.ticks(1, 64) == [1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58]
+    assert panel.ticks(1, 64, 13) == [1, 5, 10, 15, 20, 25, 30, 34, 39, 44, 49, 54, 59]
+    assert panel.ticks(1, 64, 8) == [1, 8, 16, 24, 32, 40, 48, 56]
+    fig8 = panel.ticks(451, 1228, 15)
+    assert (fig8[0], fig8[-1]) == (451, 1176)
+    assert panel.ticks(1, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert panel.ticks(5, 5) == [5]
+
+
+@pytest.mark.parametrize("names", ["qv", "o", "qkv"])
+@pytest.mark.parametrize(
+    ("ranks", "layers"),
+    [((8, 64), [1, 32, 64, 96]), ((4, 16), [1, 2, 3]), ((64, 64), [1]), ((8, 8), [1]), ((1, 4), [1]), ((64, 8), [1])],
+)
+def test_every_panel_shows_its_half_of_its_site(ranks: tuple[int, int], layers: list[int], names: str) -> None:
+    table = phi(*ranks, layers, names)
+    figure = fig6.draw(table, layers)
+    rank_left, rank_right = ranks
+    zoom = min(ranks)
+    for number, axes in enumerate(panels(figure)):
+        row, column = divmod(number, 2 * len(names))
+        whole = column < len(names)
+        columns = rank_right if whole else zoom
+        site = table[(table.layer == layers[row]) & (table.projection == (2 * names)[column])]
+        expected = {
+            (i, j): value
+            for i, j, value in site[["i", "j", "phi"]].itertuples(index=False)
+            if (j >= i if whole else j <= min(i, zoom))
+        }
+        assert cells(axes) == expected
+        assert axes.get_xlim() == (0.5, columns + 0.5) and axes.get_ylim() == (rank_left + 0.5, 0.5)
+        assert list(axes.get_xticks()) == panel.ticks(1, columns)
+        assert list(axes.get_yticks()) == panel.ticks(1, rank_left)
+        assert axes.images[0].get_clim() == (0, 1)
+
+
+@pytest.mark.parametrize("scale", [PAPER, TIMES_CHANCE])
+def test_cells_without_phi_are_blank(scale: panel.Scale) -> None:
+    table = phi(2, 4, [1])
+    table.loc[table.j == 4, "phi"] = np.nan
+    table.loc[table.projection == "v", "phi"] = np.nan
+    q, v, *_ = panels(fig6.draw(table, [1], scale))
+    assert sorted(cells(q)) == [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+    assert cells(v) == {}
+
+
+def test_times_chance_divides_by_chance_and_counts_what_is_below_as_chance() -> None:
+    table = phi(1, 4, [1]).assign(null_mean=0.1)
+    table["phi"] = [0.05, 0.1, 0.2, 0.9, 0, 0, 0, 0]
+    figure = fig6.draw(table, [1], TIMES_CHANCE)
+    q, v, *_ = panels(figure)
+    assert cells(q) == pytest.approx({(1, 1): 1, (1, 2): 1, (1, 3): 2, (1, 4): 9})
+    assert cells(v) == {(1, j): 1 for j in (1, 2, 3, 4)}
+    assert figure.axes[-1].get_title(loc="left") == "φ / chance"
+    assert bar(figure) == {1: "≤ 1", 2: "2", 5: "5", 10: "10"}
+    assert figure.axes[-1].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(("largest", "top", "numbers"), [(0.2, 2, "≤ 1,2"), (150, 200, "≤ 1,10,100"), (7e3, 1e4, None)])
+def test_the_bar_of_times_chance_reaches_the_data(largest: float, top: float, numbers: str | None) -> None:
+    table = phi(2, 2, [1]).assign(null_mean=1e-4, phi=largest * 1e-4)
+    figure = fig6.draw(table, [1], TIMES_CHANCE)
+    assert figure.axes[-1].get_ylim() == pytest.approx((1, top))
+    assert ",".join(bar(figure).values()) == (numbers or "≤ 1,10,100,1000,10000")
+
+
+def test_titles_and_labels_say_what_is_drawn() -> None:
+    figure = fig6.draw(phi(8, 64, [1, 4]), [1, 4])
+    assert figure.get_suptitle() == r"$\phi(A_{r=8}, A_{r=64}, i, j)$"
+    first, last = panels(figure)[:4], panels(figure)[-4:]
+    assert [axes.get_title() for axes in first] == [r"$\Delta W_q$", r"$\Delta W_v$"] * 2
+    assert [axes.get_xlabel() for axes in last] == ["$j$"] * 4
+    assert [axes.get_ylabel() for axes in (first[0], last[0])] == ["$i$", "$i$"]
+    assert [axes.texts[0].get_text() for axes in (first[0], last[0])] == ["Layer 1", "Layer 4"]
+    assert figure.axes[-1].get_ylim() == (0, 1)
+
+
+HEADINGS = {
+    "A": (r"$\phi(A_{r=2}, A_{r=4}, i, j)$", ""),
+    "update": (r"$\phi(\Delta A_{r=2}, \Delta A_{r=4}, i, j)$", "ΔA = A − A₀: what training added to A"),
+    "input": (r"$\phi(\Delta W_{r=2}, \Delta W_{r=4}, i, j)$", "right-singular vectors of ΔW (its input side)"),
+    "output": (r"$\phi(\Delta W_{r=2}, \Delta W_{r=4}, i, j)$", "left-singular vectors of ΔW (its output side)"),
+}
+
+
+@pytest.mark.parametrize(("basis", "heading"), HEADINGS.items())
+def test_the_heading_names_the_basis(basis: str, heading: tuple[str, str]) -> None:
+    figure = fig6.draw(phi(2, 4, [1], basis=basis), [1])
+    assert (figure.get_suptitle(), figure.texts[-1].get_text()) == heading
+
+
+@pytest.mark.parametrize(
+    ("step", "names"), [(150, "A: r4-s0 (step 150); A′: r4-s1 (step 150)"), (None, "A: r4-s0; A′: r4-s1")]
+)
+def test_arms_of_one_rank_are_told_apart(step: Any, names: str) -> None:
+    table = phi(4, 4, [1]).assign(step_left=step, step_right=step)
+    assert panel.heading(table) == (r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$", names)
+
+
+def test_colours_rise_in_lightness_and_blank_is_none_of_them() -> None:
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    lightness = panel.COLORS(np.linspace(0, 1, 50))[:, :3] @ weights
+    assert (np.diff(lightness) > 0).all()
+    red, green, blue = (int(panel.BLANK[n : n + 2], 16) for n in (1, 3, 5))
+    assert blue > green > red  # every colour of φ above the darkest is redder than it is blue

@@ -1,0 +1,74 @@
+"""Texts and a tokenizer of words, for tests of what becomes of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from deltaw.data.corpus import Corpus, tokenised
+from deltaw.data.encode import Encoder
+from deltaw.data.pairs import Examples
+from deltaw.data.record import Columns, Pair, Row, fingerprint
+from deltaw.training.objectives import Causal
+
+WORDS = [f"w{n}" for n in range(40)]
+
+
+def tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    """Word n is token n + 1; token 0 ends a text."""
+    vocabulary = {"<end>": 0, **{word: n for n, word in enumerate(WORDS, 1)}}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, **(special or {"eos_token": "<end>"}))
+
+
+class Rows:
+    """A data set in memory."""
+
+    def __init__(self, rows: Sequence[Row], classes: list[str] | None = None):
+        self.content, self.names, self.read = rows, classes, 0
+
+    def head(self) -> tuple[str, list[str]]:
+        return "row 0", list(self.content[0])
+
+    def classes(self, field: str) -> list[str] | None:
+        return self.names
+
+    def fingerprint(self, fields: list[str]) -> str:
+        return fingerprint(map(repr, self.content))
+
+    def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
+        self.read += 1
+        for n, row in enumerate(self.content):
+            yield f"row {n}", row
+
+
+def corpus(
+    rows: Sequence[Row],
+    tokens: Any = None,
+    task: str = "causal",
+    max_length: int = 50,
+    max_completion: int | None = None,
+    eos: bool = True,
+    classes: list[str] | None = None,
+    columns: Columns | None = None,
+) -> Corpus:
+    """What is made of rows, in a cache that is gone at once: a memory map outlives its file."""
+    encoder = Encoder(tokens or tokenizer(), task, max_length, max_completion, eos, classes)
+    with TemporaryDirectory() as folder:
+        return tokenised(Rows(rows, classes), columns or Columns(), encoder, Path(folder))
+
+
+def examples(pairs: Sequence[Pair], max_length: int = 50, eos: bool = True) -> Examples:
+    """All pairs, of words."""
+    made = corpus([pair._asdict() for pair in pairs], max_length=max_length, eos=eos)
+    return Examples(made, np.arange(len(made)), Causal(0).collate)
+
+
+def pairs(count: int) -> list[Pair]:
+    """Pair n: a prompt of n + 1 words, a completion of the word n."""
+    return [Pair(" ".join(WORDS[: n + 1]), WORDS[n]) for n in range(count)]

@@ -1,0 +1,44 @@
+"""Every architecture from its config to the figure: two arms trained, their snapshots, their analysis."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from deltaw import load_adapter
+from deltaw.commands.analyze import analyse
+from deltaw.model.names import projection_of
+from tests.support.architectures import ARCHITECTURES, WIDTH
+from tests.support.tiny import ROOT, make_labelled, make_pairs, run
+
+RANKS = (2, 4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_two_arms_are_trained_and_drawn(name: str, tmp_path: Path) -> None:
+    architecture = ARCHITECTURES[name]
+    architecture.save(tmp_path / "base")
+    make = make_labelled if architecture.task == "classification" else make_pairs
+    trained = run(
+        tmp_path,
+        f"task={architecture.task}",
+        f"data.path={make(tmp_path / 'data.jsonl')}",
+        f"arms.ranks={list(RANKS)}",
+        "trainer.max_steps=3",
+        "trainer.precision=32-true",
+        "run.name=trained",
+    )
+    for rank in RANKS:
+        folder = trained / f"snapshots/r{rank}-s0"
+        start, end = (load_adapter(folder / f"step-{step:08d}") for step in (0, 3))
+        widths = {"q": architecture.rows_q, "v": architecture.rows_v}
+        for projection, width in widths.items():
+            sites = {site: lora for site, lora in end.sites.items() if projection_of(site.projection) == projection}
+            assert len(sites) == architecture.attentions
+            assert {(lora.rank, lora.d_in, lora.d_out) for lora in sites.values()} == {(rank, WIDTH, width)}
+        assert len(end.sites) == 2 * architecture.attentions
+        assert all(not start.B(site).any() and end.B(site).any() for site in end.sites)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        analyse(compose("analyze", [f"run={trained}", "basis=A", "exhibits=[fig6]"]))
+    assert {path.name for path in (trained / "analysis").glob("fig6*.png")} == {"fig6.png", "fig6-times-chance.png"}
