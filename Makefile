@@ -1,26 +1,43 @@
-# make demo   from nothing to the figure: installs, trains two ranks on the bundled base, analyses
-# make test   ruff, mypy and pytest
-# make base   pretrains the bundled base again (about an hour and a half on one CPU core)
+# make demo    from nothing to the figure: installs, trains two ranks on the bundled base, analyses
+# make check   ruff, mypy, import contracts, fast tests: a minute
+# make test    the same and all tests but the slow ones: ten minutes on two cores
+# make slow    a wheel in an empty environment, gpu.py --toy: needs a package index
+# make cover   branch coverage of make test
+# make base    pretrains the bundled base again (an hour and a half on one CPU core)
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadscope # what a module has run stays in one process
+FAST := tests/config tests/maths tests/report tests/run tests/exhibit tests/docs
 
-.PHONY: demo test base
+.PHONY: demo check test slow cover base lint
 
 demo: .venv/ready
-	$(BIN)/python train.py
-	$(BIN)/python analyze.py run=runs/bundled-calls-r8-s0_r64-s0
+	$(BIN)/deltaw train
+	$(BIN)/deltaw analyze run=runs/bundled-calls-r8-s0_r64-s0
 
-test: .venv/ready
+lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
+
+check: lint
+	$(PYTEST) $(FAST)
+
+test: lint
+	$(PYTEST)
+
+slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+cover: .venv/ready
+	$(PYTEST) --cov=deltaw --cov-branch --cov-report=term-missing:skip-covered
 
 base: .venv/ready
 	$(BIN)/python -m deltaw.bundled.pretrain
 
-# torch first and pinned: what is there already, pip does not replace by a newer build.
+# torch first and pinned: pip does not replace what is there by a newer build.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old: make PYTHON=python3.11 (to 3.13)" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv

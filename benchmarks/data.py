@@ -33,7 +33,7 @@ def measure(file: Path, cache: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from deltaw.config import schema
-    from deltaw.data.pairs import Examples, StepBatches, held_out
+    from deltaw.data.batches import Examples, StepBatches, held_out
     from deltaw.lora.arm import Arm
     from deltaw.model.loading import load_tokenizer
     from deltaw.training.build import corpus_of

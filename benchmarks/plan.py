@@ -23,14 +23,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deltaw.commands.train import equipped
 from deltaw.config.schema import register
 from deltaw.data.example import Example
 from deltaw.lora.layers import parameters_of
 from deltaw.model.loading import Base, load_base, load_tokenizer
-from deltaw.plan.arithmetic import memory
-from deltaw.plan.forecast import facts_of
-from deltaw.training.build import arms_of
+from deltaw.plan.arithmetic import device_memory
+from deltaw.plan.forecast import workload_of
+from deltaw.training.build import arms_of, task_with_arms
 from deltaw.training.task import LoraArms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,8 +94,8 @@ def compare(cfg: DictConfig, base: Base, device: str) -> tuple[float, float]:
     """Planned bytes of a step of `cfg`, and the bytes of a real one on `device` with `base`."""
     arms = arms_of(cfg)
     rows = cfg.data.micro_batch or cfg.data.batch
-    planned = sum(memory(facts_of(cfg, arms), 1, rows, cfg.model.gradient_checkpointing).values())
-    task = equipped(cfg, arms, base)[1].to(device)
+    planned = device_memory(workload_of(cfg, arms), 1, rows, cfg.model.gradient_checkpointing).total
+    task = task_with_arms(cfg, arms, base)[1].to(device)
     row = Example([5] * (cfg.data.max_length - 1), [5], [5])
     batch = {name: tensor.to(device) for name, tensor in task.objective.collate([row] * rows * len(arms)).items()}
     return planned, peak_of_a_step(task, batch, cfg.trainer.precision == "bf16-mixed")
@@ -118,10 +117,10 @@ def main() -> None:
             print(f"| {dtype} | {checkpointing} | {sizes} |", flush=True)
     start = perf_counter()
     child = subprocess.Popen([sys.executable, "train.py", *GPT3], cwd=ROOT, stdout=subprocess.PIPE)
-    told = child.stdout.read().decode() if child.stdout else ""
+    printed = child.stdout.read().decode() if child.stdout else ""
     _, _, used = os.wait4(child.pid, 0)
     seconds = f"{perf_counter() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of one core"
-    print(f"\nGPT-3's shape: {seconds}, {used.ru_maxrss / 2**10:,.0f} MiB, imports included\n\n{told}")
+    print(f"\nGPT-3's shape: {seconds}, {used.ru_maxrss / 2**10:,.0f} MiB, imports included\n\n{printed}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """φ between the smallest and the largest rank for every seed of a run, beside chance; losses; what controls reach.
 
-python train.py experiment=seeds
+deltaw train experiment=seeds
 python benchmarks/seeds.py runs/<name> > benchmarks/seeds.md
 """
 
@@ -17,7 +17,7 @@ from deltaw.run.directory import RunDirectory
 
 def main(path: Path) -> None:
     run = RunDirectory(path)
-    task = [arm for arm in run.record["arms"] if arm["control"] is None]
+    task = [arm for arm in run.record.arms if arm["control"] is None]
     seeds = sorted({arm["seed"] for arm in task})
     low, high = min(arm["rank"] for arm in task), max(arm["rank"] for arm in task)
     pairs = {s: (run.adapter(f"r{low}-s{s}"), run.adapter(f"r{high}-s{s}")) for s in seeds}

@@ -32,7 +32,7 @@ settings.register_profile("quick", max_examples=25, deadline=None)  # a busy cor
 settings.load_profile("quick")
 
 # Runs of several processes are forked where all that they need is loaded, and so are pictures.
-FORKSERVER.set_forkserver_preload([deltaw.exhibit.picture.__name__, "deltaw.exhibit.fig6", "tests.support.tiny"])
+FORKSERVER.set_forkserver_preload([deltaw.exhibit.picture.__name__, "deltaw.exhibit.drawing", "tests.support.tiny"])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from deltaw.run.files import replacing
+
 
 class Results:
     """A list of measurements in a JSON file, written whole at each change.
@@ -41,9 +43,8 @@ class Results:
         self._write()
 
     def _write(self) -> None:
-        new = self.file.with_name(f".{self.file.name}.new")
-        new.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(self.file)
+        with replacing(self.file) as new:
+            new.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _or_none(value: Any) -> Any:

@@ -10,8 +10,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from deltaw.lora.layers import parameters_of
-from deltaw.plan.arithmetic import RESERVED, Facts, memory
-from deltaw.plan.forecast import facts_of, hardware_of
+from deltaw.plan.forecast import hardware_of, workload_of
+from deltaw.plan.suggestion import Setup
+from deltaw.plan.workload import RowCost
 from deltaw.training.build import arms_of
 from gpu_parts.results import Results
 from gpu_parts.sizes import Shape, Sizes
@@ -44,15 +45,14 @@ def run(out: Path, sizes: Sizes) -> None:
                 free(sizes.device)
 
 
-def counted(sizes: Sizes, shape: Shape, tokens: int, ranks: list[int]) -> tuple[Facts, bool]:
-    """What the plan counts of a row of each arm, and whether a step of them fits without gradient checkpointing.
+def counted(sizes: Sizes, shape: Shape, tokens: int, ranks: list[int]) -> tuple[RowCost, bool]:
+    """The planned cost of one row of each arm, and whether a step fits without gradient checkpointing.
 
     The arithmetic of a single arm hardly depends on its rank: it is counted once.
     """
     with run_on(sizes, shape, tokens, f"arms.ranks={ranks}") as cfg:
-        facts, rows = facts_of(cfg, arms_of(cfg)), sizes.batch_tokens // tokens
-        free_memory = (1 - RESERVED) * hardware_of(cfg, devices=1, nodes=1).memory
-    return facts, sum(memory(facts, 1, rows, False).values()) <= free_memory
+        setup = Setup(workload_of(cfg, arms_of(cfg)), hardware_of(cfg, devices=1, nodes=1), checkpointing=False)
+    return setup.workload.row, setup.fits("single", sizes.batch_tokens // tokens)
 
 
 def rates(clock: Clock, sizes: Sizes, arms: int, flops: float, product: float) -> dict[str, float | None]:

@@ -15,24 +15,25 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from deltaw.commands.train import equipped, fit, lightning_trainer
 from deltaw.config.schema import register
+from deltaw.data.batches import Examples, StepBatches
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import Example
-from deltaw.data.pairs import Examples, StepBatches
 from deltaw.model.loading import Base
+from deltaw.run.record import BaseRecord, RunRecord
 from deltaw.run.writer import RunWriter
-from deltaw.training.build import arms_of
+from deltaw.training.build import arms_of, task_with_arms
 from deltaw.training.callbacks.open_run import OpenRun
+from deltaw.training.callbacks.progress import Progress
 from deltaw.training.callbacks.record_losses import RecordLosses
 from deltaw.training.callbacks.self_checks import SelfChecks
 from deltaw.training.callbacks.stop_signals import StopSignals
 from deltaw.training.launching import launch_of
 from deltaw.training.task import LoraArms
+from deltaw.training.trainer import fit, lightning_trainer
 from gpu_parts.sizes import Shape, Sizes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,24 +173,26 @@ class Watch(Callback):
 def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -> LoraArms:
     """Train as `train.py` does, on random tokens, without snapshots; returns the task with its trained arms."""
     arms, rows = arms_of(cfg), cfg.data.batch
-    _, task = equipped(cfg, arms, base)
+    _, task = task_with_arms(cfg, arms, base)
     text = RandomText(base.model.config.vocab_size, cfg.data.max_length)
     examples = Examples(cast(Corpus, text), np.arange(len(text.rows)), task.objective.collate)
     held_out = task.objective.collate([Example([0], [0], [0])])  # there has to be one
     writer = RunWriter(Path(cfg.run.dir), cfg)
+    record = RunRecord(base=BaseRecord(name=base.name, sha256=base.sha256), arms=[])
     trainer = lightning_trainer(
         cfg,
         launch_of(cfg.trainer),
         "single",
         [
             StopSignals(),
-            OpenRun(writer, None, "single", {}),
+            OpenRun(writer, None, "single", record),
             SelfChecks(cfg.snapshots.every),
             Watch(step_ended),  # before the validation that is behind the last step
             RecordLosses(writer, [held_out], **cfg.metrics),
-            TQDMProgressBar(),
+            Progress(cfg.metrics.every),
         ],
     )
     batches = StepBatches(examples, arms, rows, rows, cfg.trainer.max_steps, 0, 1)
+    task.cpu = lambda: task  # type: ignore[method-assign]  # Lightning's last act: 16 GB would take longer than a step
     fit(trainer, task, DataLoader(batches, batch_size=None), None)
     return task

@@ -1,4 +1,4 @@
-"""Pairs of adapters → tables."""
+"""The tables and remarks of compared adapters, and which adapters cannot be compared."""
 
 import logging
 from dataclasses import replace
@@ -10,7 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from deltaw import compare, load_adapter, similarity
-from deltaw.analysis.compare import Pairing, base_warning, compare_all
+from deltaw.analysis.comparable import base_warning
+from deltaw.analysis.compare import Pairing, compare_all
 from deltaw.errors import UserError
 from deltaw.maths.random_subspaces import random_mean, random_p, random_sd
 from deltaw.run.adapter import Adapter, Lora
@@ -25,7 +26,7 @@ def adapters(tmp_path: Path) -> tuple[Adapter, Adapter]:
 
 
 def with_first_site(adapter: Adapter, lora: Lora | None) -> Adapter:
-    """`adapter` with another first site, or without it."""
+    """`adapter` with `lora` at its first site, or without this site."""
     site, *others = adapter.sites
     kept = {other: adapter.sites[other] for other in others}
     return replace(adapter, sites=kept if lora is None else {site: lora} | kept)
@@ -49,7 +50,7 @@ def test_a_row_per_cell_holds_phi_beside_chance(adapters: tuple[Adapter, Adapter
         assert cells.p_value.to_numpy() == pytest.approx(random_p(cells.phi.to_numpy(), i.numpy(), j.numpy(), WIDTH))
 
 
-def test_all_bases_are_those_that_the_adapters_have(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
+def test_all_means_the_bases_that_the_adapters_have(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     without = compare(*adapters)
     assert set(without.phi.basis) == set(without.sites.basis) == {"A", "input", "output"}
     assert "update, A − A₀, needs the factors before the first step" in without.remarks[0]
@@ -75,7 +76,7 @@ def test_a_row_per_pair_site_and_basis_sums_up_its_cells(adapters: tuple[Adapter
     assert comparison.pairs.k_star_inputs.isna().all()  # no run has kept inputs
 
 
-def test_sites_at_once_give_the_tables_of_one_after_another(adapters: tuple[Adapter, Adapter]) -> None:
+def test_several_threads_give_the_tables_of_one_thread(adapters: tuple[Adapter, Adapter]) -> None:
     one = compare(*adapters)
     torch.set_num_threads(4)
     several = compare(*adapters)
@@ -85,7 +86,7 @@ def test_sites_at_once_give_the_tables_of_one_after_another(adapters: tuple[Adap
         assert getattr(one, name).equals(getattr(several, name))
 
 
-def test_a_pair_is_counted_once_and_cells_are_there_where_they_are_asked_for(
+def test_each_pair_is_compared_once_and_has_cells_only_where_it_asks_for_them(
     adapters: tuple[Adapter, Adapter],
 ) -> None:
     left, right = adapters
@@ -96,7 +97,7 @@ def test_a_pair_is_counted_once_and_cells_are_there_where_they_are_asked_for(
     assert forth.phi_corner.to_numpy() == pytest.approx(back.phi_corner.to_numpy())
 
 
-def test_names_and_steps_are_those_of_the_arms(tmp_path: Path) -> None:
+def test_tables_hold_names_and_steps_of_the_arms(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r5-s0"))
     table = compare(run.adapter("r2-s0", step=0), run.adapter("r5-s0"), "A").phi
     assert table[["left", "right", "step_left", "step_right"]].drop_duplicates().values.tolist() == [
@@ -137,20 +138,20 @@ def test_an_update_of_zero_has_no_phi_and_says_why(tmp_path: Path) -> None:
     assert comparison.phi[comparison.phi.basis == "A"].reason.isna().all()
 
 
-def test_where_dimension_alone_shares_directions_k_star_is_undefined(tmp_path: Path) -> None:
+def test_k_star_is_undefined_where_dimension_alone_shares_directions(tmp_path: Path) -> None:
     left, right = (load_adapter(write_adapter(tmp_path / str(seed), rank=9, seed=seed)) for seed in (1, 2))
     pairs = compare(left, right, "A").pairs
     assert pairs.k_star.isna().all() and pairs.phi_first.notna().all()
     assert set(pairs.reason) == {"k_star: of 9 and 9 directions in ℝ^16, 2 are shared by dimension alone"}
 
 
-def test_a_shared_start_is_found_and_named(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
+def test_a_remark_names_a_shared_start(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     copy = load_adapter(write_adapter(tmp_path / "copy", rank=2, seed=2, B=3))
     assert "Shared initialisation: the rows of A of" in " ".join(compare(adapters[0], copy).remarks)
     assert "Shared initialisation" not in " ".join(compare(*adapters).remarks)
 
 
-def test_an_a_that_stayed_at_its_start_is_named(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
+def test_a_remark_names_a_frozen_a(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     start = write_adapter(tmp_path / "start", rank=5, seed=5, B=0)
     frozen = load_adapter(adapters[1].folder, start)
     moved = load_adapter(adapters[0].folder, write_adapter(tmp_path / "other", rank=2, seed=7, B=0))
@@ -161,31 +162,31 @@ def test_an_a_that_stayed_at_its_start_is_named(tmp_path: Path, adapters: tuple[
     }
 
 
-def test_a_start_that_altered_the_base_has_to_be_known(adapters: tuple[Adapter, Adapter]) -> None:
+def test_an_arm_that_altered_its_base_is_refused_without_its_start(adapters: tuple[Adapter, Adapter]) -> None:
     with pytest.raises(UserError, match=r"B₀ ≠ 0 .* left_start="):
         compare(adapters[0], replace(adapters[1], alters_base=True))
 
 
-def test_different_sites_are_named(adapters: tuple[Adapter, Adapter]) -> None:
+def test_different_sites_are_refused(adapters: tuple[Adapter, Adapter]) -> None:
     left, right = adapters
     for pair in ((with_first_site(left, None), right), (left, with_first_site(right, None))):
         with pytest.raises(UserError, match=r"adapts q of layer 1, .* does not"):
             compare(*pair)
 
 
-def test_different_widths_are_named(adapters: tuple[Adapter, Adapter]) -> None:
+def test_different_widths_are_refused(adapters: tuple[Adapter, Adapter]) -> None:
     left, right = adapters
     with pytest.raises(UserError, match=r"q of layer 1 maps \(16, 16\).*\(32, 16\)"):
         compare(left, with_first_site(right, Lora(5, 32, WIDTH, 1.0)))
 
 
-def test_arms_of_two_bases_are_not_compared(tmp_path: Path) -> None:
+def test_arms_of_two_bases_are_refused(tmp_path: Path) -> None:
     left, right = (RunDirectory(write_run(tmp_path / base, "r2-s0", base=base * 64)).adapter("r2-s0") for base in "ab")
     with pytest.raises(UserError, match=r"base aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
         compare(left, right)
 
 
-def test_another_name_of_the_base_is_one_warning(
+def test_two_names_of_a_base_give_one_warning(
     adapters: tuple[Adapter, Adapter], caplog: pytest.LogCaptureFixture
 ) -> None:
     left, right = adapters[0], replace(adapters[1], base="other")

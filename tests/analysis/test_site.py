@@ -1,4 +1,4 @@
-"""What is measured at a site, read from folders, against the paper's formula on dense matrices."""
+"""Measures of a site, read from adapter folders, against the paper's formula on dense matrices."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.analysis.site import BASES, SiteMeasures
+from deltaw.analysis.bases import BASES
+from deltaw.analysis.site import SiteMeasures, measure_site
 from deltaw.maths.random_subspaces import k_star
 from deltaw.maths.subspace import NEGLIGIBLE, shared
 from deltaw.run.adapter import Adapter, load_adapter
@@ -31,7 +32,7 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def graded(rank: int, width: int, digits: float, seed: int) -> Tensor:
-    """Singular values from 1 down, over as many powers of ten, at random distances."""
+    """Singular values from 1 down to 10 ** -digits, at random distances."""
     generator = torch.Generator().manual_seed(seed)
     values = 10 ** -(digits * torch.rand(rank, generator=generator, dtype=torch.float64))
     left, right = (torch.linalg.qr(random(n, rank, seed=seed + n)).Q for n in (rank, width))
@@ -40,7 +41,7 @@ def graded(rank: int, width: int, digits: float, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Factors:
-    """One arm's, and those that it started from."""
+    """The factors of one arm, and the factors before its first step."""
 
     A: Tensor
     B: Tensor
@@ -71,7 +72,7 @@ def write(folder: Path, A: Tensor, B: Tensor) -> Path:
 
 @st.composite
 def arms(draw: st.DrawFn, altered: bool = False) -> Factors:
-    """Of any condition up to 1e5, at times exactly rank-deficient, in any precision; A has moved little or much."""
+    """Factors of a condition up to 1e5, some exactly rank-deficient, in any precision; A has moved little or much."""
     rank, seed, digits = draw(st.integers(1, 5)), draw(seeds), draw(st.floats(0, 5))
     A_start, B_start = random(rank, D_IN, seed=seed), altered * random(D_OUT, rank, seed=seed + 1)
     A = (altered or draw(st.booleans())) * A_start + 10 ** draw(st.floats(-4, 0)) * graded(rank, D_IN, digits, seed + 2)
@@ -83,14 +84,15 @@ def arms(draw: st.DrawFn, altered: bool = False) -> Factors:
     return Factors(*(X.to(dtype) for X in (A, B, A_start, B_start)))
 
 
-def measures(folders: Path, *found: Factors, inputs: Tensor | None = None) -> SiteMeasures:
-    adapters = [factors.save(folders / str(k)) for k, factors in enumerate(found)]
+def measure(folders: Path, *factors_of_arms: Factors, inputs: Tensor | None = None) -> SiteMeasures:
+    """Save the arms and measure their one site."""
+    adapters = [factors.save(folders / str(k)) for k, factors in enumerate(factors_of_arms)]
     (site,) = adapters[0].sites
-    return SiteMeasures(site, adapters, BASES, inputs=inputs)
+    return measure_site(site, adapters, BASES, inputs=inputs)
 
 
 def check_against_dense(phi: Tensor, one: Factors, other: Factors, basis: str) -> None:
-    """Where sizes end at a gap: elsewhere the dense reference's own directions are left to rounding."""
+    """Compare φ of sizes that end at a gap: elsewhere rounding turns the directions of the dense reference."""
     (U, ends_U), (V, ends_V) = (directions(factors.dense(basis), basis) for factors in (one, other))
     for i in range(1, phi.shape[0] + 1):
         for j in range(1, phi.shape[1] + 1):
@@ -102,7 +104,7 @@ def check_against_dense(phi: Tensor, one: Factors, other: Factors, basis: str) -
 
 
 def directions(dense: NDArray[np.float64], basis: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """As columns, by a full SVD; and for those above rounding, whether a gap comes after them."""
+    """Singular vectors as columns, by a full SVD; and for each above rounding, whether a gap follows it."""
     left, values, right = np.linalg.svd(dense)
     shares = np.append(values, 0) / (values[0] or 1)
     assume(not ((shares > 0.9 * NEGLIGIBLE) & (shares < 1.1 * NEGLIGIBLE)).any())
@@ -115,17 +117,17 @@ def directions(dense: NDArray[np.float64], basis: str) -> tuple[NDArray[np.float
 def test_phi_is_the_papers_formula_on_dense_matrices(
     one: Factors, other: Factors, basis: str, tmp_path_factory: TempPathFactory
 ) -> None:
-    phi = measures(tmp_path_factory.mktemp("arms"), one, other).phi(basis, 0, 1)
+    phi = measure(tmp_path_factory.mktemp("arms"), one, other).phi(basis, 0, 1)
     assert phi.shape == (len(one.A), len(other.A))
     check_against_dense(phi, one, other, basis)
 
 
 @pytest.mark.parametrize("basis", BASES)
 @given(one=arms(altered=True), other=arms())
-def test_phi_of_an_arm_that_altered_its_base_is_that_of_what_it_learned(
+def test_phi_of_an_arm_that_altered_its_base_compares_what_it_learned(
     one: Factors, other: Factors, basis: str, tmp_path_factory: TempPathFactory
 ) -> None:
-    found = measures(tmp_path_factory.mktemp("arms"), one, other)
+    found = measure(tmp_path_factory.mktemp("arms"), one, other)
     check_against_dense(found.phi(basis, 0, 1), one, other, basis)
     check_against_dense(found.phi(basis, 1, 0), other, one, basis)
 
@@ -134,7 +136,7 @@ def test_phi_of_an_arm_that_altered_its_base_is_that_of_what_it_learned(
 def test_an_arm_that_altered_its_base_learned_at_most_twice_its_rank(
     tmp_path_factory: TempPathFactory, arm: Factors
 ) -> None:
-    found = measures(tmp_path_factory.mktemp("arms"), arm).directions("output", 0)
+    found = measure(tmp_path_factory.mktemp("arms"), arm).directions("output", 0)
     values = np.linalg.svd(arm.dense("output"), compute_uv=False)
     _, gaps = directions(arm.dense("output"), "output")
     assert found is not None
@@ -145,7 +147,7 @@ def test_an_arm_that_altered_its_base_learned_at_most_twice_its_rank(
 @given(seeds, seeds)
 def test_phi_on_a_nearly_frozen_factor_is_exact(tmp_path_factory: TempPathFactory, seed: int, seed_other: int) -> None:
     one, other = nearly_frozen(4, seed), nearly_frozen(3, seed_other)
-    found = measures(tmp_path_factory.mktemp("arms"), one, other)
+    found = measure(tmp_path_factory.mktemp("arms"), one, other)
     assert found.moved(0) == pytest.approx(1e-4, rel=1e-2)
     check_against_dense(found.phi("update", 0, 1), one, other, "update")
 
@@ -159,42 +161,42 @@ def nearly_frozen(rank: int, seed: int) -> Factors:
 
 @pytest.mark.parametrize("basis", ["input", "output"])
 @given(seed=seeds)
-def test_small_steps_from_an_altered_base_are_not_lost_beside_it(
+def test_small_steps_from_an_altered_base_keep_their_digits(
     tmp_path_factory: TempPathFactory, basis: str, seed: int
 ) -> None:
     start = random(3, D_IN, seed=seed), random(D_OUT, 3, seed=seed + 1)
     steps = graded(3, D_IN, 3, seed + 2), graded(3, D_OUT, 3, seed + 3).T
     one = Factors(start[0] + 1e-4 * steps[0], start[1] + 1e-4 * steps[1], *start)
     other = trained(4, seed + 9)
-    check_against_dense(measures(tmp_path_factory.mktemp("arms"), one, other).phi(basis, 0, 1), one, other, basis)
+    check_against_dense(measure(tmp_path_factory.mktemp("arms"), one, other).phi(basis, 0, 1), one, other, basis)
 
 
 def trained(rank: int, seed: int, dtype: torch.dtype = torch.float64) -> Factors:
-    """An arm whose singular values are far from each other."""
+    """An arm with large gaps between its singular values."""
     A_start, A = random(rank, D_IN, seed=seed), random(rank, D_IN, seed=seed + 1)
     B = torch.linalg.qr(random(D_OUT, rank, seed=seed + 2)).Q * 0.5 ** torch.arange(rank)
     return Factors(*(X.to(dtype) for X in (A, B, A_start, torch.zeros(D_OUT, rank))))
 
 
 @given(st.integers(1, 5), st.integers(1, 5), seeds)
-def test_whole_spans_of_the_paper_are_those_on_the_input_side(
+def test_phi_of_whole_spans_is_the_same_on_a_and_on_the_input_side(
     tmp_path_factory: TempPathFactory, rank: int, rank_other: int, seed: int
 ) -> None:
-    found = measures(tmp_path_factory.mktemp("arms"), trained(rank, seed), trained(rank_other, seed + 9))
+    found = measure(tmp_path_factory.mktemp("arms"), trained(rank, seed), trained(rank_other, seed + 9))
     assert_close(found.phi("A", 0, 1)[-1, -1], found.phi("input", 0, 1)[-1, -1])
 
 
 @given(arms())
 def test_singular_values_of_the_update_have_its_scale(tmp_path_factory: TempPathFactory, arm: Factors) -> None:
-    found = measures(tmp_path_factory.mktemp("arms"), arm)
+    found = measure(tmp_path_factory.mktemp("arms"), arm)
     for basis in BASES:
-        own, values = found.directions(basis, 0), np.linalg.svd(arm.dense(basis), compute_uv=False)
-        assert own is not None
-        assert_close(own.values.numpy(), values[: len(own.values)], rtol=0, atol=1e-6 * values[0])
+        measured, values = found.directions(basis, 0), np.linalg.svd(arm.dense(basis), compute_uv=False)
+        assert measured is not None
+        assert_close(measured.values.numpy(), values[: len(measured.values)], rtol=0, atol=1e-6 * values[0])
 
 
 def refactored(arm: Factors, seed: int) -> Factors:
-    """The same update at the start and at the end: B G and G⁻¹ A."""
+    """Other factors of the same products: B G and G⁻¹ A."""
     G = random(len(arm.A), len(arm.A), seed=seed) + 3 * torch.eye(len(arm.A))
     inverse = torch.linalg.inv(G)
     return Factors(inverse @ arm.A, arm.B @ G, inverse @ arm.A_start, arm.B_start @ G)
@@ -204,10 +206,10 @@ def refactored(arm: Factors, seed: int) -> Factors:
 def copied(tmp_path: Path) -> SiteMeasures:
     """An arm, a refactored copy of it, and another arm."""
     arm = trained(4, seed=0)
-    return measures(tmp_path, arm, refactored(arm, seed=1), trained(5, seed=2))
+    return measure(tmp_path, arm, refactored(arm, seed=1), trained(5, seed=2))
 
 
-def test_the_factors_of_a_refactored_copy_are_others(copied: SiteMeasures) -> None:
+def test_a_refactored_copy_has_other_factors(copied: SiteMeasures) -> None:
     assert copied.phi("A", 0, 1)[0, 0] < 0.9
 
 
@@ -229,7 +231,7 @@ def test_a_refactored_copy_has_the_same_spectrum(copied: SiteMeasures, basis: st
 
 
 @pytest.mark.parametrize("basis", BASES)
-def test_a_refactored_copy_spans_the_same(copied: SiteMeasures, basis: str) -> None:
+def test_a_refactored_copy_has_the_same_span(copied: SiteMeasures, basis: str) -> None:
     cosines = copied.cosines(basis, 0, 1)
     assert cosines is not None
     assert_close(shared(cosines).cos2, torch.ones(4, dtype=torch.float64))
@@ -244,18 +246,18 @@ def test_a_refactored_copy_has_the_same_angles_with_any_other_arm(copied: SiteMe
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_asking_twice_gives_the_same(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_measure_computed_twice_is_the_same(tmp_path: Path, dtype: torch.dtype) -> None:
     arm = trained(3, seed=0, dtype=dtype)
-    found = measures(tmp_path, arm)
+    found = measure(tmp_path, arm)
     expected = np.linalg.norm(arm.dense("update")) / arm.A_start.double().norm().item()
     assert [found.moved(0), found.moved(0)] == pytest.approx([expected] * 2)
 
 
 def test_an_unknown_start_leaves_the_update_out(tmp_path: Path) -> None:
     arm = trained(3, seed=0)
-    adapters = [arm.save(tmp_path), load_adapter(write(tmp_path / "lone", arm.A, arm.B))]
+    adapters = [arm.save(tmp_path), load_adapter(write(tmp_path / "without-start", arm.A, arm.B))]
     (site,) = adapters[0].sites
-    found = SiteMeasures(site, adapters, BASES)
+    found = measure_site(site, adapters, BASES)
     assert found.directions("update", 1) is None and found.cosines("update", 0, 1) is None
     assert found.moved(1) is None
     assert_close(found.phi("update", 0, 0).diagonal(), torch.ones(3, dtype=torch.float64))
@@ -264,69 +266,71 @@ def test_an_unknown_start_leaves_the_update_out(tmp_path: Path) -> None:
 def test_only_the_bases_asked_for_are_measured(tmp_path: Path) -> None:
     adapter = trained(3, seed=0).save(tmp_path)
     (site,) = adapter.sites
-    found = SiteMeasures(site, [adapter], ["A"])
+    found = measure_site(site, [adapter], ["A"])
     assert [basis for basis in BASES if found.directions(basis, 0)] == ["A"]
 
 
-def test_rows_of_one_start_are_told_from_those_of_two(tmp_path: Path) -> None:
-    low, high, apart = trained(3, seed=0), trained(5, seed=0), trained(5, seed=7)
+def test_row_cosine_separates_one_start_from_two(tmp_path: Path) -> None:
+    low, high, unrelated = trained(3, seed=0), trained(5, seed=0), trained(5, seed=7)
     one = Factors(high.A[:3] + 0.1 * low.A, low.B, low.A_start, low.B_start)
-    found = measures(tmp_path, one, high, apart)
+    found = measure(tmp_path, one, high, unrelated)
     assert found.row_cosine(0, 1) > 0.9
     assert abs(found.row_cosine(0, 2)) < 0.4
 
 
-# What the inputs alone give.
+# Draws from the inputs.
 
 DOMINANT = 5
 
 
 def token_inputs(seed: int = 0) -> Tensor:
-    """Tokens that lie close to a few directions."""
+    """Tokens close to a few directions."""
     lengths = torch.cat([10 * torch.ones(DOMINANT), 0.2 * torch.ones(D_IN - DOMINANT)]).double()
     return random(200, D_IN, seed=seed) * lengths
 
 
 def on_inputs(rank: int, seed: int) -> Factors:
-    """An arm that has moved by a random combination of the inputs, far from its start."""
+    """An arm that has moved far from its start, by a random combination of the inputs."""
     A_start = random(rank, D_IN, seed=seed)
     A = A_start + random(rank, 200, seed=seed + 1) @ token_inputs()
     return Factors(A, random(D_OUT, rank, seed=seed + 2), A_start, torch.zeros(D_OUT, rank))
 
 
 @pytest.mark.parametrize("basis", ["A", "update", "input"])
-def test_arms_that_share_no_more_than_their_inputs_are_not_beyond_them(tmp_path: Path, basis: str) -> None:
-    found = measures(tmp_path, on_inputs(2, seed=1), on_inputs(4, seed=5), inputs=token_inputs())
-    cosines, drawn = found.cosines(basis, 0, 1), found.drawn(basis, 0, 1)
-    assert cosines is not None and drawn is not None
+def test_arms_that_share_only_inputs_are_not_beyond_the_draws(tmp_path: Path, basis: str) -> None:
+    found = measure(tmp_path, on_inputs(2, seed=1), on_inputs(4, seed=5), inputs=token_inputs())
+    cosines, draws = found.cosines(basis, 0, 1), found.shared_by_draws(basis, 0, 1)
+    assert cosines is not None and draws is not None
     measured = shared(cosines)
     assert k_star(measured.cos2.numpy(), 2, 4, D_IN) > 0
-    assert (drawn.corner >= measured.corner).double().mean() > 0.05
+    assert (draws.corner >= measured.corner).double().mean() > 0.05
 
 
-def test_the_smaller_arm_stays_whichever_comes_first(tmp_path: Path) -> None:
-    found = measures(tmp_path, on_inputs(1, seed=1), on_inputs(4, seed=5), inputs=token_inputs())
-    there, back = found.drawn("update", 0, 1), found.drawn("update", 1, 0)
+def test_draws_replace_the_larger_arm_on_either_side(tmp_path: Path) -> None:
+    found = measure(tmp_path, on_inputs(1, seed=1), on_inputs(4, seed=5), inputs=token_inputs())
+    there, back = found.shared_by_draws("update", 0, 1), found.shared_by_draws("update", 1, 0)
     assert there is not None and back is not None
-    assert_close(there.row, there.corner)  # the one direction in all of the drawn
-    assert_close(back.row, back.first)  # the first of the drawn in the one direction
+    assert_close(there.row, there.corner)  # the smaller arm's one direction in the whole drawn span
+    assert_close(back.row, back.first)  # the first drawn direction in the smaller arm's one
     assert_close(there.corner, back.corner)
 
 
-def test_nothing_is_drawn_on_the_output_side_nor_without_inputs(tmp_path: Path) -> None:
+def test_there_are_no_draws_on_the_output_side_or_without_inputs(tmp_path: Path) -> None:
     pair = on_inputs(2, seed=1), on_inputs(4, seed=5)
-    assert measures(tmp_path / "with", *pair, inputs=token_inputs()).drawn("output", 0, 1) is None
-    assert measures(tmp_path / "without", *pair).drawn("A", 0, 1) is None
+    assert measure(tmp_path / "with", *pair, inputs=token_inputs()).shared_by_draws("output", 0, 1) is None
+    assert measure(tmp_path / "without", *pair).shared_by_draws("A", 0, 1) is None
 
 
 @pytest.mark.parametrize("basis", BASES)
-def test_nothing_is_drawn_for_an_arm_that_altered_its_base(tmp_path: Path, basis: str) -> None:
+def test_there_are_no_draws_for_an_arm_that_altered_its_base(tmp_path: Path, basis: str) -> None:
     larger = on_inputs(4, seed=5)
     altered = Factors(larger.A, larger.B, larger.A_start, random(D_OUT, 4, seed=9))
-    assert measures(tmp_path, on_inputs(2, seed=1), altered, inputs=token_inputs()).drawn(basis, 0, 1) is None
+    assert measure(tmp_path, on_inputs(2, seed=1), altered, inputs=token_inputs()).shared_by_draws(basis, 0, 1) is None
 
 
-def test_nothing_is_drawn_on_the_input_side_of_an_update_that_is_still_zero(tmp_path: Path) -> None:
+def test_there_are_no_draws_on_the_input_side_of_a_zero_update(tmp_path: Path) -> None:
     larger = on_inputs(4, seed=5)
     untrained = Factors(larger.A_start, larger.B_start, larger.A_start, larger.B_start)
-    assert measures(tmp_path, on_inputs(2, seed=1), untrained, inputs=token_inputs()).drawn("input", 0, 1) is None
+    assert (
+        measure(tmp_path, on_inputs(2, seed=1), untrained, inputs=token_inputs()).shared_by_draws("input", 0, 1) is None
+    )

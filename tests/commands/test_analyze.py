@@ -1,4 +1,4 @@
-"""`analyze.py` as a user starts it, and the choice of what it compares and where it writes."""
+"""`analyze.py` as a user starts it: what it compares, and where it writes."""
 
 import json
 import os
@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from deltaw import compare
-from deltaw.analysis.output import rewritten
+from deltaw.analysis.bases import BASES
+from deltaw.analysis.output import replace_folder
 from deltaw.analysis.selection import default_pair, find_adapter
-from deltaw.analysis.site import BASES
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Origin
 from deltaw.run.directory import RunDirectory
@@ -55,7 +55,7 @@ def test_the_newest_run_is_analysed_into_itself(tmp_path: Path) -> None:
     assert all(finding in (analysis / "summary.md").read_text() for finding in findings)
 
 
-def tables_of(left: Adapter, right: Adapter) -> list[pd.DataFrame]:
+def three_tables(left: Adapter, right: Adapter) -> list[pd.DataFrame]:
     comparison = compare(left, right)
     return [comparison.phi, comparison.pairs, comparison.sites]
 
@@ -65,13 +65,13 @@ def test_two_runs_of_one_arm_give_the_tables_of_one_run_of_two(tmp_path: Path) -
     write_run(tmp_path / "low", "r2-s0")
     write_run(tmp_path / "high", "r4-s0")
     both = RunDirectory(tmp_path / "both")
-    together = [both.adapter(name) for name in ("r2-s0", "r4-s0")]
-    apart = [find_adapter(str(tmp_path / name), both, None) for name in ("low", "high")]
-    for one, two in zip(tables_of(*together), tables_of(*apart), strict=True):
+    in_one_run = [both.adapter(name) for name in ("r2-s0", "r4-s0")]
+    in_two_runs = [find_adapter(str(tmp_path / name), both, None) for name in ("low", "high")]
+    for one, two in zip(three_tables(*in_one_run), three_tables(*in_two_runs), strict=True):
         pd.testing.assert_frame_equal(one, two)
 
 
-def test_adapter_folders_of_other_bases_are_one_warning(tmp_path: Path) -> None:
+def test_adapter_folders_with_different_bases_give_one_warning(tmp_path: Path) -> None:
     write_adapter(tmp_path / "a", rank=2)
     write_adapter(tmp_path / "b", rank=4, base_model_name_or_path="other")
     done = analyze(tmp_path, "left=a", "right=b", "output=here", "exhibits=[]")
@@ -142,9 +142,7 @@ def test_a_name_is_an_arm_a_run_of_one_arm_or_a_folder(tmp_path: Path, run: RunD
     assert find_adapter(str(write_adapter(tmp_path / "folder", rank=3)), None, None).origin is None
 
 
-def test_a_step_stands_behind_its_arm_or_run(
-    tmp_path: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_follows_its_arm_or_run(tmp_path: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "single", "r8-s0")
     assert find_adapter("r2-s0@0", run, None).folder == run.snapshot("r2-s0", 0)
@@ -164,7 +162,9 @@ def test_two_steps_of_an_arm_are_two_adapters(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_name_cannot_mean_is_said(tmp_path: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_says_what_a_name_cannot_mean(
+    tmp_path: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_adapter(tmp_path / "r2-s0", rank=2)
     for name, step, message in [
@@ -178,7 +178,7 @@ def test_what_a_name_cannot_mean_is_said(tmp_path: Path, run: RunDirectory, monk
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"arms": []}'])
-def test_a_broken_record_is_said(tmp_path: Path, record: str) -> None:
+def test_a_broken_record_is_refused(tmp_path: Path, record: str) -> None:
     (tmp_path / "run.json").write_text(record)
     with pytest.raises(UserError, match=r"run\.json"):
         _ = RunDirectory(tmp_path).record
@@ -186,19 +186,19 @@ def test_a_broken_record_is_said(tmp_path: Path, record: str) -> None:
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     for attempt in ("first", "second"):
-        with rewritten(tmp_path / "analysis") as folder:
+        with replace_folder(tmp_path / "analysis") as folder:
             (folder / "tables.json").write_text(attempt)
             (folder / attempt).touch()
-    with pytest.raises(ZeroDivisionError), rewritten(tmp_path / "analysis") as folder:
+    with pytest.raises(ZeroDivisionError), replace_folder(tmp_path / "analysis") as folder:
         (folder / "tables.json").write_text("third")
         raise ZeroDivisionError
     assert (tmp_path / "analysis" / "tables.json").read_text() == "second"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["analysis", "second", "tables.json"]
 
 
-def test_what_is_no_analysis_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_analysis_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for output in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(UserError, match="output="), rewritten(output):
+        with pytest.raises(UserError, match="output="), replace_folder(output):
             pass
     assert (tmp_path / "thesis.tex").exists()

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line that names the value, a non-zero exit, and nothing written."""
+"""Mistakes of a user: one line names the value, the exit code is not 0, and nothing is written."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from torch import nn
 from deltaw.commands.train import train
 from deltaw.data.jsonl import JsonLines
 from deltaw.errors import UserError
-from deltaw.model.names import projections
+from deltaw.model.projections import projections
 from tests.support.tiny import ROOT, make_base, make_pairs, overrides, run
 
 
@@ -52,9 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),
         ("arms.alpha=0", "arms.alpha=0"),
         ("optim.lr=inf", "optim.lr=inf: a learning rate"),
-        ("arms.dropout=1", "arms.dropout=1.0 is a share of less than all"),
-        ("optim.label_smoothing=-0.1", "optim.label_smoothing=-0.1 is a share"),
-        ("arms.list=[{{rank:2}}]", "arms.list names every arm, and arms.ranks would be more of them"),
+        ("arms.dropout=1", "arms.dropout=1.0: give a share, from 0 to less than 1"),
+        ("optim.label_smoothing=-0.1", "optim.label_smoothing=-0.1: give a share"),
+        ("arms.list=[{{rank:2}}]", "arms.list names every arm, and arms.ranks would add more"),
         ("arms.ranks=null arms.list=[{{rank:2,beta:1}}]", "arms.list[0] has the key 'beta'"),
         (
             "arms.ranks=null arms.list=[{{rank:2,name:x,rank_pattern:{{layers.7.self_attn.q_proj:4}}}}]",
@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("model.projections.q=query model.projections.v=v_proj", "has 0 modules for 'q'"),
     ],
 )
-def test_a_value_that_cannot_be_is_named_and_nothing_is_written(folder: Path, override: str, words: str) -> None:
+def test_an_impossible_value_is_named_and_nothing_is_written(folder: Path, override: str, words: str) -> None:
     with pytest.raises(UserError) as error:
         run(folder, *override.format(folder=folder).split(" "))
     assert words in " ".join(str(error.value).split())
@@ -117,7 +117,7 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
     small = ["trainer.max_steps=2", "run.name=taken"]
     done = run(tmp_path, *small)
     before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
-    run(tmp_path, *small, "data.micro_batch=2")  # the same run, cut otherwise: finished, says so
+    run(tmp_path, *small, "data.micro_batch=2")  # the same run in other micro-batches, which is finished
     with pytest.raises(UserError, match=r"optim.lr is 0.002 there and 0.001 here.*give another run.name"):
         run(tmp_path, *small, "optim.lr=0.001")
     make_pairs(tmp_path / "pairs.jsonl", 70)
@@ -130,7 +130,7 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
 def test_a_data_path_without_its_source_is_refused() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["data.path=mine.jsonl"])
-    with pytest.raises(UserError, match=r"data.path=mine.jsonl is not read by data=calls: give data=jsonl or data=hub"):
+    with pytest.raises(UserError, match=r"data=calls does not read data.path=mine.jsonl: add data=jsonl or data=hub"):
         train(cfg)
 
 

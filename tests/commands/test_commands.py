@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deltaw.analysis.site import BASES
+from deltaw.analysis.bases import BASES
+from deltaw.commands.sweep import _suffix, _swept_keys
 from tests.support.tiny import ROOT, make_base, make_pairs, overrides, run
 
 
@@ -38,18 +39,18 @@ def test_a_sweep_and_the_analysis_of_its_jobs_equal_one_run_of_both_arms(tmp_pat
     make_base(tmp_path / "base")
     make_pairs(tmp_path / "pairs.jsonl")
     precise = ["trainer.precision=32-true", "snapshots.every=20"]
-    together = run(tmp_path, *precise)
+    one_run = run(tmp_path, *precise)
     swept = command("train.py", "-m", *overrides(tmp_path, *precise, "arms.ranks=[2],[6]"), cwd=tmp_path)
     assert swept.returncode == 0, swept.stderr
     jobs = [tmp_path / "runs" / f"base-pairs-r{rank}-s0" for rank in (2, 6)]
     analyses = {
-        "one": [f"run={together}"],
+        "one": [f"run={one_run}"],
         "two": [f"left={jobs[0]}", f"right={jobs[1]}", f"output={tmp_path / 'two'}"],
     }
     for arguments in analyses.values():
         done = command("analyze.py", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    one, two = (pd.read_parquet(folder / "phi.parquet") for folder in (together / "analysis", tmp_path / "two"))
+    one, two = (pd.read_parquet(folder / "phi.parquet") for folder in (one_run / "analysis", tmp_path / "two"))
     pd.testing.assert_frame_equal(one, two, atol=1e-4)
     assert one.phi.std() > 0.05
 
@@ -69,3 +70,10 @@ def test_torchrun_with_a_sweep_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     done = command("train.py", "-m", "arms.ranks=[8],[64]", cwd=tmp_path)
     assert done.returncode == 1
     assert "error: torchrun with -m" in done.stderr
+
+
+def test_a_sweep_adds_to_the_name_each_value_that_the_default_name_does_not_tell() -> None:
+    line = ["-m", "arms.ranks=[8],[64]", "optim.warmup=0,0.1", "+x=a/b,c", "run.dir='a,b'"]
+    swept = _swept_keys(line)
+    assert swept == {"arms.ranks", "optim.warmup", "x"}
+    assert _suffix(["arms.ranks=[8]", "optim.warmup=0.1", "+x=a/b", "run.dir=a,b"], swept) == "-optim.warmup-0.1-x-a-b"

@@ -18,18 +18,18 @@ from deltaw import load_adapter
 from deltaw.commands.fold import fold
 from deltaw.errors import UserError
 from deltaw.lora.arm import SCALINGS, Arm
-from deltaw.lora.layers import attach
+from deltaw.lora.attach import attach
 from deltaw.lora.snapshot import adapter_config, adapter_tensors
-from deltaw.model.names import projections
+from deltaw.model.projections import projections
 from deltaw.model.split import split, split_metadata
-from deltaw.run.adapter import CONFIG, WEIGHTS
+from deltaw.run.peft_files import CONFIG, WEIGHTS
 from tests.support.architectures import ARCHITECTURES, FUSED, Architecture
 from tests.support.folders import write_adapter
 from tests.support.rows import logits
 
 
 def export(base: PreTrainedModel, folder: Path, wanted: list[str], scaling: str = "alpha/r", rank: int = 3) -> Path:
-    """One arm on `base`, after some training as it were, written as a snapshot."""
+    """Write a snapshot of one arm on `base` with a random B, as if trained."""
     split(base, wanted)
     arm = Arm(f"r{rank}-s0", rank, seed=0, alpha=16.0 if scaling != "constant" else 2.0, scaling=scaling, lr=1e-3)
     attach(base, projections(base, wanted), [arm])
@@ -54,7 +54,7 @@ def assert_peft_has_our_logits(architecture: Architecture, folder: Path, wanted:
     plain = logits(ours, 7)
     folded = fold(export(ours, folder / "split", wanted, **arm), folder / "folded")
     expected = logits(ours, 7)
-    assert (expected - plain).abs().max() > 1e-2  # it does something
+    assert (expected - plain).abs().max() > 1e-2  # the arm changes the logits
     theirs = in_peft(architecture.build(dtype=torch.float64), folded)
     assert_close(theirs, expected, rtol=0, atol=1e-5 * max(1.0, expected.abs().max().item()))  # factors are in float32
 
@@ -69,11 +69,13 @@ def test_peft_has_our_logits_on_the_model_as_it_is(
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("wanted", [["k"], ["q", "k", "v"], ["v", "o"]], ids="-".join)
-def test_whatever_the_scale_and_the_parts(scaling: str, wanted: list[str], tmp_path: Path) -> None:
+def test_peft_has_our_logits_whatever_the_scale_and_the_projections(
+    scaling: str, wanted: list[str], tmp_path: Path
+) -> None:
     assert_peft_has_our_logits(ARCHITECTURES["gpt2"], tmp_path, wanted, scaling=scaling)
 
 
-def test_parts_of_unequal_rank_and_scale_keep_theirs(tmp_path: Path) -> None:
+def test_projections_of_unequal_rank_and_scale_keep_their_updates(tmp_path: Path) -> None:
     folder = export(ARCHITECTURES["falcon grouped"].build(), tmp_path / "split", ["q", "v", "o"])
     config, tensors = json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
     v_of_layer_1 = "transformer.h.0.self_attention.query_key_value.v_proj"
@@ -98,7 +100,7 @@ def test_parts_of_unequal_rank_and_scale_keep_theirs(tmp_path: Path) -> None:
         assert_close(torch.cat([whole[part.start : part.stop] for part in rows]), update)
 
 
-def test_what_else_is_in_the_file_stays_there(tmp_path: Path) -> None:
+def test_other_tensors_in_the_file_stay_there(tmp_path: Path) -> None:
     folder = export(ARCHITECTURES["gpt2"].build(), tmp_path / "split", ["q", "v"])
     with safe_open(folder / WEIGHTS, "pt") as file:
         metadata = file.metadata()
@@ -109,9 +111,9 @@ def test_what_else_is_in_the_file_stays_there(tmp_path: Path) -> None:
     assert {name.split(".")[-3] for name in folded} == {"c_attn", "model"}
 
 
-def test_an_adapter_of_whole_layers_is_refused(tmp_path: Path) -> None:
-    folder = write_adapter(tmp_path / "whole", rank=2)
-    with pytest.raises(UserError, match=r"whole is not of split layers .*: PEFT loads it as it is"):
+def test_an_adapter_without_split_layers_is_refused(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "plain", rank=2)
+    with pytest.raises(UserError, match=r"plain has no split layers .*: PEFT loads it as it is"):
         fold(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -124,7 +126,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_nothing_is_left_of_what_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = export(ARCHITECTURES["gpt2"].build(), tmp_path / "split", ["q", "v"])
 
     def full_disk(*_: object, **__: object) -> None:

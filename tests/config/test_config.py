@@ -1,3 +1,5 @@
+"""The shipped configs compose, and their runs have names and micro-batches."""
+
 from pathlib import Path
 
 import pytest
@@ -5,11 +7,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from deltaw.commands.sweep import _suffix, _swept_keys
-from deltaw.commands.train import default_name, micro_batch
 from deltaw.config.schema import AnalyzeConfig, TrainConfig, register
 from deltaw.errors import UserError
 from deltaw.lora.arms import arms_from
+from deltaw.run.name import default_name
+from deltaw.training.batches import micro_batch
 from tests.support.tiny import ROOT
 
 register()
@@ -23,17 +25,17 @@ MISSING = {"model=hub": ["model.path=gpt2"], "data=jsonl": ["data.path=x.jsonl"]
 
 
 @pytest.mark.parametrize("choice", ["model=bundled", *GROUPS])
-def test_every_choice_composes_with_nothing_missing(choice: str) -> None:
+def test_every_choice_composes_with_no_key_missing(choice: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [choice, *MISSING.get(choice, []), "run.name=x"])
     assert not OmegaConf.missing_keys(cfg)
     assert OmegaConf.get_type(cfg) is TrainConfig
     assert cfg.run.dir == "runs/x"
-    instantiate(cfg.data.source, _partial_=True)  # its target is there
+    instantiate(cfg.data.source, _partial_=True)  # imports its class
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_batch_of_an_experiment_comes_out_even_on_several_devices(file: Path) -> None:
+def test_several_devices_share_the_batch_of_an_experiment_evenly(file: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         data = compose("train", [f"experiment={file.stem}"]).data
     for devices in (1, 2, 4):
@@ -41,13 +43,13 @@ def test_the_batch_of_an_experiment_comes_out_even_on_several_devices(file: Path
         assert data.batch % (rows * devices) == 0
 
 
-def test_more_devices_than_micro_batches_share_the_batch_all_the_same() -> None:
+def test_more_devices_than_micro_batches_share_the_batch_in_smaller_micro_batches() -> None:
     assert [micro_batch(16, 4, devices) for devices in (1, 4, 8, 16)] == [4, 4, 2, 1]
     with pytest.raises(UserError, match=r"data.batch=16 is not a multiple of 3 processes × data.micro_batch=4"):
         micro_batch(16, 4, 3)
 
 
-def test_the_analysis_composes_with_nothing_missing() -> None:
+def test_the_analysis_composes_with_no_key_missing() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("analyze")
     assert not OmegaConf.missing_keys(cfg)
@@ -58,14 +60,8 @@ def test_a_run_of_many_arms_has_a_name_that_a_file_system_takes() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train")
     names = {
-        default_name(cfg, arms_from([8, 64], range(count), None, [], 16.0, "alpha/r", 1e-3)) for count in (1, 40, 41)
+        default_name(cfg, [arm.name for arm in arms_from([8, 64], range(count), None, [], 16.0, "alpha/r", 1e-3)])
+        for count in (1, 40, 41)
     }
     assert "bundled-calls-r8-s0_r64-s0" in names
     assert len(names) == 3 and all(len(name) < 255 for name in names)
-
-
-def test_a_sweep_adds_to_the_name_what_the_name_does_not_tell() -> None:
-    line = ["-m", "arms.ranks=[8],[64]", "optim.warmup=0,0.1", "+x=a/b,c", "run.dir='a,b'"]
-    swept = _swept_keys(line)
-    assert swept == {"arms.ranks", "optim.warmup", "x"}
-    assert _suffix(["arms.ranks=[8]", "optim.warmup=0.1", "+x=a/b", "run.dir=a,b"], swept) == "-optim.warmup-0.1-x-a-b"

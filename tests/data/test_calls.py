@@ -1,3 +1,5 @@
+"""The bundled text."""
+
 import warnings
 
 import pytest
@@ -15,18 +17,18 @@ class Store:
 """
 
 
-def test_a_function_is_completed_by_what_it_calls_in_the_order_of_the_text() -> None:
+def test_a_function_is_completed_by_the_names_it_calls_in_the_order_of_the_text() -> None:
     (pair,) = calls._pairs(SOURCE)
     assert pair.prompt.startswith("def clear(self):\n    self._data.clear()\n")
     assert pair.prompt.endswith("\n\ncalls = (")
     assert pair.completion == "clear, _notify, reset, now, values)"
 
 
-def test_the_text_is_warned_of_where_it_is_not_the_readmes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "README_FINGERPRINT", "another")
-    with pytest.warns(UserWarning, match=rf"than Python {calls.README_PYTHON}, which the README"):
+def test_a_text_other_than_the_documented_one_brings_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "REFERENCE_FINGERPRINT", "another")
+    with pytest.warns(UserWarning, match=rf"that of Python {calls.REFERENCE_PYTHON}, on which the documented numbers"):
         text = calls.Calls()
-    monkeypatch.setattr(calls, "README_FINGERPRINT", text.fingerprint([]))
+    monkeypatch.setattr(calls, "REFERENCE_FINGERPRINT", text.fingerprint([]))
     with warnings.catch_warnings(action="error"):
         assert calls.Calls().pairs == text.pairs
     pairs = text.pairs

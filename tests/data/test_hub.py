@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from deltaw.data.corpus import Corpus, tokenised
-from deltaw.data.encode import Encoder
+from deltaw.data.corpus import Corpus, cached_corpus
+from deltaw.data.encode import encoder_for
+from deltaw.data.example import Example
 from deltaw.data.hub import HubDataset
 from deltaw.data.record import Columns
 from deltaw.errors import UserError
@@ -45,21 +46,21 @@ def folder_of(table: Mapping[str, Any], folder: Path, written_as: str) -> str:
 
 def read(source: HubDataset, columns: Columns, cache: Path, task: str = "causal") -> Corpus:
     classes = source.classes("kind") if task == "classification" else None
-    return tokenised(source, columns, Encoder(tokenizer(), task, 50, None, False, classes), cache)
+    return cached_corpus(source, columns, encoder_for(task, tokenizer(), 50, None, False, classes), cache)
 
 
 @pytest.mark.parametrize("written_as", ["parquet", "disk", "dict"])
 def test_a_local_folder_is_read_by_the_names_of_its_columns(tmp_path: Path, written_as: str) -> None:
     source = HubDataset(folder_of(TABLE, tmp_path / "set", written_as), None, "train")
     made = read(source, Columns(prompt="question", completion="answer"), tmp_path / "cache")
-    assert [made[0], made[1]] == [([2], [4], [4]), ([3], [5], [5])]
+    assert [made[0], made[1]] == [Example([2], [4], [4]), Example([3], [5], [5])]
     classified = read(source, Columns(text="question", label="kind"), tmp_path / "cache", "classification")
     assert classified.labels == ["no", "yes"] and [classified[0].labels, classified[1].labels] == [[1], [0]]
     again = HubDataset(folder_of(TABLE, tmp_path / "again", written_as), None, "train")
     assert again.fingerprint(["answer"]) == source.fingerprint(["answer"]) != source.fingerprint(["question"])
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_of(TABLE, tmp_path / "set", "parquet")
     with pytest.raises(UserError, match=r"has the fields \['answer', 'kind', 'question'\], and task=causal reads"):
         read(HubDataset(folder, None, "train"), Columns(), tmp_path / "cache")
@@ -70,7 +71,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"data.split=train\[:0\] is no data set that could be read"):
         HubDataset(folder, None, "train[:0]")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"data=hub needs the library datasets: pip install 'deltaw\[hub\]'"):
+    with pytest.raises(UserError, match=r"data=hub needs the library datasets: pip install datasets"):
         HubDataset(folder, None, "train")
 
 

@@ -1,11 +1,13 @@
+"""Files of JSON lines, good and bad."""
+
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from deltaw.data.corpus import tokenised
-from deltaw.data.encode import Encoder
+from deltaw.data.corpus import cached_corpus
+from deltaw.data.encode import encoder_for
+from deltaw.data.example import Example
 from deltaw.data.jsonl import JsonLines
 from deltaw.data.record import Columns
 from deltaw.errors import UserError
@@ -14,10 +16,10 @@ from tests.support.texts import tokenizer
 GOOD = b'{"prompt": "w1", "completion": "w2"}\n'
 
 
-def read(file: Path, content: bytes, task: str = "causal") -> list[Sequence[list[int]]]:
+def read(file: Path, content: bytes, task: str = "causal") -> list[Example]:
     file.write_bytes(content)
-    made = tokenised(
-        JsonLines(str(file)), Columns(), Encoder(tokenizer(), task, 50, None, True, None), file.parent / "cache"
+    made = cached_corpus(
+        JsonLines(str(file)), Columns(), encoder_for(task, tokenizer(), 50, None, True, None), file.parent / "cache"
     )
     return [made[n] for n in range(len(made))]
 
@@ -25,17 +27,15 @@ def read(file: Path, content: bytes, task: str = "causal") -> list[Sequence[list
 @pytest.mark.parametrize(
     ("row", "task", "example"),
     [
-        ({"prompt": "w1", "completion": "w2"}, "causal", ([2], [3, 0], [3, 0])),
-        ({"prompt": "w1", "completion": "w2", "text": "w3"}, "causal", ([2], [3, 0], [3, 0])),
-        ({"text": "w3"}, "causal", ([0], [4, 0], [4, 0])),
-        ({"prompt": "w1", "completion": "w2"}, "seq2seq", ([2], [3, 0], [3, 0])),
-        ({"text": "w3", "label": 1}, "classification", ([4], [1], [1])),
-        ({"text": "w3", "label": "b", "prompt": "", "completion": ""}, "classification", ([4], [0], [0])),
+        ({"prompt": "w1", "completion": "w2"}, "causal", Example([2], [3, 0], [3, 0])),
+        ({"prompt": "w1", "completion": "w2", "text": "w3"}, "causal", Example([2], [3, 0], [3, 0])),
+        ({"text": "w3"}, "causal", Example([0], [4, 0], [4, 0])),
+        ({"prompt": "w1", "completion": "w2"}, "seq2seq", Example([2], [3, 0], [3, 0])),
+        ({"text": "w3", "label": 1}, "classification", Example([4], [1], [1])),
+        ({"text": "w3", "label": "b", "prompt": "", "completion": ""}, "classification", Example([4], [0], [0])),
     ],
 )
-def test_fields_and_task_tell_what_a_file_holds(
-    tmp_path: Path, row: object, task: str, example: tuple[list[int], ...]
-) -> None:
+def test_fields_and_task_decide_what_a_row_becomes(tmp_path: Path, row: object, task: str, example: Example) -> None:
     assert read(tmp_path / "a.jsonl", json.dumps(row).encode(), task) == [example]
 
 

@@ -1,4 +1,4 @@
-"""Packed rows teach what their examples teach apart, in every model that can be kept from looking across them."""
+"""Packed rows teach the same as their examples alone, in every model whose attention can be kept within examples."""
 
 import os
 import re
@@ -14,16 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaw.data import packing
+from deltaw.data.batches import StepBatches
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.packing import laid_out, packed
-from deltaw.data.pairs import StepBatches
+from deltaw.data.packing import pack, packed_batch
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import parameters_of
+from deltaw.model import packed_attention
 from deltaw.model.loading import load_base, load_tokenizer
-from deltaw.model.names import projections
 from deltaw.model.packed_attention import attention_of, by_mask, by_positions
+from deltaw.model.projections import projections
 from deltaw.run.directory import INPUTS
 from deltaw.training.objectives import Causal
 from deltaw.training.task import LoraArms
@@ -41,19 +41,19 @@ ARMS = [ARM, replace(ARM, name="r2-s1", seed=1), replace(ARM, name="r2-s0-shuffl
 PACKED = ["arms.ranks=[2]", "arms.seeds=[0,1]", "arms.controls=[shuffled]", "data.packing=true", "data.max_length=60"]
 
 
-def made(lengths: list[int]) -> list[Example]:
-    """Examples of so many tokens, no two alike, of which all but the first are learnt."""
+def random_examples(lengths: list[int]) -> list[Example]:
+    """Examples of the given lengths, no two alike, that learn all tokens but the first."""
     draw = torch.Generator().manual_seed(0)
     tokens = [torch.randint(1, 299, (length,), generator=draw).tolist() for length in lengths]
     return [Example(ids[:1], ids[1:], ids[1:]) for ids in tokens]
 
 
-def whole(example: Example) -> tuple[int, ...]:
+def tokens_of(example: Example) -> tuple[int, ...]:
     return (*example.prompt, *example.completion)
 
 
 def parts(batch: dict[str, torch.Tensor], of: torch.Tensor) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
-    """The tokens of every example in packed rows, and what `of` has in its place."""
+    """The tokens of each example in packed rows, and the values of `of` at the same places."""
     columns = (batch[name] for name in ("input_ids", "attention_mask", "position_ids"))
     for ids, mask, positions, row in zip(*columns, of, strict=True):
         assert not positions[mask == 0].any()
@@ -73,19 +73,19 @@ def test_packed_logits_are_those_of_the_examples_alone_or_the_model_is_refused(n
         return
     attention = attention_of(model)
     assert attention is (by_mask if name in NEED_A_MASK else by_positions)
-    drawn = made([3, 21, 17, 9, 2, 12, 11])  # above and below the windows of eight tokens
-    batch = packed([drawn], 40, Causal(0).collate)
+    drawn = random_examples([3, 21, 17, 9, 2, 12, 11])  # above and below the windows of eight tokens
+    batch = packed_batch([drawn], 40, Causal(0).collate)
     assert batch["input_ids"].shape == (2, 38) and not batch["attention_mask"].all()
     model.double()
     together = model(batch["input_ids"], **attention(model, batch["position_ids"])).logits
     rounding = 1e-10 if model.config._attn_implementation == "sdpa" else 1e-5  # the eager ones take parts in float32
     for ids, logits in parts(batch, together):
         torch.testing.assert_close(logits, model(torch.tensor([ids])).logits[0], rtol=0, atol=rounding)
-    assert Counter(ids for ids, _ in parts(batch, together)) == Counter(map(whole, drawn))
+    assert Counter(ids for ids, _ in parts(batch, together)) == Counter(map(tokens_of, drawn))
 
 
 def test_a_mask_does_not_take_the_place_of_sliding_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "by_positions", lambda model, positions: {})
+    monkeypatch.setattr(packed_attention, "by_positions", lambda model, positions: {})
     model = ARCHITECTURES["mistral"].build()
     model.config.use_cache = False
     with pytest.raises(UserError, match="looks across"):
@@ -95,20 +95,20 @@ def test_a_mask_does_not_take_the_place_of_sliding_windows(monkeypatch: pytest.M
 
 
 @given(data=st.data(), arms=st.integers(1, 3), count=st.integers(1, 20), max_length=st.integers(2, 60))
-def test_every_example_lies_whole_in_one_row_of_few_that_are_about_as_long(
+def test_every_example_lies_in_one_of_few_rows_of_similar_length(
     data: st.DataObject, arms: int, count: int, max_length: int
 ) -> None:
     sizes = st.lists(st.integers(2, max_length), min_size=count, max_size=count)
-    drawn = [made(data.draw(sizes)) for _ in range(arms)]
-    laid = laid_out(drawn, max_length)
-    tokens = [[sum(len(whole(example)) for example in row) for row in rows] for rows in laid]
-    for given_, rows, loads in zip(drawn, laid, tokens, strict=True):
-        assert Counter(map(whole, given_)) == Counter(whole(example) for row in rows for example in row)
-        assert max(loads) - min(loads) <= max(len(whole(example)) for example in given_)
+    drawn = [random_examples(data.draw(sizes)) for _ in range(arms)]
+    arms_rows = pack(drawn, max_length)
+    tokens = [[sum(len(tokens_of(example)) for example in row) for row in rows] for rows in arms_rows]
+    for given_, rows, loads in zip(drawn, arms_rows, tokens, strict=True):
+        assert Counter(map(tokens_of, given_)) == Counter(tokens_of(example) for row in rows for example in row)
+        assert max(loads) - min(loads) <= max(len(tokens_of(example)) for example in given_)
     assert max(map(max, tokens)) <= max_length
     (rows_of_an_arm,) = set(map(len, tokens))
     assert rows_of_an_arm <= 2 * -(-max(map(sum, tokens)) // max_length)
-    batch = packed(drawn, max_length, Causal(0).collate)
+    batch = packed_batch(drawn, max_length, Causal(0).collate)
     assert batch["attention_mask"].sum(1).tolist() == [load for loads in tokens for load in loads]
     assert (batch["labels"][batch["position_ids"] == 0] == IGNORED).all()
     learnt = batch["position_ids"] > 0
@@ -191,8 +191,8 @@ def test_packing_takes_other_batches_and_leaves_validation_and_inputs_as_they_ar
 
 
 @pytest.mark.parametrize("task", ["seq2seq", "classification"])
-def test_packing_is_of_causal_tasks(folder: Path, task: str) -> None:
-    with pytest.raises(UserError, match=rf"task={task} reads a row as one.*give data.packing=false"):
+def test_packing_is_refused_for_tasks_that_are_not_causal(folder: Path, task: str) -> None:
+    with pytest.raises(UserError, match=rf"task={task} needs one example per row.*give data.packing=false"):
         run(folder, "data.packing=true", f"task={task}", "run.name=refused")
     assert not (folder / "runs" / "refused").exists()
 

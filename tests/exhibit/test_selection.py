@@ -1,4 +1,4 @@
-"""Every exhibit, from a tiny run that has the arms that they need."""
+"""Every exhibit, from a tiny run with the arms that exhibits need."""
 
 import json
 import shutil
@@ -12,14 +12,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from deltaw.analysis.pairs import Subject
-from deltaw.analysis.site import BASES
+from deltaw.analysis.bases import BASES
+from deltaw.analysis.pairs import AdapterPair
 from deltaw.commands.analyze import analyse
 from deltaw.errors import UserError
-from deltaw.exhibit.selection import EXHIBITS, GRIDS
+from deltaw.exhibit.selection import EXHIBITS
 from deltaw.run.directory import RunDirectory
 from tests.support.folders import write_adapter
 from tests.support.tiny import ROOT, run
+
+GRIDS = ("fig3", "fig4", "fig6", "fig7", "fig8")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_the_tables_hold_the_pairs_that_exhibits_and_summary_need(analysis: Path
     }
 
 
-def test_the_inputs_level_is_there_but_for_the_output_side_and_an_a_that_never_moved(analysis: Path) -> None:
+def test_the_inputs_give_a_level_except_on_the_output_side_and_for_an_a_that_never_moved(analysis: Path) -> None:
     pairs = pd.read_parquet(analysis / "pairs.parquet")
     pairs = pairs[(pairs.left == "r2-s0") & pairs.right.str.startswith("r6")]
     known = pairs.groupby(["right", "basis"]).inputs_first.count() > 0
@@ -84,7 +86,9 @@ def test_the_inputs_level_is_there_but_for_the_output_side_and_an_a_that_never_m
         assert {basis for basis in BASES if known[right, basis]} == bases
 
 
-def test_table_7_and_figure_8_are_those_of_the_bases_weight(folder: Path, trained: Path, analysis: Path) -> None:
+def test_table_7_and_figure_8_measure_against_the_weight_of_the_base(
+    folder: Path, trained: Path, analysis: Path
+) -> None:
     base = load_file(folder / "base" / "model.safetensors")
     adapter = RunDirectory(trained).adapter("r6-s0")
     site = next(site for site in adapter.sites if (site.layer, site.projection) == (2, "v"))
@@ -101,14 +105,14 @@ def test_table_7_and_figure_8_are_those_of_the_bases_weight(folder: Path, traine
 
     phi = pd.read_parquet(analysis / "phi.parquet")
     cells = phi[(phi.left == "W") & (phi.right == "r6-s0") & (phi.projection == "v")]
-    strongest, own = torch.linalg.svd(W).Vh, torch.linalg.svd(adapter.A(site).double()).Vh
-    cosines = (strongest @ own.T).square()
+    of_W, of_A = torch.linalg.svd(W).Vh, torch.linalg.svd(adapter.A(site).double()).Vh
+    cosines = (of_W @ of_A.T).square()
     expected = [cosines[:i, :j].sum().item() / min(i, j) for i, j in zip(cells.i, cells.j, strict=True)]
     assert cells.phi.to_numpy() == pytest.approx(np.array(expected), abs=1e-6)
     assert sorted(set(cells.i)) == [2, 3]  # from 450/12288 to a tenth of 32
 
 
-def test_another_folder_of_the_base_can_be_named(folder: Path, trained: Path, tmp_path: Path) -> None:
+def test_another_folder_of_the_base_can_be_given(folder: Path, trained: Path, tmp_path: Path) -> None:
     analyze(f"run={trained}", "exhibits=table7", f"base={folder / 'base'}", f"output={tmp_path / 'out'}")
     ours, theirs = (pd.read_parquet(at / "amplification.parquet") for at in (trained / "analysis", tmp_path / "out"))
     pd.testing.assert_frame_equal(ours, theirs)
@@ -122,7 +126,7 @@ def test_any_basis_and_projections_can_be_drawn(trained: Path, tmp_path: Path) -
     assert {pair[0]["projection"] for pair in summary["ranges"]} == {"v"}
 
 
-def test_all_linear_is_what_most_layers_have_attention_first(tmp_path: Path) -> None:
+def test_all_linear_shows_the_projections_of_most_layers_attention_first(tmp_path: Path) -> None:
     for rank in (2, 4):
         weights = write_adapter(tmp_path / f"r{rank}", rank) / "adapter_model.safetensors"
         tensors = load_file(weights)
@@ -136,26 +140,24 @@ def test_all_linear_is_what_most_layers_have_attention_first(tmp_path: Path) -> 
     assert (tables["projections"], tables["layers"]) == (["q", "v", "o", "down_proj"], [2, 3, 4])
 
 
-def test_two_seeds_given_are_those_that_are_drawn(trained: Path) -> None:
+def test_left_and_right_are_compared_as_two_seeds_where_they_are(trained: Path) -> None:
     arms = RunDirectory(trained)
-    chosen = Subject(arms.adapter("r2-s0"), arms.adapter("r2-s1")).two_seeds()
+    chosen = AdapterPair(arms.adapter("r2-s0"), arms.adapter("r2-s1")).two_seeds()
     assert (chosen.left.name, chosen.right.name) == ("r2-s0", "r2-s1")
-    default = Subject(arms.adapter("r2-s0"), arms.adapter("r6-s0")).two_seeds()
+    default = AdapterPair(arms.adapter("r2-s0"), arms.adapter("r6-s0")).two_seeds()
     assert (default.left.name, default.right.name) == ("r6-s0", "r6-s1")
 
 
-def test_a_weight_that_is_gone_is_named_before_anything_is_measured(
-    folder: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_a_missing_weight_is_reported_before_anything_is_measured(folder: Path, trained: Path, tmp_path: Path) -> None:
     record = json.loads((trained / "run.json").read_text())
     adapters = RunDirectory(trained)
-    subject = Subject(adapters.adapter("r2-s0"), adapters.adapter("r6-s0"), base=tmp_path / "nowhere")
+    subject = AdapterPair(adapters.adapter("r2-s0"), adapters.adapter("r6-s0"), base=tmp_path / "nowhere")
     assert record["weights"].keys() == {site.module for site in subject.left.sites}
     with pytest.raises(UserError, match=r"nowhere.* is no folder here: give base="):
         subject.find_weight(next(iter(subject.left.sites)))
 
 
-def test_the_summary_is_of_the_steps_compared_and_not_of_those_that_evolution_draws(analysis: Path) -> None:
+def test_the_summary_reports_the_compared_steps_and_not_the_steps_of_evolution(analysis: Path) -> None:
     summary = json.loads((analysis / "summary.json").read_text())
     assert {(one["arm"], one["basis"]): one["sites"] for one in summary["spectra"]} == {
         (arm, basis): 6 for arm in ("r2-s0", "r6-s0") for basis in BASES
@@ -164,12 +166,12 @@ def test_the_summary_is_of_the_steps_compared_and_not_of_those_that_evolution_dr
     assert [control["name"] for control in summary["controls"]] == ["r6-s0-shuffled", "r6-s0-frozen_a"]
 
 
-def test_a_control_is_not_its_own_control_and_no_second_seed(trained: Path) -> None:
+def test_a_control_is_neither_its_own_control_nor_a_second_seed(trained: Path) -> None:
     arms = RunDirectory(trained)
-    against = Subject(arms.adapter("r6-s0"), arms.adapter("r6-s0-shuffled"))
+    against = AdapterPair(arms.adapter("r6-s0"), arms.adapter("r6-s0-shuffled"))
     assert against.controls() == []
     assert against.two_seeds().right.name == "r6-s1-shuffled"
-    steps = Subject(arms.adapter("r6-s0", 5), arms.adapter("r6-s0"))
+    steps = AdapterPair(arms.adapter("r6-s0", 5), arms.adapter("r6-s0"))
     assert steps.two_seeds().right.name == "r6-s1"
 
 
@@ -177,11 +179,11 @@ def test_a_control_without_that_step_is_left_out(trained: Path, tmp_path: Path) 
     copy = shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(copy / "snapshots" / "r6-s0-shuffled" / "step-00000005")
     arms = RunDirectory(copy)
-    subject = Subject(arms.adapter("r2-s0", 5), arms.adapter("r6-s0", 5))
+    subject = AdapterPair(arms.adapter("r2-s0", 5), arms.adapter("r6-s0", 5))
     assert [pairing.right.name for pairing in subject.controls()] == ["r6-s0-frozen_a"]
 
 
-def test_all_exhibits_leave_out_what_needs_a_base_that_is_gone(trained: Path, tmp_path: Path) -> None:
+def test_all_leaves_out_the_exhibits_that_need_a_missing_base(trained: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(trained, tmp_path / "copy")
     record = json.loads((copy / "run.json").read_text())
     record["weights"] = {module: weight | {"file": "/gone"} for module, weight in record["weights"].items()}
@@ -195,9 +197,7 @@ def test_all_exhibits_leave_out_what_needs_a_base_that_is_gone(trained: Path, tm
         analyze(f"run={copy}", "exhibits=fig8", "basis=A")
 
 
-def test_one_folder_against_itself_is_the_same_adapter_in_every_exhibit(
-    folder: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_one_folder_can_be_compared_with_itself_in_every_exhibit(folder: Path, trained: Path, tmp_path: Path) -> None:
     one = trained / "snapshots" / "r6-s0" / "step-00000010"
     analyze(f"left={one}", f"right={one}", f"base={folder / 'base'}", f"output={tmp_path / 'out'}", "exhibits=all")
     pairs = pd.read_parquet(tmp_path / "out" / "pairs.parquet")

@@ -1,4 +1,4 @@
-"""Which arms a run has, by what its config says."""
+"""The arms that a config asks for."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ def listed(*entries: Any, **shorthand: Any) -> list[Arm]:
     return arms_from(**given, alpha=16.0, scaling="alpha/r", default_lr=2e-3, dropout=0.1, listed=entries)
 
 
-def test_names_hold_what_tells_arms_apart() -> None:
+def test_names_hold_everything_that_differs_between_arms() -> None:
     arms = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["shuffled"], 16.0, "alpha/r", default_lr=2e-3)
     assert len({a.name for a in arms}) == len(arms) == 16
     assert [a.name for a in arms[:4]] == ["r8-s0", "r8-s0-lr0.005", "r64-s0", "r64-s0-lr0.005"]
     assert arms[-1].name == "r64-s1-lr0.005-shuffled"
 
 
-def test_every_combination_is_short_for_a_list_of_them() -> None:
+def test_combinations_equal_the_list_of_their_arms() -> None:
     short = arms_from([8, 64], [0, 1], [2e-3, 5e-3], ["random"], 16.0, "alpha/r", default_lr=2e-3, dropout=0.1)
     entries = [
         {"rank": rank, "seed": seed, "lr": lr, "control": control}
@@ -36,7 +36,7 @@ def test_every_combination_is_short_for_a_list_of_them() -> None:
     assert listed({"rank": 8}, {"rank": 64}) == arms_from(None, None, None, [], 16.0, "alpha/r", 2e-3, dropout=0.1)
 
 
-def test_a_name_tells_what_an_entry_has_of_its_own_and_of_no_default() -> None:
+def test_a_name_holds_only_what_differs_from_the_defaults() -> None:
     arms = listed(
         {"rank": 8, "alpha": 16, "scaling": "alpha/r", "lr": 2e-3, "rank_pattern": {}, "control": None},
         {"rank": 8, "alpha": 32, "seed": 1, "lr": 1e-3, "scaling": "constant", "control": "shuffled"},
@@ -51,7 +51,7 @@ def test_a_name_tells_what_an_entry_has_of_its_own_and_of_no_default() -> None:
     assert other[0].name == "r8-s0-alpha-r"
 
 
-def test_other_patterns_are_other_names_and_the_order_of_their_keys_tells_as_well() -> None:
+def test_different_patterns_or_orders_of_their_keys_give_different_names() -> None:
     patterns = [{"rank_pattern": QV}, {"alpha_pattern": QV}, {"rank_pattern": dict(reversed(QV.items()))}]
     arms = listed({"rank": 8}, *({"rank": 8, **pattern} for pattern in patterns))
     assert len({arm.name for arm in arms}) == 4
@@ -87,12 +87,12 @@ def test_other_patterns_are_other_names_and_the_order_of_their_keys_tells_as_wel
         ({"rank": 8, "name": "r2-s0"}, r"arms.list\[0\] and arms.list\[1\] are both r2-s0"),
     ],
 )
-def test_an_entry_that_cannot_be_is_named(entry: Any, words: str) -> None:
+def test_a_wrong_entry_is_refused_by_its_number(entry: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         listed({"rank": 2}, entry)
 
 
-def test_a_list_is_neither_empty_nor_beside_what_it_replaces() -> None:
+def test_a_list_is_neither_empty_nor_together_with_what_it_replaces() -> None:
     nothings: list[Any] = [[], {}, "r8", 8]
     for nothing in nothings:
         with pytest.raises(UserError, match=r"arms.list=.* is no list of arms: give at least one, as \[\{rank: 8\}\]"):

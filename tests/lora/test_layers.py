@@ -1,3 +1,5 @@
+"""What arms on a base compute, from which starts, and what they leave alone."""
+
 import math
 from dataclasses import replace
 
@@ -8,9 +10,10 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 
 from deltaw.lora.arm import Arm
-from deltaw.lora.layers import ArmsLinear, attach, inputs_of_base, parameters_of
+from deltaw.lora.attach import attach, inputs_of_base
+from deltaw.lora.layers import ArmsLinear, parameters_of
 from deltaw.lora.snapshot import adapter_config, adapter_tensors
-from deltaw.model.names import projections
+from deltaw.model.projections import projections
 from deltaw.model.split import split
 from tests.support.architectures import ARCHITECTURES, Architecture
 from tests.support.arms import arm
@@ -18,7 +21,7 @@ from tests.support.rows import logits
 
 
 @pytest.mark.parametrize(("scaling", "scale"), [("constant", 16), ("alpha/r", 2), ("rslora", 16 / math.sqrt(8))])
-def test_peft_is_told_the_scale_that_was_trained(scaling: str, scale: float) -> None:
+def test_peft_reads_the_scale_that_was_trained(scaling: str, scale: float) -> None:
     one = arm(rank=8, scaling=scaling)
     base = nn.ModuleDict({name: nn.Linear(9, 9) for name in ("q_proj", "v_proj", "o_proj")})
     attach(base, ["q_proj", "v_proj"], [one])
@@ -31,6 +34,7 @@ def test_peft_is_told_the_scale_that_was_trained(scaling: str, scale: float) -> 
 
 
 def test_each_block_of_rows_sees_its_own_factors_alone() -> None:
+    torch.manual_seed(0)
     arms = [arm("a", 2), arm("b", 5, "rslora")]
     layer = ArmsLinear(nn.Linear(6, 4), "layers.0.q_proj", arms)
     for B in layer.B:
@@ -49,7 +53,7 @@ def test_each_block_of_rows_sees_its_own_factors_alone() -> None:
 def zeroed(
     name: str = "a", module: str = "q", moment: tuple[int, int, int] = (3, 1, 0), tokens: int = 50, rows: int = 4
 ) -> torch.Tensor:
-    """Which inputs of one arm's LoRA dropout of 0.1 zeroes: tokens × rows × width; checks what the others become."""
+    """Where dropout of 0.1 zeroes the inputs of one arm, tokens × rows × width; checks the values of the others."""
     layer = ArmsLinear(nn.Linear(20, 20, bias=False), module, [replace(arm(name, 20), dropout=0.1)])
     layer.moment = moment
     for weight, value in (
@@ -65,20 +69,20 @@ def zeroed(
     return (y == 0).transpose(0, 1)
 
 
-def test_dropout_zeroes_its_share_by_arm_module_and_moment_and_by_nothing_else() -> None:
+def test_dropout_zeroes_its_share_depending_only_on_arm_module_and_moment() -> None:
     first = zeroed()
     assert first.float().mean().item() == pytest.approx(0.1, abs=0.02)
-    torch.rand(7)
+    torch.rand(7)  # other draws change nothing
     assert torch.equal(first, zeroed())
-    assert torch.equal(first, zeroed(tokens=60)[:50])  # as rows are padded in company
+    assert torch.equal(first, zeroed(tokens=60)[:50])  # as rows are padded when arms share a pass
     moments = [(4, 1, 0), (3, 0, 0), (3, 1, 1), (1, 3, 0)]
     others = [zeroed("b"), zeroed(module="v"), *(zeroed(moment=moment) for moment in moments)]
     for n, other in enumerate(others):
         for one in (first, *others[:n]):
-            assert (one & other).float().mean().item() == pytest.approx(0.01, abs=0.008)  # as independent ones
+            assert (one & other).float().mean().item() == pytest.approx(0.01, abs=0.008)  # as independent masks do
 
 
-def test_starts_depend_on_arm_and_module_alone_and_are_as_wide_as_kaiming() -> None:
+def test_starts_depend_only_on_arm_and_module_and_are_as_wide_as_kaiming() -> None:
     def start(name: str, module: str, company: list[Arm]) -> torch.Tensor:
         torch.manual_seed(len(company))
         layer = ArmsLinear(nn.Linear(400, 9), module, [*company, arm(name, 8)])
@@ -93,11 +97,12 @@ def test_starts_depend_on_arm_and_module_alone_and_are_as_wide_as_kaiming() -> N
     assert first.std().item() == pytest.approx(1 / math.sqrt(3 * 400), rel=0.05)
 
 
-def test_the_inputs_of_the_base_are_what_its_layers_read_without_the_arms() -> None:
+def test_the_inputs_of_the_base_are_those_of_its_layers_without_the_arms() -> None:
     class Base(nn.Sequential):
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
             return super().forward(input_ids)
 
+    torch.manual_seed(0)
     base = Base(nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 4))
     ids, chosen = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[True, False, True], [False, True, False]])
     embedded = base[0](ids)[chosen]
@@ -111,7 +116,7 @@ def test_the_inputs_of_the_base_are_what_its_layers_read_without_the_arms() -> N
     assert not any(layer.base._forward_pre_hooks for layer in adapted)
 
 
-def test_a_frozen_a_starts_as_another_and_is_held_and_not_trained() -> None:
+def test_a_frozen_a_starts_as_a_trained_one_and_is_kept_and_not_trained() -> None:
     base = nn.Sequential(nn.Linear(6, 4))
     attach(base, ["0"], [arm("a"), arm("a", control="frozen_a")])
     assert [factor.requires_grad for k in range(2) for factor in parameters_of(base, k)] == [True, True, False, True]
@@ -140,6 +145,6 @@ def test_an_arm_sees_its_own_rows_alone_in_every_linear_layer_of_every_architect
         return logits(model.double(), 5, repeats=len(arms))
 
     one, other = arm("r2-s0", rank=2), arm("r3-s0", rank=3)
-    together, apart = on([one, other]), [on([one]), on([other])]
-    assert (apart[0] - apart[1]).abs().max() > 1e-3
-    assert_close(together, torch.cat(apart), rtol=0, atol=1e-5 if architecture.model_type == "codegen" else 1e-9)
+    shared, alone = on([one, other]), [on([one]), on([other])]
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    assert_close(shared, torch.cat(alone), rtol=0, atol=1e-5 if architecture.model_type == "codegen" else 1e-9)

@@ -1,4 +1,4 @@
-"""Arms whose rank and alpha differ from module to module: to stock PEFT, and to the analysis, what they are to us."""
+"""Arms whose rank and alpha differ from module to module: PEFT and the analysis read them as they were trained."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,11 @@ from deltaw import compare, load_adapter
 from deltaw.errors import UserError
 from deltaw.lora.arm import SCALINGS, Arm
 from deltaw.lora.arms import arms_from
-from deltaw.lora.layers import attach, parameters_of
+from deltaw.lora.attach import attach
+from deltaw.lora.layers import parameters_of
 from deltaw.lora.snapshot import adapter_config, adapter_tensors
-from deltaw.model.names import projections
-from deltaw.run.adapter import CONFIG, WEIGHTS
+from deltaw.model.projections import projections
+from deltaw.run.peft_files import CONFIG, WEIGHTS
 from tests.support.architectures import ARCHITECTURES
 from tests.support.rows import logits
 
@@ -33,7 +34,7 @@ def patterned(scaling: str) -> list[Arm]:
 
 
 def export(scaling: str, dtype: torch.dtype, folder: Path) -> torch.Tensor:
-    """Two arms on a Llama, after some training as it were, as snapshots in `folder`; the logits of both."""
+    """Write snapshots of two arms on a Llama with random Bs, as if trained; returns the logits of both."""
     base = ARCHITECTURES["llama"].build(dtype=dtype)
     arms = patterned(scaling)
     attach(base, projections(base), arms)
@@ -51,7 +52,7 @@ def export(scaling: str, dtype: torch.dtype, folder: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize(("dtype", "nearly"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_peft_has_our_logits(scaling: str, dtype: torch.dtype, nearly: float, tmp_path: Path) -> None:
+def test_peft_computes_our_logits(scaling: str, dtype: torch.dtype, nearly: float, tmp_path: Path) -> None:
     ours = export(scaling, dtype, tmp_path).chunk(2)
     plain = logits(ARCHITECTURES["llama"].build(dtype=dtype), 7)
     for arm, expected in zip(patterned(scaling), ours, strict=True):
@@ -63,7 +64,7 @@ def test_peft_has_our_logits(scaling: str, dtype: torch.dtype, nearly: float, tm
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_the_analysis_has_the_rank_and_the_scale_of_every_site(scaling: str, tmp_path: Path) -> None:
+def test_the_analysis_reads_the_rank_and_the_scale_of_every_site(scaling: str, tmp_path: Path) -> None:
     export(scaling, torch.float32, tmp_path)
     varied, plain = patterned(scaling)
     sites = compare(load_adapter(tmp_path / varied.name), load_adapter(tmp_path / plain.name)).sites

@@ -1,4 +1,4 @@
-"""Table 7 and Figure 8: against dense SVDs, and the paper's own numbers from the closed form."""
+"""Table 7 and Figure 8, against dense SVDs and the paper's numbers."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ FROZEN = FrozenWeight(W, count=8)
 
 
 @given(ranks, SMALLEST, seeds)
-def test_the_part_in_the_updates_directions_is_that_of_dense_svds(rank: int, smallest: float, seed: int) -> None:
+def test_the_part_of_w_in_the_updates_directions_agrees_with_dense_svds(rank: int, smallest: float, seed: int) -> None:
     A, B = graded(rank, D_IN, smallest, seed), graded(rank, D_OUT, smallest, seed + 1).T
     U, values, Vh = np.linalg.svd((2.5 * B @ A).numpy())
     k = int((values > 1e-6 * values[0]).sum())
@@ -42,13 +42,13 @@ def test_the_part_in_the_updates_directions_is_that_of_dense_svds(rank: int, sma
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_factors_of_less_precision_are_counted_in_double(dtype: torch.dtype) -> None:
+def test_factors_of_less_precision_are_multiplied_in_double(dtype: torch.dtype) -> None:
     A, B = random(3, D_IN, seed=1).to(dtype), random(D_OUT, 3, seed=2).to(dtype)
     assert FROZEN.amplification(A, B, scale=1.0) == FROZEN.amplification(A.double(), B.double(), scale=1.0)
 
 
 @given(ranks, seeds)
-def test_the_part_in_its_own_directions_is_that_of_the_largest_singular_values(rank: int, seed: int) -> None:
+def test_the_part_of_w_in_its_leading_directions_is_that_of_dense_svds(rank: int, seed: int) -> None:
     row = FROZEN.amplification(random(rank, D_IN, seed=seed), random(D_OUT, rank, seed=seed + 1), scale=1.0)
     values = np.linalg.svd(W.numpy(), compute_uv=False)
     assert row.by_W == pytest.approx(np.linalg.norm(values[:rank]))
@@ -56,13 +56,13 @@ def test_the_part_in_its_own_directions_is_that_of_the_largest_singular_values(r
 
 
 @given(ranks, SMALLEST, seeds)
-def test_no_directions_hold_more_of_a_weight_than_its_own(rank: int, smallest: float, seed: int) -> None:
+def test_no_directions_hold_more_of_w_than_its_leading_ones(rank: int, smallest: float, seed: int) -> None:
     A, B = graded(rank, D_IN, smallest, seed), graded(rank, D_OUT, smallest, seed + 1).T
     row = FROZEN.amplification(A, B, scale=1.0)
     assert row.by_update <= row.by_W * (1 + 1e-9) and row.by_random <= row.by_W
 
 
-def test_an_update_along_the_weight_holds_as_much_as_its_own_directions() -> None:
+def test_an_update_along_w_holds_as_much_as_its_leading_directions() -> None:
     U, values, Vh = torch.linalg.svd(W, full_matrices=False)
     row = FROZEN.amplification(values[:4, None] * Vh[:4], U[:, :4], scale=3.0)
     assert row.by_update == pytest.approx(row.by_W)
@@ -70,7 +70,7 @@ def test_an_update_along_the_weight_holds_as_much_as_its_own_directions() -> Non
 
 
 @given(ranks, seeds)
-def test_a_refactored_copy_is_amplified_alike(rank: int, seed: int) -> None:
+def test_a_refactored_copy_has_the_same_amplification(rank: int, seed: int) -> None:
     A, B = random(rank, D_IN, seed=seed), random(D_OUT, rank, seed=seed + 1)
     G = random(rank, rank, seed=seed + 2) + 4 * torch.eye(rank)
     one, other = FROZEN.amplification(A, B, 2.0), FROZEN.amplification(torch.linalg.inv(G) @ A, B @ G, 2.0)
@@ -84,7 +84,7 @@ def test_an_update_of_zero_amplifies_nothing() -> None:
     assert np.isnan(row.factor)
 
 
-# ‖W_q‖ = 61.95 and d = 12288; here both are as much smaller as one space is than the other.
+# The paper has ‖W_q‖ = 61.95 and d = 12288; here ‖W‖ and d are 64 times smaller.
 @pytest.mark.parametrize(("r", "expected"), [(4, 0.0202), (64, 0.3227)])
 def test_the_closed_form_gives_the_papers_random_column(r: int, expected: float) -> None:
     d = 192
@@ -95,7 +95,7 @@ def test_the_closed_form_gives_the_papers_random_column(r: int, expected: float)
 
 
 @pytest.mark.parametrize(("d_out", "d_in", "r"), [(200, 200, 4), (200, 120, 16)])
-def test_the_closed_form_is_that_of_random_directions(d_out: int, d_in: int, r: int) -> None:
+def test_the_closed_form_agrees_with_random_directions(d_out: int, d_in: int, r: int) -> None:
     W = random(d_out, d_in, seed=0) * 0.97 ** torch.arange(d_in)
     row = FrozenWeight(W, count=r).amplification(random(r, d_in, seed=1), random(d_out, r, seed=2), scale=1.0)
     U, V = (torch.linalg.qr(random(400, d, r, seed=d + 3)).Q for d in (d_out, d_in))
@@ -105,7 +105,7 @@ def test_the_closed_form_is_that_of_random_directions(d_out: int, d_in: int, r: 
 
 
 @given(st.integers(1, 6), SMALLEST, seeds)
-def test_phi_between_weight_and_factor_is_that_of_dense_svds(rank: int, smallest: float, seed: int) -> None:
+def test_phi_between_w_and_a_factor_agrees_with_dense_svds(rank: int, smallest: float, seed: int) -> None:
     A = graded(rank, D_IN, smallest, seed) * (1 if smallest < 1 else 0.5 ** torch.arange(D_IN))
     U, V = (np.linalg.svd(X.numpy())[2].T for X in (W, A))
     phi = FROZEN.similarity(A)
@@ -116,12 +116,12 @@ def test_phi_between_weight_and_factor_is_that_of_dense_svds(rank: int, smallest
             assert_close(phi[i - 1, j - 1].item(), expected, rtol=0, atol=1e-6)
 
 
-def test_directions_that_a_weight_lacks_have_no_phi() -> None:
+def test_directions_that_w_lacks_have_no_phi() -> None:
     deficient = FrozenWeight(random(D_OUT, 3, seed=1) @ random(3, D_IN, seed=2), count=5)
     assert deficient.similarity(random(2, D_IN, seed=3)).isnan().all(1).tolist() == [False] * 3 + [True] * 2
 
 
-def test_a_layer_may_put_out_less_than_it_takes_in() -> None:
+def test_a_layer_may_have_fewer_outputs_than_inputs() -> None:
     narrow = FrozenWeight(W.T[:4], count=4)
     row = narrow.amplification(random(4, D_OUT, seed=1), random(4, 4, seed=2), scale=1.0)
     assert row.by_W == pytest.approx(row.norm_W)

@@ -1,4 +1,4 @@
-"""The level of a layer's own inputs, against draws that are formed and decomposed in full."""
+"""Draws from a layer's inputs, against draws that are multiplied out and decomposed."""
 
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def anisotropic(seed: int = 0) -> Tensor:
-    """Tokens whose directions carry less and less."""
+    """Tokens with ever smaller components along the axes."""
     return random(TOKENS, WIDTH, seed=seed) * 0.7 ** torch.arange(WIDTH)
 
 
 class Case(NamedTuple):
     rank: int
-    norm: float = 0.0  # of the update, where A₀ takes part
-    to_update: bool = False
+    norm: float = 0.0  # ‖A − A₀‖_F; 0 for a draw without A₀
+    on_input_side: bool = False
 
     @property
     def start(self) -> Tensor | None:
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     @property
     def B(self) -> Tensor | None:  # noqa: N802
-        return random(D_OUT, self.rank, seed=2) * 0.5 ** torch.arange(self.rank) if self.to_update else None
+        return random(D_OUT, self.rank, seed=2) * 0.5 ** torch.arange(self.rank) if self.on_input_side else None
 
 
 CASES = {
@@ -43,22 +43,21 @@ CASES = {
     "more rows than inputs hold": Case(30),
     "A that has moved little": Case(6, norm=2.0),
     "A that has moved far": Case(6, norm=50.0),
-    "input side": Case(6, norm=5.0, to_update=True),
-    "input side of A that has moved far": Case(6, norm=50.0, to_update=True),
+    "input side": Case(6, norm=5.0, on_input_side=True),
+    "input side of A that has moved far": Case(6, norm=50.0, on_input_side=True),
 }
 
 
-def drawn(case: Case, other: Tensor) -> Tensor:
+def draw(case: Case, other: Tensor) -> Tensor:
     X, start, B = anisotropic(), case.start, case.B
-    stack = Stack(other, X, *([] if start is None else [start]))
-    fixed, inputs, of_start = [*stack.directions, None][:3]
-    of_B = None if B is None else Stack(B.T).directions[0]
-    assert fixed and inputs
-    return drawn_cosines(stack, fixed, inputs, case.rank, of_start, case.norm, of_B)
+    stack = Stack({"other": other, "X": X} | ({} if start is None else {"start": start}))
+    found = stack.directions
+    of_B = None if B is None else Stack({"B": B.T}).directions["B"]
+    return drawn_cosines(stack, found["other"], found["X"], case.rank, found.get("start"), case.norm, of_B)
 
 
-def plain(case: Case, other: Tensor, draws: int) -> Tensor:
-    """N X, A₀ + c N X or B (A₀ + c N X) as they are written, and dense SVDs."""
+def draw_in_full(case: Case, other: Tensor, draws: int) -> Tensor:
+    """N X, A₀ + c N X or B (A₀ + c N X) multiplied out, and dense SVDs."""
     A = random(draws, case.rank, TOKENS, seed=3) @ anisotropic()
     if case.start is not None:
         A = case.start + case.norm * A / torch.linalg.matrix_norm(A, keepdim=True)
@@ -73,9 +72,9 @@ def numbers(found: Shared) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_draws_are_distributed_as_those_formed_in_full(case: Case) -> None:
+def test_draws_are_distributed_as_draws_multiplied_out(case: Case) -> None:
     other = random(3, TOKENS, seed=4) @ anisotropic() + 0.05 * random(3, WIDTH, seed=5)
-    ours, theirs = numbers(shared(drawn(case, other))), numbers(shared(plain(case, other, draws=2000)))
+    ours, theirs = numbers(shared(draw(case, other))), numbers(shared(draw_in_full(case, other, draws=2000)))
     for name, values in ours.items():
         expected = theirs[name]
         assert len(values) == DRAWS
@@ -86,36 +85,36 @@ def test_draws_are_distributed_as_those_formed_in_full(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_drawn_directions_are_orthonormal(case: Case) -> None:
-    D = drawn(case, torch.eye(WIDTH).double())  # in terms of all axes
+    D = draw(case, torch.eye(WIDTH).double())  # in coordinates of the axes
     assert D.shape == (DRAWS, min(case.rank, WIDTH), WIDTH)
     assert_close(D @ D.mT, torch.eye(D.shape[1], dtype=torch.float64).expand(DRAWS, -1, -1))
 
 
 def test_drawn_directions_lie_in_the_span_of_few_inputs() -> None:
     X = random(7, WIDTH, seed=0)
-    stack = Stack(X)
-    (inputs,) = stack.directions
+    stack = Stack({"X": X})
+    inputs = stack.directions["X"]
     cosines = drawn_cosines(stack, inputs, inputs, rank=4)
     assert_close(shared(cosines).cos2, torch.ones(DRAWS, 4, dtype=torch.float64))
 
 
-def test_an_update_that_is_small_leaves_the_start() -> None:
+def test_a_small_update_stays_in_the_span_of_the_start() -> None:
     start = random(4, WIDTH, seed=1)
-    stack = Stack(start, anisotropic())
-    fixed, inputs = stack.directions
+    stack = Stack({"start": start, "X": anisotropic()})
+    fixed, inputs = stack.directions["start"], stack.directions["X"]
     cosines = drawn_cosines(stack, fixed, inputs, rank=4, start=fixed, norm=1e-9)
     assert_close(shared(cosines).cos2, torch.ones(DRAWS, 4, dtype=torch.float64))
 
 
 def test_draws_are_the_same_each_time() -> None:
     other = random(3, WIDTH, seed=4)
-    assert_close(drawn(CASES["update"], other), drawn(CASES["update"], other), rtol=0, atol=0)
+    assert_close(draw(CASES["update"], other), draw(CASES["update"], other), rtol=0, atol=0)
 
 
-def test_isotropic_inputs_give_no_more_than_random_subspaces() -> None:
+def test_isotropic_inputs_share_no_more_than_random_subspaces() -> None:
     low, high, width = 4, 8, 32
-    stack = Stack(random(low, width, seed=1), random(1000, width, seed=0))
-    fixed, inputs = stack.directions
+    stack = Stack({"arm": random(low, width, seed=1), "X": random(1000, width, seed=0)})
+    fixed, inputs = stack.directions["arm"], stack.directions["X"]
     corner = shared(drawn_cosines(stack, fixed, inputs, rank=high)).corner
     mean, sd = (float(values[-1, -1]) for values in chance(low, high, width))
     assert mean == high / width
@@ -135,25 +134,25 @@ def within_dominant(seed: int) -> Tensor:
     return random(LOW, DOMINANT, seed=seed) @ torch.eye(WIDE).double()[:DOMINANT]
 
 
-def compared(low: Tensor, high: Tensor) -> tuple[Shared, Shared]:
-    """What two updates share, and what the first shares with draws in the place of the second."""
-    stack = Stack(low, high, dominated())
-    fixed, other, inputs = stack.directions
+def compare(low: Tensor, high: Tensor) -> tuple[Shared, Shared]:
+    """What two updates share, and what the first shares with draws that replace the second."""
+    stack = Stack({"low": low, "high": high, "X": dominated()})
+    fixed, other, inputs = (stack.directions[name] for name in ("low", "high", "X"))
     return shared(stack.cosines(fixed, other)), shared(drawn_cosines(stack, fixed, inputs, rank=len(high)).mT)
 
 
-def test_an_update_within_the_dominant_inputs_is_beyond_random_subspaces_and_not_beyond_this() -> None:
+def test_an_update_within_the_dominant_inputs_is_beyond_random_subspaces_and_not_beyond_the_draws() -> None:
     p = []
     for seed in range(20):
-        measured, level = compared(within_dominant(seed), random(HIGH, 400, seed=100 + seed) @ dominated())
+        measured, draws = compare(within_dominant(seed), random(HIGH, 400, seed=100 + seed) @ dominated())
         assert k_star(measured.cos2.numpy(), LOW, HIGH, WIDE) == LOW
-        p.append(float((level.corner >= measured.corner).double().mean()))
-    assert 0.25 < sum(p) / len(p) < 0.75  # uniform, were the draws others each time
+        p.append(float((draws.corner >= measured.corner).double().mean()))
+    assert 0.25 < sum(p) / len(p) < 0.75  # p would be uniform if each seed had its own draws
     assert sum(value < 0.05 for value in p) <= 4
 
 
-def test_a_direction_that_is_shared_besides_the_inputs_is_beyond_this() -> None:
+def test_a_direction_shared_outside_the_inputs_is_beyond_the_draws() -> None:
     low, high = within_dominant(0), random(HIGH, 400, seed=1) @ dominated()
-    low[0, -1] = high[0, -1] = 1000.0  # hardly an input points there
-    measured, level = compared(low, high)
-    assert measured.corner > level.corner.max()
+    low[0, -1] = high[0, -1] = 1000.0  # few inputs point there
+    measured, draws = compare(low, high)
+    assert measured.corner > draws.corner.max()

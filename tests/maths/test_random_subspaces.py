@@ -1,4 +1,4 @@
-"""The closed forms and the count of shared directions against random subspaces, and against published values."""
+"""The closed forms and k_star, against simulated random subspaces and published values."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def simulated() -> Tensor:
     return torch.stack([similarity(low, high) for low, high in pairs])
 
 
-def test_mean_and_sd_are_those_of_random_subspaces(simulated: Tensor) -> None:
+def test_mean_and_sd_agree_with_simulated_subspaces(simulated: Tensor) -> None:
     mean, sd = chance(RANK_LOW, RANK_HIGH, WIDTH)
     assert_close(simulated.mean(0), mean, rtol=0, atol=float(5 * sd.max() / DRAWS**0.5))
     assert_close(simulated.std(0), sd, rtol=0.1, atol=0)
 
 
-def test_the_tables_of_chance_hold_every_pair_of_sizes() -> None:
+def test_chance_holds_every_pair_of_sizes() -> None:
     mean, sd = chance(RANK_LOW, RANK_HIGH, WIDTH)
     for i in range(1, RANK_LOW + 1):
         for j in range(1, RANK_HIGH + 1):
@@ -69,7 +69,7 @@ def test_p_is_exact_where_all_but_one_direction_is_in_the_larger_subspace(size: 
         assert random_p(phi, size, WIDTH - 1, WIDTH) == pytest.approx(beta.cdf(share, size / 2, (WIDTH - size) / 2))
 
 
-def test_p_counts_no_directions_that_dimension_alone_shares() -> None:
+def test_p_ignores_directions_shared_by_dimension_alone() -> None:
     low, high, width, draws = 8, 14, 16, 4000
     generator = torch.Generator().manual_seed(0)
     bases = [
@@ -81,7 +81,7 @@ def test_p_counts_no_directions_that_dimension_alone_shares() -> None:
     assert 0.005 < rare.mean() < 0.016
 
 
-def test_p_below_1_percent_comes_once_in_a_hundred(simulated: Tensor) -> None:
+def test_p_is_below_1_percent_once_in_a_hundred(simulated: Tensor) -> None:
     rare = random_p(simulated[:, -1, -1].numpy(), RANK_LOW, RANK_HIGH, WIDTH) < 0.01
     assert 0.003 < rare.mean() < 0.02
 
@@ -95,12 +95,12 @@ def test_p_is_nan_where_phi_is() -> None:
     assert np.isnan(random_p(np.nan, 2, 3, WIDTH)) and np.isnan(random_p(np.nan, 2, WIDTH, WIDTH))
 
 
-def test_p_of_a_grid_is_that_of_each_cell(simulated: Tensor) -> None:
+def test_p_of_a_grid_equals_p_of_each_cell(simulated: Tensor) -> None:
     phi = simulated[0].numpy().copy()
     phi[0, 0], phi[1, 1] = np.nan, 1
-    together = random_p(phi, SIZES_LOW.numpy(), SIZES_HIGH.numpy(), WIDTH)
+    p = random_p(phi, SIZES_LOW.numpy(), SIZES_HIGH.numpy(), WIDTH)
     for i, j in np.ndindex(phi.shape):
-        np.testing.assert_equal(together[i, j], random_p(phi[i, j].item(), i + 1, j + 1, WIDTH).item())
+        np.testing.assert_equal(p[i, j], random_p(phi[i, j].item(), i + 1, j + 1, WIDTH).item())
 
 
 # Quantiles of TW₁ as tabulated in Johnstone (2008), and to two digits in Johnstone (2001).
@@ -143,7 +143,7 @@ def test_random_subspaces_share_a_direction_as_often_as_the_level_says(low: int,
 
 
 def planted(cos2: Tensor, low: int, high: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Spans with `cos2` of the first principal angles, random otherwise."""
+    """Two spans whose first principal angles have these cos²; their other directions are random."""
     count, generator = len(cos2), torch.Generator().manual_seed(seed)
     frame = torch.linalg.qr(torch.randn(width, 2 * count, generator=generator, dtype=torch.float64)).Q.T
     one, across = frame[:count], frame[count:]
@@ -158,28 +158,30 @@ def test_five_planted_directions_are_counted(low: int, high: int) -> None:
     cos2 = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5], dtype=torch.float64)
     counts = []
     for seed in range(20):
-        stack = Stack(*planted(cos2, low, high, 768, seed))
-        counts.append(k_star(shared(stack.cosines(*stack.directions)).cos2.numpy(), low, high, 768))
-    assert min(counts) == 5 and counts.count(5) >= 17  # a sixth comes by chance once in twenty
+        one, other = planted(cos2, low, high, 768, seed)
+        stack = Stack({"one": one, "other": other})
+        cosines = stack.cosines(stack.directions["one"], stack.directions["other"])
+        counts.append(k_star(shared(cosines).cos2.numpy(), low, high, 768))
+    assert min(counts) == 5 and counts.count(5) >= 17  # chance adds a sixth once in twenty
 
 
-def test_all_of_what_is_one_span_is_shared() -> None:
+def test_a_span_shares_all_directions_with_a_larger_one() -> None:
     assert k_star(np.ones(8), 8, 64, 768) == 8
 
 
-def test_what_is_behind_the_first_unshared_direction_does_not_count() -> None:
+def test_directions_behind_the_first_unshared_one_do_not_count() -> None:
     assert k_star([0.9, 0.01, 0.01], 3, 6, 768) == 1
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 5), (5, 1), (1, 1)])
-def test_a_single_direction_is_held_against_the_beta_law(low: int, high: int) -> None:
+def test_the_threshold_of_a_single_direction_is_the_beta_laws(low: int, high: int) -> None:
     edge = beta.isf(0.05, max(low, high) / 2, (WIDTH - max(low, high)) / 2)
     assert k_star([edge + 1e-9], low, high, WIDTH, level=0.05) == 1
     assert k_star([edge - 1e-9], low, high, WIDTH, level=0.05) == 0
 
 
 @pytest.mark.parametrize(("low", "high"), [(2, 5), (5, 2), (2, 2)])
-def test_the_last_direction_is_held_against_what_is_left_of_the_space(low: int, high: int) -> None:
+def test_the_threshold_of_the_last_direction_is_for_the_remaining_space(low: int, high: int) -> None:
     size = max(low, high) - 1
     edge = beta.isf(0.05, size / 2, (WIDTH - 1 - size) / 2)
     assert k_star([1.0, edge + 1e-9], low, high, WIDTH, level=0.05) == 2
@@ -191,5 +193,5 @@ def test_nothing_can_be_counted_where_the_space_is_too_small(low: int, high: int
     assert np.isnan(k_star(np.ones(low), low, high, width))
 
 
-def test_a_count_is_to_be_had_in_the_smallest_space_with_room_left() -> None:
+def test_directions_can_be_counted_in_the_smallest_space_with_room() -> None:
     assert k_star(np.ones(8), 8, 64, 73) in range(9)

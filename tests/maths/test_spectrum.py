@@ -1,4 +1,4 @@
-"""Spectra that are known beforehand, and agreement with numpy."""
+"""Spectra against closed forms and against numpy."""
 
 from math import exp, log
 
@@ -31,11 +31,11 @@ def with_values(*values: float) -> Tensor:
 
 
 @given(ranks, st.floats(1e-3, 1e3), seeds)
-def test_orthogonal_rows_use_every_direction_alike(rank: int, length: float, seed: int) -> None:
+def test_orthogonal_rows_use_every_direction_equally(rank: int, length: float, seed: int) -> None:
     found = spectrum(length * rotation(9, seed)[:rank])
     assert found.stable_rank == pytest.approx(rank)
     assert found.entropy_rank == pytest.approx(rank)
-    assert found.energy_rank == rank  # of up to 9 equal directions all are needed for 90 %
+    assert found.energy_rank == rank  # 90 % needs all of up to 9 equal directions
     assert found.norm == pytest.approx(length * rank**0.5)
 
 
@@ -44,12 +44,12 @@ def test_nine_tenths_of_equal_directions_hold_90_percent(rank: int, needed: int)
     assert spectrum(rotation(rank, seed=0)).energy_rank == needed
 
 
-def test_exactly_90_percent_are_enough() -> None:
+def test_exactly_90_percent_is_enough() -> None:
     assert spectrum(with_values(3, 1)).energy_rank == 1
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.8])
-def test_ranks_of_a_geometric_spectrum_are_the_closed_forms(ratio: float) -> None:
+def test_ranks_of_a_geometric_spectrum_agree_with_closed_forms(ratio: float) -> None:
     rank, q = 6, ratio**2
     found = spectrum(with_values(*(7 * ratio**n for n in range(rank))))
     total = (1 - q**rank) / (1 - q)
@@ -71,25 +71,25 @@ def test_ranks_of_a_geometric_spectrum_are_the_closed_forms(ratio: float) -> Non
         ([4.0], []),
     ],
 )
-def test_neighbours_of_almost_one_length_are_arbitrary(values: list[float], turned: list[int]) -> None:
+def test_directions_next_to_a_small_gap_are_arbitrary(values: list[float], turned: list[int]) -> None:
     assert spectrum(with_values(*values)).arbitrary == turned
 
 
 @given(ranks, seeds)
-def test_is_blind_to_rotation(rank: int, seed: int) -> None:
+def test_a_rotation_leaves_the_spectrum(rank: int, seed: int) -> None:
     A = random(rank, 9, seed=seed)
     turned = rotation(rank, seed + 1) @ A @ rotation(9, seed + 2)
     assert_close(spectrum(turned).singular_values, spectrum(A).singular_values)
 
 
 @given(ranks, seeds, st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
-def test_is_numpys_of_the_dense_update(rank: int, seed: int, dtype: torch.dtype) -> None:
+def test_the_spectrum_of_an_update_agrees_with_numpy(rank: int, seed: int, dtype: torch.dtype) -> None:
     A, B = random(rank, 9, seed=seed).to(dtype), random(11, rank, seed=seed + 1).to(dtype)
     dense = np.linalg.svd((B.double() @ A.double()).numpy(), compute_uv=False)[:rank]
     assert_close(spectrum(A, B).singular_values.numpy(), dense, rtol=0, atol=1e-9 * dense[0])
 
 
-def test_ranks_lie_between_1_and_the_rank_where_the_factor_is_deficient() -> None:
+def test_ranks_of_a_deficient_factor_lie_between_1_and_its_numerical_rank() -> None:
     found = spectrum(torch.cat([random(2, 9, seed=0)] * 3))
     assert len(found.singular_values) == 2
     assert 1 <= found.stable_rank <= found.entropy_rank <= 2

@@ -1,4 +1,4 @@
-"""φ against the paper's formula, what must hold of it for any two factors, and the kernel that it comes from."""
+"""φ against the paper's formula, its properties for any two factors, and the `Stack` that computes it."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,19 @@ def graded(rank: int, width: int, seed: int, smallest: float = 1e-5) -> Tensor:
     return left * torch.logspace(0, np.log10(smallest), rank, dtype=torch.float64) @ right.T
 
 
+def cosines(low: Tensor, high: Tensor) -> Tensor:
+    """Between the directions of two matrices."""
+    stack = Stack({"low": low, "high": high})
+    return stack.cosines(stack.directions["low"], stack.directions["high"])
+
+
 factors = st.builds(lambda rank, seed: random(rank, WIDTH, seed=seed), ranks, seeds)
 graded_factors = st.builds(lambda rank, seed: graded(rank, WIDTH, seed), ranks, seeds)
 any_factors = factors | graded_factors
 
 
 @given(any_factors, any_factors)
-def test_is_the_papers_formula(low: Tensor, high: Tensor) -> None:
+def test_phi_is_the_papers_formula(low: Tensor, high: Tensor) -> None:
     U, V = (np.linalg.svd(A.numpy())[2].T for A in (low, high))
     phi = similarity(low, high)
     for i in range(1, len(low) + 1):
@@ -43,20 +49,20 @@ def test_is_the_papers_formula(low: Tensor, high: Tensor) -> None:
 
 
 @given(factors, factors)
-def test_lies_between_0_and_1_and_is_symmetric_under_swapping_both(low: Tensor, high: Tensor) -> None:
+def test_phi_lies_between_0_and_1_and_is_symmetric_under_swapping_both(low: Tensor, high: Tensor) -> None:
     phi = similarity(low, high)
     assert phi.min() >= 0 and phi.max() <= 1
     assert_close(phi, similarity(high, low).T)
 
 
 @given(factors, ranks, seeds)
-def test_is_1_where_a_span_contains_the_other(high: Tensor, rank: int, seed: int) -> None:
+def test_phi_is_1_where_a_span_contains_the_other(high: Tensor, rank: int, seed: int) -> None:
     low = random(min(rank, len(high)), len(high), seed=seed) @ high
     assert_close(similarity(low, high)[:, -1], torch.ones(len(low), dtype=torch.float64))
 
 
 @given(ranks, ranks, seeds)
-def test_is_0_between_orthogonal_spans(rank_low: int, rank_high: int, seed: int) -> None:
+def test_phi_is_0_between_orthogonal_spans(rank_low: int, rank_high: int, seed: int) -> None:
     basis = torch.linalg.qr(random(WIDTH, WIDTH, seed=seed)).Q
     low = random(rank_low, 6, seed=seed + 1) @ basis[:6]
     high = random(rank_high, 6, seed=seed + 2) @ basis[6:]
@@ -64,7 +70,7 @@ def test_is_0_between_orthogonal_spans(rank_low: int, rank_high: int, seed: int)
 
 
 @given(factors, factors, st.floats(1e-3, 1e3), seeds)
-def test_is_blind_to_scale_sign_and_row_order(low: Tensor, high: Tensor, scale: float, seed: int) -> None:
+def test_phi_ignores_scale_sign_and_row_order(low: Tensor, high: Tensor, scale: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(low), generator=generator)
     signs = 2.0 * torch.randint(2, (len(low), 1), generator=generator) - 1
@@ -72,14 +78,16 @@ def test_is_blind_to_scale_sign_and_row_order(low: Tensor, high: Tensor, scale: 
 
 
 @given(factors, factors, seeds)
-def test_whole_spans_do_not_depend_on_the_basis_that_training_found(low: Tensor, high: Tensor, seed: int) -> None:
+def test_phi_of_whole_spans_does_not_depend_on_the_rows_that_training_found(
+    low: Tensor, high: Tensor, seed: int
+) -> None:
     mixing = random(len(low), len(low), seed=seed) + 10 * torch.eye(len(low))  # far from singular
     assert_close(similarity(mixing @ low, high)[-1, -1], similarity(low, high)[-1, -1])
 
 
 @given(factors, factors, st.integers(0, 5))
-def test_is_nan_beyond_the_numerical_rank_and_nowhere_else(low: Tensor, high: Tensor, lost: int) -> None:
-    kept = max(len(low) - lost, 1)
+def test_phi_is_nan_beyond_the_numerical_rank_and_nowhere_else(low: Tensor, high: Tensor, tiny_rows: int) -> None:
+    kept = max(len(low) - tiny_rows, 1)
     deficient = torch.cat([low[:kept], 1e-9 * low[kept:]])
     undefined = similarity(deficient, high).isnan()
     assert undefined[kept:].all() and not undefined[:kept].any()
@@ -87,11 +95,11 @@ def test_is_nan_beyond_the_numerical_rank_and_nowhere_else(low: Tensor, high: Te
 
 def test_a_zero_factor_has_no_directions() -> None:
     zero = torch.zeros(3, WIDTH)
-    assert len(Stack(zero).directions[0].values) == 0
+    assert len(Stack({"zero": zero}).directions["zero"].values) == 0
     assert similarity(zero, random(2, WIDTH, seed=0)).isnan().all()
 
 
-def test_a_factor_of_higher_rank_than_its_width_has_no_more_directions_than_that() -> None:
+def test_a_factor_has_no_more_directions_than_its_width() -> None:
     phi = similarity(random(5, 3, seed=0), random(2, 3, seed=1))
     assert phi.isnan().any(1).tolist() == [False, False, False, True, True]
     assert_close(phi[2], torch.ones(2, dtype=torch.float64))
@@ -102,10 +110,10 @@ def test_a_factor_that_is_not_finite_is_refused(value: float) -> None:
     broken = random(3, WIDTH, seed=0)
     broken[1, 2] = value
     with pytest.raises(ValueError, match="NaN or infinity"):
-        Stack(random(2, WIDTH, seed=1), broken)
+        Stack({"sound": random(2, WIDTH, seed=1), "broken": broken})
 
 
-def test_takes_half_precision_and_counts_in_double() -> None:
+def test_factors_in_half_precision_are_multiplied_in_double() -> None:
     A = random(4, WIDTH, seed=0).bfloat16()
     phi = similarity(A, A)
     assert phi.dtype == torch.float64
@@ -115,7 +123,7 @@ def test_takes_half_precision_and_counts_in_double() -> None:
 @given(st.integers(1, 3), seeds)
 def test_rounding_to_float32_adds_no_directions(rank: int, seed: int) -> None:
     A = (random(6, rank, seed=seed) @ random(rank, WIDTH, seed=seed + 1)).float()
-    assert len(Stack(A).directions[0].values) == rank
+    assert len(Stack({"A": A}).directions["A"].values) == rank
 
 
 def test_columns_beyond_the_first_slice_count() -> None:
@@ -126,8 +134,8 @@ def test_columns_beyond_the_first_slice_count() -> None:
 
 @given(any_factors)
 def test_a_matrix_is_its_coordinates_times_its_directions(X: Tensor) -> None:
-    stack = Stack(torch.eye(WIDTH), X)
-    axes, found = stack.directions
+    stack = Stack({"axes": torch.eye(WIDTH), "X": X})
+    axes, found = stack.directions["axes"], stack.directions["X"]
     D = stack.cosines(found, axes) @ axes.left.T  # in terms of the axes
     assert_close(found.coordinates @ D, X)
     assert_close(D @ D.T, torch.eye(len(X), dtype=torch.float64))
@@ -136,8 +144,8 @@ def test_a_matrix_is_its_coordinates_times_its_directions(X: Tensor) -> None:
 @given(any_factors, ranks, seeds)
 def test_the_directions_of_a_product_are_those_of_its_dense_form(X: Tensor, rows: int, seed: int) -> None:
     mixing = random(rows, len(X), seed=seed)
-    stack = Stack(X, mixing @ X)
-    product, dense = stack.directions[0].of_product(mixing), stack.directions[1]
+    stack = Stack({"X": X, "product": mixing @ X})
+    product, dense = stack.directions["X"].of_product(mixing), stack.directions["product"]
     assert_close(product.values, dense.values[: len(product.values)], rtol=0, atol=1e-9 * float(dense.values[0]))
     angles = shared(stack.cosines(product, dense)).cos2
     assert_close(angles, torch.ones_like(angles))
@@ -146,29 +154,27 @@ def test_the_directions_of_a_product_are_those_of_its_dense_form(X: Tensor, rows
 @given(any_factors, seeds)
 def test_the_directions_of_an_update_rebuild_it(A: Tensor, seed: int) -> None:
     B = random(9, len(A), seed=seed)
-    inner, outer = Stack(torch.eye(WIDTH), A), Stack(torch.eye(9), B.T)
-    V, U = update_directions(inner.directions[1], outer.directions[1])
-    right = inner.cosines(V, inner.directions[0]) @ inner.directions[0].left.T
-    left = outer.cosines(U, outer.directions[0]) @ outer.directions[0].left.T
-    assert_close((left.T * V.values) @ right, B @ A, rtol=0, atol=3e-6 * float(V.values[0]))  # what rounding is
+    inner, outer = Stack({"axes": torch.eye(WIDTH), "A": A}), Stack({"axes": torch.eye(9), "B": B.T})
+    V, U = update_directions(inner.directions["A"], outer.directions["B"])
+    right = inner.cosines(V, inner.directions["axes"]) @ inner.directions["axes"].left.T
+    left = outer.cosines(U, outer.directions["axes"]) @ outer.directions["axes"].left.T
+    assert_close((left.T * V.values) @ right, B @ A, rtol=0, atol=3e-6 * float(V.values[0]))  # rounding
     assert_close(V.values, U.values)
 
 
 @given(any_factors, any_factors)
 def test_principal_angles_are_those_of_scipy(low: Tensor, high: Tensor) -> None:
-    stack = Stack(low, high)
     angles = np.sort(subspace_angles(low.numpy().T, high.numpy().T))
-    assert_close(shared(stack.cosines(*stack.directions)).cos2.numpy(), np.cos(angles) ** 2, rtol=0, atol=1e-6)
+    assert_close(shared(cosines(low, high)).cos2.numpy(), np.cos(angles) ** 2, rtol=0, atol=1e-6)
 
 
 @given(factors, factors)
-def test_what_is_shared_are_cells_of_the_grid(low: Tensor, high: Tensor) -> None:
-    stack = Stack(low, high)
-    found, phi = shared(stack.cosines(*stack.directions)), similarity(low, high)
+def test_first_row_and_corner_are_cells_of_phi(low: Tensor, high: Tensor) -> None:
+    found, phi = shared(cosines(low, high)), similarity(low, high)
     assert_close(torch.stack([found.first, found.row, found.corner]), torch.stack([phi[0, 0], phi[0, -1], phi[-1, -1]]))
 
 
-def test_many_draws_share_what_each_does() -> None:
-    cosines = random(4, 2, 5, seed=0) / 5
-    for together, apart in zip(shared(cosines), zip(*map(shared, cosines), strict=True), strict=True):
-        assert_close(together, torch.stack(apart))
+def test_many_draws_at_once_share_what_each_draw_shares() -> None:
+    draws = random(4, 2, 5, seed=0) / 5
+    for all_draws, each_draw in zip(shared(draws), zip(*map(shared, draws), strict=True), strict=True):
+        assert_close(all_draws, torch.stack(each_draw))

@@ -21,15 +21,17 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from deltaw.analysis.pairs import Subject
+from deltaw.analysis.pairs import AdapterPair
 from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
-from deltaw.lora.layers import attach, parameters_of
+from deltaw.lora.attach import attach
+from deltaw.lora.layers import parameters_of
 from deltaw.lora.snapshot import adapter_config
 from deltaw.model.four_bits import BLOCK, CODE_ERROR, SCALE_ERROR, check_dequantising, quantise
 from deltaw.model.loading import load_base
-from deltaw.model.names import is_conv1d, linear_layers, projections, widths
+from deltaw.model.names import is_conv1d, linear_layers, widths
+from deltaw.model.projections import projections
 from deltaw.model.split import split
 from deltaw.run.directory import RunDirectory
 from tests.support.architectures import ARCHITECTURES, Architecture
@@ -76,6 +78,7 @@ def test_a_layer_computes_with_what_its_bytes_mean_before_and_after_a_pass_witho
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a CPU on which bitsandbytes would pack the weights anew in such a pass."""
+    torch.manual_seed(0)
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     full, model = (ARCHITECTURES[name].wide().build(dtype=torch.bfloat16) for _ in range(2))
     split(full)
@@ -114,7 +117,7 @@ def test_a_base_is_what_transformers_makes_of_it_whether_quantised_here_or_store
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
-def test_an_arm_in_company_has_the_logits_and_gradients_that_it_has_alone(architecture: Architecture) -> None:
+def test_an_arm_has_the_same_logits_and_gradients_with_other_arms_as_alone(architecture: Architecture) -> None:
     """As far as bfloat16 rounds alike: it need not in batches of other sizes."""
 
     def on(arms: list[Arm]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -209,7 +212,7 @@ def moved(run: Path) -> torch.Tensor:
     return torch.cat([(end[name] - start[name]).flatten() for name in end])
 
 
-def test_a_run_learns_and_tells_of_its_base(folder: Path, trained: Path) -> None:
+def test_a_run_learns_and_records_its_base(folder: Path, trained: Path) -> None:
     losses = [line.split(",") for line in metrics(trained) if ",r6-s0,val/loss," in line]
     assert float(losses[-1][3]) < float(losses[0][3]) - 0.1
     tensors = factors(trained, "r6-s0")
@@ -219,12 +222,12 @@ def test_a_run_learns_and_tells_of_its_base(folder: Path, trained: Path) -> None
     adapter = RunDirectory(trained).adapter("r6-s0")
     site = next(iter(adapter.sites))
     full = AutoModelForCausalLM.from_pretrained(folder / "base").get_parameter(f"{site.module}.weight")
-    assert torch.equal(Subject(adapter, adapter).weight(site), full)
+    assert torch.equal(AdapterPair(adapter, adapter).weight(site), full)
     kept = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert len(kept) == 2 * 2 * 6 + 1 and not any("quant" in name or name.endswith("weight") for name in kept)
 
 
-def test_a_run_told_to_stop_goes_on_as_if_it_had_not(
+def test_a_stopped_run_resumes_as_if_it_had_not_stopped(
     folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
@@ -289,5 +292,5 @@ def test_what_cannot_be_in_4_bits_is_refused(
 
 def test_without_bitsandbytes_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deltaw.model.four_bits.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'deltaw\[4bit\]'"):
+    with pytest.raises(UserError, match=r"pip install bitsandbytes"):
         run(folder, *SETTINGS, "run.name=missing")

@@ -1,4 +1,4 @@
-"""Where q, k and v live, in every architecture of the table; and what splitting a fused layer leaves as it was."""
+"""The names of q, k and v in every architecture of the table, and what splitting a fused layer leaves unchanged."""
 
 from collections import Counter
 from typing import Any
@@ -9,8 +9,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from deltaw.errors import UserError
+from deltaw.model.fused import fused_layers
 from deltaw.model.names import ARCHITECTURES as TABLE
-from deltaw.model.names import fused_layers, is_conv1d, projections, widths
+from deltaw.model.names import is_conv1d, widths
+from deltaw.model.projections import projections
 from deltaw.model.split import split
 from tests.support.architectures import ARCHITECTURES, FUSED, LAYERS, WIDTH, Architecture
 from tests.support.rows import logits
@@ -85,7 +87,7 @@ DECODERS = {name: found for name, found in ARCHITECTURES.items() if found.task !
 
 
 @pytest.mark.parametrize("architecture", DECODERS.values(), ids=DECODERS)
-def test_what_is_called_q_k_and_v_of_a_decoder_behaves_so(architecture: Architecture) -> None:
+def test_layers_named_q_k_and_v_in_a_decoder_act_as_such(architecture: Architecture) -> None:
     """In its last layer position 0 attends to itself alone: neither its q nor its k matter there."""
     model = architecture.build(dtype=torch.float64)
     split(model)
@@ -107,7 +109,7 @@ def test_what_is_called_q_k_and_v_of_a_decoder_behaves_so(architecture: Architec
 
 
 @pytest.mark.parametrize("architecture", ENCODERS.values(), ids=ENCODERS)
-def test_what_is_called_q_k_and_v_of_an_encoder_behaves_so(architecture: Architecture) -> None:
+def test_layers_named_q_k_and_v_in_an_encoder_act_as_such(architecture: Architecture) -> None:
     """In its last layer q matters to its own position alone; where there is one position, neither q nor k does."""
     model = architecture.build("masked", dtype=torch.float64)
     split(model)
@@ -119,9 +121,7 @@ def test_what_is_called_q_k_and_v_of_an_encoder_behaves_so(architecture: Archite
 
 
 @pytest.mark.parametrize("name", ["llama", "phi", "bart", "bert", "gptj"])
-def test_an_architecture_that_is_not_in_the_table_is_read_by_its_names(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_architecture_outside_the_table_is_read_by_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = ARCHITECTURES[name]
     model = architecture.build()
     known = projections(model, ["q", "v"])
@@ -129,7 +129,7 @@ def test_an_architecture_that_is_not_in_the_table_is_read_by_its_names(
     assert projections(model, ["q", "v"]) == known
 
 
-def test_what_names_do_not_tell_is_told_with_the_children_of_attention_and_the_setting(
+def test_a_model_without_known_names_is_refused_with_the_children_of_attention_and_the_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = ARCHITECTURES["gpt2"].build()

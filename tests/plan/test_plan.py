@@ -1,4 +1,4 @@
-"""What is planned is what is trained: every number against the same one counted of real training."""
+"""A plan counts what training takes: each number is compared with the same number of real training."""
 
 import shutil
 from collections.abc import Callable
@@ -14,16 +14,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from deltaw.commands.plan import planned as plan
-from deltaw.commands.train import adapted
+from deltaw.commands.plan import plan_table
 from deltaw.data.example import Example
 from deltaw.errors import UserError
 from deltaw.lora.arms import arms_from
 from deltaw.model.loading import load_tokenizer
-from deltaw.plan.arithmetic import RESERVED, Facts, Hardware, memory, suggest
-from deltaw.plan.forecast import facts_of
+from deltaw.plan.arithmetic import RESERVED, Hardware
+from deltaw.plan.forecast import workload_of
+from deltaw.plan.suggestion import Setup, suggest
+from deltaw.plan.workload import Workload
 from deltaw.run.directory import CHECKPOINT
-from deltaw.training.build import corpus_of
+from deltaw.training.build import base_of, corpus_of, task_with_arms
 from deltaw.training.task import LoraArms
 from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import ROOT, overrides, run
@@ -33,8 +34,8 @@ GB = 1e9
 
 
 @pytest.fixture(scope="module")
-def gpt3() -> Facts:
-    return planned("model=gpt3", f"model.path={ROOT}/conf/model/gpt3", "data.max_length=2048")
+def gpt3() -> Workload:
+    return workload("model=gpt3", f"model.path={ROOT}/conf/model/gpt3", "data.max_length=2048")
 
 
 def config(*words: str) -> DictConfig:
@@ -42,15 +43,16 @@ def config(*words: str) -> DictConfig:
         return compose("train", list(words))
 
 
-def planned(*words: str) -> Facts:
+def workload(*words: str) -> Workload:
     cfg = config(*words)
-    return facts_of(cfg, arms_from(cfg.arms.ranks, [0], None, [], 16.0, "alpha/r", 1e-3))
+    return workload_of(cfg, arms_from(cfg.arms.ranks, [0], None, [], 16.0, "alpha/r", 1e-3))
 
 
 def real_task(cfg: DictConfig) -> LoraArms:
     tokenizer = load_tokenizer(cfg.model.path)
     arms = arms_from(cfg.arms.ranks, [0], None, [], 16.0, "alpha/r", 1e-3)
-    return adapted(cfg, arms, tokenizer, corpus_of(cfg.data, cfg.task, tokenizer))[2]
+    base = base_of(cfg, tokenizer, corpus_of(cfg.data, cfg.task, tokenizer))
+    return task_with_arms(cfg, arms, base)[1]
 
 
 def row_of_each_arm(task: LoraArms) -> dict[str, Tensor]:
@@ -58,8 +60,8 @@ def row_of_each_arm(task: LoraArms) -> dict[str, Tensor]:
 
 
 def kept_bytes(task: LoraArms, forward: Callable[[], Tensor]) -> int:
-    """Of all storages that autograd keeps, but the weights."""
-    own = {tensor.untyped_storage()._cdata for tensor in (*task.base.parameters(), *task.base.buffers())}
+    """Bytes of all storages that autograd keeps, without the weights."""
+    weights = {tensor.untyped_storage()._cdata for tensor in (*task.base.parameters(), *task.base.buffers())}
     kept: dict[int, Any] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -69,74 +71,79 @@ def kept_bytes(task: LoraArms, forward: Callable[[], Tensor]) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = forward()
     assert loss.requires_grad
-    return sum(storage.nbytes() for key, storage in kept.items() if key not in own)
+    return sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
 
 
 def deep(name: str, folder: Path) -> Path:
-    """A model of `LAYERS` layers, so that what is outside of them weighs little."""
+    """A model of `LAYERS` layers, so that the rest of it weighs little."""
     architecture = ARCHITECTURES[name]
     return replace(architecture, config=architecture.config | {"num_hidden_layers": LAYERS}).save(folder)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bloom", "falcon"])
-def test_activations_and_weights_are_those_of_a_real_forward_pass(
+def test_activations_and_weights_equal_those_of_a_real_forward_pass(
     name: str, dtype: str, folder: Path, tmp_path: Path
 ) -> None:
     cfg = config(*overrides(folder, f"model.path={deep(name, tmp_path)}", f"model.dtype={dtype}"))
     cfg.trainer.precision = "32-true"
-    facts, task = facts_of(cfg, arms_from([2, 6], [0], None, [], 16.0, "alpha/r", 1e-3)), real_task(cfg)
+    counted, task = workload_of(cfg, arms_from([2, 6], [0], None, [], 16.0, "alpha/r", 1e-3)), real_task(cfg)
     weights = sum(tensor.nbytes for tensor in (*task.base.parameters(), *task.base.buffers()))
-    assert facts.base + facts.factors == weights
+    assert counted.base.total_bytes + counted.arms.total_bytes == weights
     batch = row_of_each_arm(task)
     kept = kept_bytes(task, lambda: task.loss_sums(batch).sum())
     task.base.activation_checkpointing_enable({"use_reentrant": False})
     inputs = kept_bytes(task, lambda: task.loss_sums(batch).sum())
     # A CPU keeps the means of a LayerNorm in bfloat16, a GPU in float32.
-    assert facts.kept + facts.loss == pytest.approx(kept, rel=0 if dtype == "float32" else 0.01)
-    # Beside the inputs of its layers, BLOOM keeps those of a norm before them.
-    assert facts.inputs + facts.loss == pytest.approx(inputs, rel=0.05 if name == "bloom" else 0.01)
+    row = counted.row
+    assert row.kept_bytes + row.loss_bytes == pytest.approx(kept, rel=0 if dtype == "float32" else 0.01)
+    # Beside the inputs of its layers, BLOOM keeps the inputs of a norm before them.
+    assert row.checkpointed_bytes + row.loss_bytes == pytest.approx(inputs, rel=0.05 if name == "bloom" else 0.01)
     assert inputs < kept / 2
 
 
-def test_parameters_gradients_and_moments_are_those_of_a_run(folder: Path) -> None:
+def test_parameters_gradients_and_moments_equal_those_of_a_run(folder: Path) -> None:
     words = ("arms.controls=[frozen_a]", "run.name=counted", "trainer.max_steps=2")
     cfg = config(*overrides(folder, *words))
-    facts = facts_of(cfg, arms_from([2, 6], [0], None, ["frozen_a"], 16.0, "alpha/r", 1e-3))
+    arms = workload_of(cfg, arms_from([2, 6], [0], None, ["frozen_a"], 16.0, "alpha/r", 1e-3)).arms
     saved = torch.load(run(folder, *words) / CHECKPOINT, weights_only=True)
     factors = {name: tensor for name, tensor in saved["state_dict"].items() if name != "skipped"}
     moments = [state["exp_avg"] for state in saved["optimizer_states"][0]["state"].values()]
-    assert facts.factors == sum(tensor.nbytes for tensor in factors.values())
-    assert facts.gradients == sum(moment.nbytes for moment in moments) < facts.factors
-    assert sum(facts.arms.values()) == sum(tensor.numel() for tensor in factors.values())
+    assert arms.total_bytes == sum(tensor.nbytes for tensor in factors.values())
+    assert arms.trained_bytes == sum(moment.nbytes for moment in moments) < arms.total_bytes
+    assert sum(arms.parameters.values()) == sum(tensor.numel() for tensor in factors.values())
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_flops_are_those_of_a_real_forward_and_backward_pass(name: str, folder: Path, tmp_path: Path) -> None:
+def test_flops_equal_those_of_a_real_forward_and_backward_pass(name: str, folder: Path, tmp_path: Path) -> None:
     cfg = config(*overrides(folder, f"model.path={deep(name, tmp_path)}", "trainer.precision=32-true"))
-    facts, task = facts_of(cfg, arms_from([2, 6], [0], None, [], 16.0, "alpha/r", 1e-3)), real_task(cfg)
+    row, task = workload_of(cfg, arms_from([2, 6], [0], None, [], 16.0, "alpha/r", 1e-3)).row, real_task(cfg)
     task.base.set_attn_implementation("eager")  # the counter knows no fast kernel of a CPU
     task.base.enable_input_require_grads()  # else the first layer's inputs have no gradient
     with FlopCounterMode(display=False) as counter:
         task.loss_sums(row_of_each_arm(task)).sum().backward()
-    whole = facts.step_flops(checkpointing=False) + 3 * facts.attention_flops  # to later tokens as well
-    assert whole == pytest.approx(counter.get_total_flops(), rel=0.02)
+    # Eager attention also computes the products with later tokens.
+    assert row.step_flops(checkpointing=False) + 3 * row.attention_flops == pytest.approx(
+        counter.get_total_flops(), rel=0.02
+    )
 
 
-def test_gpt3_has_the_numbers_of_its_shape(gpt3: Facts) -> None:
+def test_gpt3_has_the_numbers_of_its_shape(gpt3: Workload) -> None:
     width, vocabulary, tokens = 12288, 50257, 2048
     matrices = 96 * 12 * width**2
-    assert gpt3.multiplied == matrices + vocabulary * width
-    assert gpt3.packable == matrices
+    base, arms = gpt3.base, gpt3.arms
+    assert gpt3.multiplied_parameters == matrices + vocabulary * width
+    assert base.packable_parameters == matrices
     biases_and_norms = 96 * 13 * width + 2 * width
-    assert gpt3.parameters == matrices + (vocabulary + tokens) * width + biases_and_norms
-    assert gpt3.base == 2 * gpt3.parameters
-    assert gpt3.largest * 96 == gpt3.in_layers
-    assert gpt3.arms == {"r8-s0": 96 * 2 * 8 * 2 * width, "r64-s0": 96 * 2 * 64 * 2 * width}
-    assert (gpt3.factors, gpt3.gradients) == (4 * sum(gpt3.arms.values()),) * 2
-    attention, arms = 12 * 96 * width * tokens / 2, 6 * 96 * 2 * (8 + 64) / 2 * 2 * width
-    assert gpt3.step_flops(False) / (2 * tokens) == 4 * gpt3.multiplied + attention + arms
-    assert gpt3.stored(1).base == gpt3.base - matrices
+    assert base.parameters == matrices + (vocabulary + tokens) * width + biases_and_norms
+    assert base.total_bytes == 2 * base.parameters
+    assert base.largest_layer_bytes * 96 == base.layers_bytes
+    assert arms.parameters == {"r8-s0": 96 * 2 * 8 * 2 * width, "r64-s0": 96 * 2 * 64 * 2 * width}
+    assert arms.total_bytes == arms.trained_bytes == 4 * sum(arms.parameters.values())
+    attention, factors = 12 * 96 * width * tokens / 2, 6 * 96 * 2 * (8 + 64) / 2 * 2 * width
+    flops_per_token = gpt3.row.step_flops(checkpointing=False) / (2 * tokens)
+    assert flops_per_token == 4 * gpt3.multiplied_parameters + attention + factors
+    assert base.with_parameter_bytes(1).total_bytes == base.total_bytes - matrices
 
 
 @pytest.mark.parametrize(
@@ -153,34 +160,35 @@ def test_gpt3_has_the_numbers_of_its_shape(gpt3: Facts) -> None:
     ],
 )
 def test_the_engine_is_the_one_that_moves_least_and_fits(
-    gpt3: Facts, devices: int, gigabytes: int, checkpointing: bool, engine: str | None, words: str
+    gpt3: Workload, devices: int, gigabytes: int, checkpointing: bool, engine: str | None, words: str
 ) -> None:
-    hardware = Hardware(devices, gigabytes * GB, 50 * GB, 400e12)
-    plan = suggest(gpt3, hardware, batch=64, checkpointing=checkpointing)
+    setup = Setup(gpt3, Hardware(devices, gigabytes * GB, 50 * GB, 400e12), checkpointing)
+    plan = suggest(setup, batch=64)
     assert plan.engine == engine if engine else not plan.fits
     assert words in "\n".join((plan.reason, *plan.remarks))
-    assert plan.rows * plan.accumulate == -(-64 // devices)
-    held = sum(memory(gpt3, devices if plan.engine == "fsdp" else 1, plan.rows, checkpointing).values())
-    assert (held <= (1 - RESERVED) * hardware.memory) == plan.fits
+    assert plan.rows * plan.micro_batches == -(-64 // devices)
+    needed = setup.memory(plan.engine, plan.rows).total
+    assert (needed <= (1 - RESERVED) * gigabytes * GB) == plan.fits
 
 
-def test_the_micro_batch_is_the_largest_that_fits_and_comes_out_even(gpt3: Facts) -> None:
+def test_the_micro_batch_is_the_largest_that_fits_and_comes_out_even(gpt3: Workload) -> None:
     def rows(gigabytes: int, most: int | None = None) -> tuple[int, int]:
-        plan = suggest(gpt3, Hardware(64, gigabytes * GB, 50 * GB, 400e12), 64 * 12, most, True)
-        return plan.rows, plan.accumulate
+        setup = Setup(gpt3, Hardware(64, gigabytes * GB, 50 * GB, 400e12), checkpointing=True)
+        plan = suggest(setup, 64 * 12, most)
+        return plan.rows, plan.micro_batches
 
     assert [rows(gigabytes) for gigabytes in (50, 80, 100, 200)] == [(2, 6), (4, 3), (6, 2), (12, 1)]
     assert rows(200, most=5) == (4, 3)
 
 
-def test_a_folder_with_a_config_alone_is_planned_and_nothing_started(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_config_alone_is_enough_for_a_plan(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "base" / "config.json", tmp_path)
     words = ["plan=true", f"model.path={tmp_path}", f"data.path={tmp_path}/none.jsonl", "trainer.devices=64"]
-    told = plan(config(*overrides(tmp_path, *words, "data.batch=64", "device.memory=0.001")))
-    assert "64 devices of 0.001 GiB" in told
-    assert "TOO LARGE even as: engine=fsdp" in told
-    assert "model.gradient_checkpointing=true would fit" in told
-    assert len(told.splitlines()) <= 40 and max(map(len, told.splitlines())) <= 120
+    printed = plan_table(config(*overrides(tmp_path, *words, "data.batch=64", "device.memory=0.001")))
+    assert "64 devices of 0.001 GiB" in printed
+    assert "TOO LARGE even as: engine=fsdp" in printed
+    assert "model.gradient_checkpointing=true would fit" in printed
+    assert len(printed.splitlines()) <= 40 and max(map(len, printed.splitlines())) <= 120
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     with pytest.raises(UserError, match=r"model.path=.*nowhere could not be loaded"):
-        plan(config(*overrides(tmp_path, *words, f"model.path={tmp_path}/nowhere")))
+        plan_table(config(*overrides(tmp_path, *words, f"model.path={tmp_path}/nowhere")))

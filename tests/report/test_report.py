@@ -1,6 +1,7 @@
 """The findings follow from the tables, whichever way they point."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,21 @@ from scipy.stats import spearmanr
 from deltaw import report
 from deltaw.analysis.compare import Comparison, compare_all
 from deltaw.analysis.losses import losses_of
-from deltaw.analysis.pairs import Subject
+from deltaw.analysis.pairs import AdapterPair
 from deltaw.analysis.selection import default_pair
-from deltaw.exhibit import table6
-from deltaw.exhibit.selection import Tables
+from deltaw.exhibit.drawing import table6
+from deltaw.exhibit.tables import Tables
+from deltaw.exhibit.view import View
 from deltaw.maths.random_subspaces import k_star, random_mean, random_p, random_sd
 from deltaw.report.numbers import Summary
-from deltaw.report.words import in_words
+from deltaw.report.words import markdown
 from deltaw.run.adapter import Adapter, Lora, Site
 from deltaw.run.directory import RunDirectory
 from tests.support.folders import write_run
 
 WIDTH, RANK_LEFT, RANK_RIGHT = 64, 4, 8
 SITE = Site(1, "q", "layers.0.q_proj")
-SUBJECT = Subject(
+SUBJECT = AdapterPair(
     Adapter("low", Path("low"), "tiny", sites={SITE: Lora(RANK_LEFT, WIDTH, WIDTH, 1.0)}),
     Adapter("high", Path("high"), "tiny", sites={SITE: Lora(RANK_RIGHT, WIDTH, WIDTH, 1.0)}),
 )
@@ -77,44 +79,48 @@ def summarise(phi: pd.DataFrame, cos2: list[float] | None = None, remarks: list[
     phi = phi.assign(p_value=random_p(phi.phi.to_numpy(), phi.i.to_numpy(), phi.j.to_numpy(), WIDTH))
     comparison = Comparison(phi, pair(phi, cos2 or [0.1] * RANK_LEFT), SITES, remarks or [])
     tables = Tables(phi, comparison, losses_of([]), pd.DataFrame())
-    return report.summarise(tables, SUBJECT, "A", ["q", "v"], [1, int(phi.layer.max())], ["fig6"])
+    view = View(SUBJECT, "A", ["q", "v"], layers=[1, int(phi.layer.max())], middle=1, left_out=[])
+    return report.summarise(tables, view, ["fig6"])
 
 
 def summarise_run(left: Adapter, right: Adapter, layers: list[int]) -> Summary:
-    subject = Subject(left, right)
+    subject = AdapterPair(left, right)
     comparison = compare_all([subject.pairing, *subject.controls()], ["all"])
     tables = Tables(comparison.phi, comparison, subject.losses, pd.DataFrame())
-    return report.summarise(tables, subject, "A", ["q", "v"], layers, [])
+    return report.summarise(tables, View(subject, "A", ["q", "v"], layers, layers[0], left_out=[]), [])
 
 
-def test_nothing_beyond_chance_is_said_so() -> None:
+def test_nothing_beyond_chance_is_reported_as_such() -> None:
     verdict = report.findings(summarise(table()))[0]
-    assert verdict == ("Nothing beyond chance: low and high share no direction beyond random subspaces, on A.")
+    assert verdict == ("Nothing beyond chance: low and high share no direction beyond random subspaces in the basis A.")
 
 
-def test_shared_directions_are_counted_and_not_put_down_to_the_task(tmp_path: Path) -> None:
+def test_shared_directions_are_counted_and_not_attributed_to_the_task(tmp_path: Path) -> None:
     summary = summarise(table(), [0.9, 0.8, 0.1, 0.1])
     assert report.findings(summary)[0] == (
         "Directions of low and high are shared beyond random subspaces; whether the task or the inputs cause it cannot "
-        "yet be told. Their number: on A 2.0 on average, at 16 of 16 sites."
+        "yet be told. Directions shared per site, on average: 2.0 in the basis A (found at 16 of 16 sites)."
     )
     report.write(summary, tmp_path)
     words = (tmp_path / "summary.md").read_text()
-    assert "Arms that read the same inputs share directions for that alone, whatever they learned." in words
+    assert "Arms that read the same inputs share directions for this reason alone, whatever they learned." in words
     assert "beyond the inputs" not in words
 
 
-def test_near_equal_singular_values_and_remarks_are_told(tmp_path: Path) -> None:
+def test_near_equal_singular_values_and_remarks_are_reported(tmp_path: Path) -> None:
     report.write(summarise(table(), remarks=["two bases"]), tmp_path)
     words = (tmp_path / "summary.md").read_text()
-    assert "The first two singular values lie within 5 % of each other in high on A at 1 of 1 sites" in words
+    assert "The first two singular values lie within 5 % of each other for high in the basis A at 1 of 1 sites" in words
     assert "- two bases." in words
 
 
 def test_chance_alone_is_called_chance() -> None:
     _, leading, whole = report.findings(summarise(table()))
-    assert "no more in common than random ones at any of 16 sites: φ(1, 1) on A is 0.016 on average" in leading
-    assert "it is not beyond random ones at any of 16 sites" in whole
+    assert (
+        "no more in common than random directions at any of 16 sites: φ(1, 1) in the basis A is 0.016 on average"
+        in leading
+    )
+    assert "It is not beyond random subspaces at any of 16 sites." in whole
 
 
 def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
@@ -122,11 +128,11 @@ def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
     phi.loc[(phi.i == 1) & (phi.layer <= 4), "phi"] = 0.9
     _, leading, whole = report.findings(summarise(phi))
     assert (
-        "have more in common than random ones at 8 of 16 sites: φ(1, 1) on A is 0.458 on average (0.016 to 0.900)"
-        in leading
+        "have more in common than random directions at 8 of 16 sites: φ(1, 1) in the basis A is 0.458 on average "
+        "(from 0.016 to 0.900), and 0.016 for random subspaces." in leading
     )
-    assert "it is not beyond random ones at any of 16 sites; φ(i, 8) falls from" in whole
-    assert "half of its lead over chance gone by i = 2" in whole
+    assert "It is not beyond random subspaces at any of 16 sites. φ(i, 8) falls from" in whole
+    assert "half of its lead over chance is gone by i = 2" in whole
 
 
 @pytest.mark.parametrize(
@@ -145,9 +151,9 @@ def test_depth_is_a_number_and_no_finding(slope: float) -> None:
     summary = summarise(phi)
     expected = spearmanr(range(8), [0.1 * (layer % 2) + slope * layer for layer in range(1, 9)]).statistic
     assert summary.depth.rho == pytest.approx(expected)
-    assert f"A trend over depth is not resolved: Spearman's ρ of mean φ against layer is {expected:.2f}".replace(
+    assert f"No trend over depth can be concluded: Spearman's ρ of mean φ against layer is {expected:.2f}".replace(
         "-", "−"
-    ) in in_words(summary)
+    ) in markdown(summary)
     assert not any("depth" in finding for finding in report.findings(summary))
 
 
@@ -156,18 +162,19 @@ def test_few_layers_show_no_trend(layers: int, words: str) -> None:
     phi = table(layers)
     phi["phi"] += 0.1 * phi.layer
     summary = summarise(phi)
-    assert f"{words} show a trend over depth." in in_words(summary)
+    assert f"{words} show a trend over depth." in markdown(summary)
     assert summary.depth.rho is None
 
 
 @pytest.mark.parametrize(
-    ("shift", "words"), [(0.1, "0.100; above zero in 8 of 8 layers"), (-0.1, "−0.100; above zero in 0 of 8 layers")]
+    ("shift", "words"),
+    [(0.1, "0.100; it is positive in 8 of 8 layers"), (-0.1, "−0.100; it is positive in 0 of 8 layers")],
 )
 def test_q_against_v_is_a_number_and_no_finding(shift: float, words: str) -> None:
     phi = table()
     phi.loc[phi.projection == "q", "phi"] += shift
     summary = summarise(phi)
-    assert f"Mean φ − chance of ΔW_q minus that of ΔW_v: {words}" in in_words(summary)
+    assert f"Mean φ − chance of ΔW_q minus mean φ − chance of ΔW_v is {words}" in markdown(summary)
     assert not any("ΔW" in finding for finding in report.findings(summary))
 
 
@@ -184,7 +191,7 @@ def test_equal_adapters_have_nothing_to_correlate_and_no_trend() -> None:
     phi["phi"] = 1 - np.random.default_rng(0).uniform(0, 1e-15, len(phi))  # as rounding leaves it
     summary = summarise(phi)
     assert summary.contrast is not None and summary.contrast.correlation is None
-    assert "Mean φ is the same at all 8 layers" in in_words(summary)
+    assert "Mean φ is the same at all 8 layers" in markdown(summary)
 
 
 def test_every_range_is_that_of_the_cells_drawn(tmp_path: Path) -> None:
@@ -219,21 +226,21 @@ def test_cells_without_phi_count_nowhere(tmp_path: Path) -> None:
     assert "64 cells are beyond the numerical rank" in (tmp_path / "summary.md").read_text()
 
 
-def test_nothing_defined_is_said_and_breaks_nothing(tmp_path: Path) -> None:
+def test_a_summary_without_any_defined_number_can_be_written(tmp_path: Path) -> None:
     phi = table().assign(phi=np.nan)
     report.write(summarise(phi), tmp_path)
     assert "φ(1, 1) is undefined at every site" in (tmp_path / "summary.md").read_text()
     assert "NaN" not in (tmp_path / "summary.json").read_text()
 
 
-def test_an_adapter_folder_is_not_said_to_be_tuned_or_not(tmp_path: Path) -> None:
+def test_of_an_adapter_folder_no_learning_rate_is_reported(tmp_path: Path) -> None:
     report.write(summarise(table()), tmp_path)
     words = (tmp_path / "summary.md").read_text()
-    assert "How an adapter that is no arm of a run was trained is not known." in words
+    assert "It is not known how an adapter outside of a run was trained." in words
     assert "not tuned" not in words and "## Validation" not in words
 
 
-def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> None:
+def test_the_learning_rate_losses_and_controls_of_a_run_are_reported(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-shuffled"))
     summary = summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1, 2])
     assert (summary.left.lr, summary.left.lr_tuned) == (0.002, False)
@@ -245,20 +252,20 @@ def test_a_run_tells_its_learning_rate_losses_and_controls(tmp_path: Path) -> No
     assert (control.name, control.control, control.share) == ("r4-s0-shuffled", "shuffled", pytest.approx(2 / 3))
     assert [levels.basis for levels in control.levels] == ["A", "update", "input", "output"]
     assert report.findings(summary)[-1].startswith(
-        "Without the pairing of prompt and completion, r4-s0-shuffled reaches 67% of the gain in validation loss and "
-        f"shares with r2-s0 on A φ(1, 1) = {control.levels[0].first.phi:.3f} ({summary.levels[0].first.phi:.3f}); on "
-        "update"
+        "Without the pairing of prompt and completion, r4-s0-shuffled reaches 67% of the gain in validation loss. "
+        f"Its φ(1, 1) with r2-s0 is {control.levels[0].first.phi:.3f} in the basis A "
+        f"({summary.levels[0].first.phi:.3f} for r4-s0); "
     )
     report.write(summary, tmp_path)
     words = (tmp_path / "summary.md").read_text()
-    assert "Learning rate not tuned per rank." in words
+    assert "The learning rate is not tuned per rank." in words
     assert "| r4-s0-shuffled | shuffled | 4.00 | 3.83 | 67% |" in words
     assert "| r4-s0-shuffled | 67% | update |" in words
 
 
-def test_a_classification_is_told_by_row_with_its_metrics(tmp_path: Path) -> None:
+def test_a_classification_is_reported_per_row_with_its_metrics(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-shuffled"))
-    (run.path / "run.json").write_text(json.dumps({**run.record, "task": "classification"}))
+    (run.path / "run.json").write_text(json.dumps(asdict(run.record) | {"task": "classification"}))
     with (run.path / "metrics.csv").open("a") as file:
         file.writelines(
             f"{step},{arm},val/f1,{step / 20 + rank / 100}\n"
@@ -275,19 +282,19 @@ def test_a_classification_is_told_by_row_with_its_metrics(tmp_path: Path) -> Non
     assert report.findings(summary)[-1].startswith("Without the pairing of text and label, r4-s0-shuffled reaches")
     report.write(summary, tmp_path)
     words = (tmp_path / "summary.md").read_text()
-    assert "Loss, in nats, and accuracy are per row;" in words
+    assert "Loss, in nats, and accuracy are per row." in words
     assert "| arm | control | loss at start | loss | F1 | share of the task's gain |" in words
     assert "| r4-s0 |  | 4.00 | 3.75 | 0.54 |  |" in words
 
 
-def test_a_control_that_gains_nothing_is_given_no_share(tmp_path: Path) -> None:
+def test_a_control_that_gains_nothing_has_no_share(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-random"))
     rows = (
         (run.path / "metrics.csv").read_text().replace("10,r4-s0-random,val/loss,3.8", "10,r4-s0-random,val/loss,8.8")
     )
     (run.path / "metrics.csv").write_text(rows)
-    told = report.findings(summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1]))[-1]
-    assert "r4-s0-random gains nothing in validation loss" in told and "%" not in told
+    finding = report.findings(summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1]))[-1]
+    assert "r4-s0-random gains nothing in validation loss" in finding and "%" not in finding
 
 
 def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_path: Path) -> None:
@@ -305,9 +312,9 @@ def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_pat
 def test_arms_that_differ_in_alpha_are_neither_seeds_nor_controls_of_one_another(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r4-s0", "r4-s0-a32", "r4-s0-a32-shuffled", "r4-s1-a32"))
     plain, other = run.adapter("r4-s0"), run.adapter("r4-s0-a32")
-    assert [pairing.right.name for pairing in Subject(plain, other).controls()] == ["r4-s0-a32-shuffled"]
-    assert Subject(other, plain).controls() == []
-    assert Subject(plain, other).two_seeds().right.name == "r4-s1-a32"
+    assert [pairing.right.name for pairing in AdapterPair(plain, other).controls()] == ["r4-s0-a32-shuffled"]
+    assert AdapterPair(other, plain).controls() == []
+    assert AdapterPair(plain, other).two_seeds().right.name == "r4-s1-a32"
     losses = losses_of([plain])
     assert losses.share.dropna().tolist() == [pytest.approx((0.5 / 3) / 0.25)]
     rows = [(row.control, row.variant, row.seeds) for row in table6.summarise(losses, ["end"]).itertuples()]

@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from deltaw import load_adapter
 from deltaw.errors import UserError
-from deltaw.run.adapter import WEIGHTS, Adapter, Site
+from deltaw.run.adapter import Adapter, Site
+from deltaw.run.peft_files import WEIGHTS
 from tests.support.folders import WIDTH, write_adapter
 
 Q1 = "base_model.model.layers.0.q_proj"
@@ -41,12 +42,17 @@ class Attention(nn.Module):
         self.q_proj, self.v_proj = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8)
 
 
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
 def two_layers() -> nn.Module:
     return nn.ModuleDict({"layers": nn.ModuleList([Attention(), Attention()])})
 
 
 def adapt(base: nn.Module, *targets: str, **settings: Any) -> PeftModel:
-    """LoRA of rank 4 on `targets`; from random factors, as after some training, if `settings` do not say otherwise."""
+    """LoRA of rank 4 on `targets`; with random factors, as after some training, unless `settings` say otherwise."""
     torch.manual_seed(0)
     defaults: dict[str, Any] = {"r": 4, "lora_alpha": 16, "init_lora_weights": False}
     model: Any = base
@@ -59,7 +65,7 @@ def saved(model: PeftModel, folder: Path) -> Path:
 
 
 def update_in_peft(model: PeftModel, module: str) -> torch.Tensor:
-    """What PEFT adds to the weight of `module`."""
+    """The update that PEFT adds to the weight of `module`."""
     layer: Any = model.get_submodule(f"base_model.model.{module}")
     return layer.get_delta_weight("default")
 
@@ -83,7 +89,7 @@ def test_sites_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [site.layer for site in adapter.sites][::2] == list(range(1, 12))
 
 
-def test_modules_that_share_layer_and_letter_are_told_apart_by_their_paths_in_every_layer(tmp_path: Path) -> None:
+def test_modules_that_share_layer_and_letter_are_named_by_their_paths_in_every_layer(tmp_path: Path) -> None:
     def move_q_into_experts(tensors: dict[str, torch.Tensor]) -> None:
         for name in [name for name in tensors if "0.q_proj" in name]:
             for expert in "01":
@@ -100,7 +106,7 @@ def test_modules_that_share_layer_and_letter_are_told_apart_by_their_paths_in_ev
     ]
 
 
-def test_what_lies_outside_of_the_layers_is_in_layer_0(tmp_path: Path) -> None:
+def test_modules_outside_the_layers_are_in_layer_0(tmp_path: Path) -> None:
     def add_head(tensors: dict[str, torch.Tensor]) -> None:
         for factor in "AB":
             tensors[f"base_model.model.score.lora_{factor}.weight"] = tensors[f"{Q1}.lora_{factor}.weight"].clone()
@@ -190,7 +196,7 @@ def test_every_linear_layer_is_a_site_and_attention_has_letters(
         ),
     ],
 )
-def test_encoder_and_decoder_are_told_apart(
+def test_sites_of_encoder_and_decoder_have_different_names(
     tmp_path: Path, kind: str, config: dict[str, Any], target: str, modules: dict[str, tuple[int, str]]
 ) -> None:
     adapter = load_adapter(saved(adapt(tiny(kind, **config), target), tmp_path))
@@ -227,7 +233,7 @@ def test_scale_times_the_factors_is_what_peft_adds(
         assert_close(update(adapter, site), update_in_peft(model, site.module), rtol=rounding, atol=rounding)
 
 
-def test_a_state_saved_whole_is_read_under_its_adapters_name(tmp_path: Path) -> None:
+def test_a_state_with_the_adapters_name_in_its_keys_is_read(tmp_path: Path) -> None:
     model = adapt(two_layers(), "q_proj")
     folder = saved(model, tmp_path)
     save_file({name: value for name, value in model.state_dict().items() if "lora" in name}, folder / WEIGHTS)
@@ -236,7 +242,7 @@ def test_a_state_saved_whole_is_read_under_its_adapters_name(tmp_path: Path) -> 
         assert_close(update(adapter, site), update_in_peft(model, site.module))
 
 
-def test_each_factor_is_read_by_itself(tmp_path: Path) -> None:
+def test_factors_are_read_one_at_a_time(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "a", rank=4)
     rewrite_tensors(folder, lambda tensors: tensors.update({f"{Q1}.lora_B.weight": torch.full((WIDTH, 4), torch.nan)}))
     adapter = load_adapter(folder)
@@ -306,7 +312,7 @@ def write_with(folder: Path, A: torch.Tensor) -> Path:
         ("gpt_bigcode", "c_attn", {"multi_query": False, "n_layer": 1}),
     ],
 )
-def test_the_rows_of_a_fused_layer_are_those_that_the_model_takes_for_q_k_and_v(
+def test_the_rows_of_a_fused_layer_are_those_that_the_model_uses_for_q_k_and_v(
     tmp_path: Path, kind: str, target: str, config: dict[str, Any]
 ) -> None:
     base = tiny(kind, AutoModelForCausalLM, **config)
@@ -331,7 +337,7 @@ def test_the_rows_of_a_fused_layer_are_those_that_the_model_takes_for_q_k_and_v(
 
 
 def _reached(model: nn.Module, layer: nn.Module, rows: tuple[range, ...]) -> list[bool]:
-    """Which of three positions of a causal model notice that these outputs of `layer` are others at the first.
+    """Which of three positions of a causal model react when these outputs of `layer` change at the first position.
 
     There attention has one key, so that q and k do not matter; later positions see k and v of it, and not q.
     """
@@ -366,7 +372,7 @@ def test_without_the_base_a_fused_layer_is_split_only_where_its_name_and_widths_
 ) -> None:
     model = adapt(tiny(kind, AutoModelForCausalLM, **config), target, init_lora_weights=True)
     adapter = load_adapter(saved(model, tmp_path))
-    remark = "they share A" if split else "rows that nothing tells apart"
+    remark = "they share A" if split else "nothing tells which rows are whose"
     assert {site.projection for site in adapter.sites} == (set("qkv") if split else {target})
     assert len(adapter.remarks) == 1 and remark in adapter.remarks[0] and target in adapter.remarks[0]
 
@@ -380,7 +386,7 @@ class Experts(nn.Module):
         self.up, self.down = nn.Parameter(torch.randn(2, 8, 6)), nn.Parameter(torch.randn(2, 6, 8))
 
 
-def test_all_else_is_left_out_and_named_once(tmp_path: Path) -> None:
+def test_tensors_that_are_no_lora_of_linear_layers_are_left_out_and_named_once(tmp_path: Path) -> None:
     base = two_layers()
     base.conv, base.words, base.experts = nn.Conv2d(3, 5, 3), nn.Embedding(7, 8), Experts()
     base.score = nn.Linear(WIDTH, 2)
@@ -397,7 +403,7 @@ def test_all_else_is_left_out_and_named_once(tmp_path: Path) -> None:
     assert remark.endswith(f": {names}")
 
 
-def test_a_dora_is_its_direction(tmp_path: Path) -> None:
+def test_a_dora_is_compared_by_its_direction(tmp_path: Path) -> None:
     model = adapt(two_layers(), "q_proj", use_dora=True, init_lora_weights=True)
     adapter = load_adapter(saved(model, tmp_path))
     assert adapter.direction_only
@@ -415,7 +421,7 @@ def test_conv1d_is_transposed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "init", [True, False, "gaussian", "orthogonal", "olora", "pissa", "pissa_niter_2", "mica", "eva"]
 )
-def test_a_start_off_zero_is_known_by_the_config_alone(tmp_path: Path, init: Any) -> None:
+def test_the_config_tells_whether_an_adapter_starts_off_zero(tmp_path: Path, init: Any) -> None:
     model = adapt(two_layers(), "q_proj", init_lora_weights=init)
     started_off_zero = bool(update_in_peft(model, "layers.0.q_proj").norm() > 1e-5)
     assert load_adapter(saved(model, tmp_path)).alters_base == started_off_zero
@@ -423,11 +429,11 @@ def test_a_start_off_zero_is_known_by_the_config_alone(tmp_path: Path, init: Any
 
 
 @pytest.mark.parametrize("init", ["corda", "lora_ga", "loftq", "some_later_one", None])
-def test_a_start_that_is_not_known_to_be_zero_is_taken_to_be_none(tmp_path: Path, init: str | None) -> None:
+def test_an_unknown_start_counts_as_off_zero(tmp_path: Path, init: str | None) -> None:
     assert load_adapter(write_adapter(tmp_path / "a", rank=4, init_lora_weights=init)).alters_base
 
 
-def test_what_a_pissa_learned_is_its_update_less_that_of_its_start(tmp_path: Path) -> None:
+def test_a_pissa_learned_its_update_minus_that_of_its_start(tmp_path: Path) -> None:
     base: Any = two_layers()
     before = base.layers[0].q_proj.weight.detach().clone()
     model = adapt(base, "q_proj", init_lora_weights="pissa")
@@ -515,7 +521,7 @@ def add_another_adapter(tensors: dict[str, torch.Tensor]) -> None:
         (set_tensor(f"{Q1}.lora_A.weight", torch.ones(4, 0)), "A (4, 0)"),
     ],
 )
-def test_a_broken_folder_is_one_line_that_names_what_is_wrong(
+def test_a_broken_folder_is_reported_in_one_line_that_names_the_cause(
     tmp_path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     folder = write_adapter(tmp_path / "a", rank=4)

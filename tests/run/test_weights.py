@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from deltaw import load_adapter
-from deltaw.analysis.pairs import Subject
+from deltaw.analysis.pairs import AdapterPair
 from deltaw.errors import UserError
-from deltaw.model.names import Fused, is_conv1d
+from deltaw.model.fused import Fused
+from deltaw.model.names import is_conv1d
 from deltaw.model.split import split
 from deltaw.run.directory import RunDirectory
 from deltaw.run.weights import Weight, find_weight, read_weight
@@ -66,7 +67,7 @@ def test_first_parts_of_the_name_may_be_missing_on_either_side(tmp_path: Path, n
     )
 
 
-def test_the_very_name_goes_before_those_that_end_like_it(tmp_path: Path) -> None:
+def test_a_tensor_of_the_same_name_is_preferred_to_one_that_ends_alike(tmp_path: Path) -> None:
     folder = write(tmp_path, model={f"{MODULE}.weight": W, f"teacher.{MODULE}.weight": -W})
     assert torch.equal(read_weight(find_weight(folder, MODULE, (4, 3))), W)
 
@@ -82,9 +83,7 @@ def test_a_weight_is_found_in_whichever_file_holds_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_of_a_layer_that_was_split_only_the_rows_of_the_part_are_read(
-    tmp_path: Path, blocks: int, transposed: bool
-) -> None:
+def test_only_the_rows_of_a_part_of_a_split_layer_are_read(tmp_path: Path, blocks: int, transposed: bool) -> None:
     layout = Fused(blocks, {"q": 4 // blocks, "k": 2 // blocks, "v": 2 // blocks}, transposed)
     fused = torch.arange(24.0).view(8, 3)
     parts = fused.view(blocks, 8 // blocks, 3).split(list(layout.widths.values()), dim=1)
@@ -98,7 +97,7 @@ def test_of_a_layer_that_was_split_only_the_rows_of_the_part_are_read(
         assert torch.equal(read_weight(found), rows)
 
 
-def test_what_is_stored_is_read_as_it_is_stored(tmp_path: Path) -> None:
+def test_a_weight_is_read_in_the_dtype_and_layout_of_its_file(tmp_path: Path) -> None:
     folder = write(tmp_path, model={f"{MODULE}.weight": W.bfloat16()})
     assert read_weight(find_weight(folder, MODULE, (4, 3))).dtype is torch.bfloat16
 
@@ -117,7 +116,7 @@ def test_what_is_stored_is_read_as_it_is_stored(tmp_path: Path) -> None:
     ],
     ids=["no file", "none", "several", "twice", "another shape"],
 )
-def test_no_or_several_or_another_weight_is_named(
+def test_a_missing_or_ambiguous_or_misshapen_weight_is_named(
     tmp_path: Path, files: dict[str, dict[str, torch.Tensor]], words: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -125,7 +124,7 @@ def test_no_or_several_or_another_weight_is_named(
     assert words in str(error.value) and str(tmp_path) in str(error.value)
 
 
-def test_a_file_that_is_gone_or_another_is_named_with_the_way_on(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_or_changed_is_named_with_the_way_on(tmp_path: Path) -> None:
     folder = write(tmp_path, model={f"{MODULE}.weight": W})
     weight = find_weight(folder, MODULE, (4, 3))
     write(tmp_path, model={})
@@ -155,6 +154,6 @@ def test_a_run_on_split_layers_records_where_the_rows_of_each_part_are(tmp_path:
         W = layer.weight.T if is_conv1d(layer) else layer.weight
         [site] = [site for site in RunDirectory(done).adapter("r2-s0").sites if site.module == module]
         of_run = RunDirectory(done).adapter("r2-s0")
-        assert torch.equal(Subject(of_run, of_run).weight(site), W)
+        assert torch.equal(AdapterPair(of_run, of_run).weight(site), W)
         of_folder = load_adapter(of_run.folder)
-        assert torch.equal(Subject(of_folder, of_folder, tmp_path / "base").weight(site), W)
+        assert torch.equal(AdapterPair(of_folder, of_folder, tmp_path / "base").weight(site), W)

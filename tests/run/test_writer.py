@@ -7,10 +7,11 @@ import torch
 from omegaconf import OmegaConf
 
 from deltaw.errors import UserError
+from deltaw.run.record import RunRecord
 from deltaw.run.writer import RunWriter
 
 CONFIG = OmegaConf.create({"run": {"dir": "here"}, "optim": {"lr": 0.1}, "trainer": {"devices": 1}})
-RECORD = {"base": {"sha256": "b"}, "arms": [], "data": {"fingerprint": "d"}}
+RECORD = RunRecord(base={"name": "tiny", "sha256": "b"}, arms=[], data={"fingerprint": "d"})
 
 
 def test_a_second_live_process_is_refused(tmp_path: Path) -> None:
@@ -22,15 +23,15 @@ def test_a_second_live_process_is_refused(tmp_path: Path) -> None:
     RunWriter(tmp_path / "run", CONFIG).open(None, RECORD)
 
 
-def test_a_folder_that_is_no_run_is_not_touched(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=r"holds no config\.yaml"):
         RunWriter(tmp_path, CONFIG).resume_from()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_killed_writer_leaves_whole_snapshots_or_none(tmp_path: Path) -> None:
-    """Killed between any two system calls that rename, the folder either is not there or loads."""
+def test_a_killed_writer_leaves_complete_snapshots_or_none(tmp_path: Path) -> None:
+    """Killed before any of the renames, the writer leaves a folder that loads, or none."""
     script = f"""
 import os, sys, torch
 from pathlib import Path
@@ -46,7 +47,7 @@ def rename(self, target):
 Path.rename = rename
 writer = RunWriter(Path({str(tmp_path)!r}) / sys.argv[1], OmegaConf.create({{}}))
 for step in (0, 5):
-    writer.write_snapshot("arm", step, {{"x": torch.full((3,), float(step))}}, {{"r": 1}})
+    writer.write_snapshot("arm", step, {{"x": torch.full((3,), float(step))}}, {{"r": 1}}, {{}})
 """
     from safetensors.torch import load_file
 
@@ -58,12 +59,12 @@ for step in (0, 5):
             assert load_file(folder / "adapter_model.safetensors")["x"].tolist() == [step] * 3
 
 
-def test_the_start_is_kept_and_a_later_snapshot_replaced(tmp_path: Path) -> None:
+def test_the_snapshot_of_step_0_stays_and_a_later_one_is_replaced(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path, CONFIG)
-    (tmp_path / "snapshots" / "arm" / ".step-00000005.old").mkdir(parents=True)  # of a run that was killed
+    (tmp_path / "snapshots" / "arm" / ".step-00000005.old").mkdir(parents=True)  # left by a run that was killed
     for value in (1.0, 2.0):
         for step in (0, 5):
-            writer.write_snapshot("arm", step, {"x": torch.full((3,), value)}, {"r": 1})
+            writer.write_snapshot("arm", step, {"x": torch.full((3,), value)}, {"r": 1}, {})
     kept = {step: (writer.run.snapshot("arm", step) / "adapter_model.safetensors").read_bytes() for step in (0, 5)}
     assert kept[0] != kept[5]
     assert sorted(path.name for path in (tmp_path / "snapshots" / "arm").iterdir()) == [

@@ -6,12 +6,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from deltaw.data.corpus import Corpus, tokenised
-from deltaw.data.encode import Encoder
-from deltaw.data.pairs import Examples
+from deltaw.data.batches import Examples
+from deltaw.data.corpus import Corpus, cached_corpus
+from deltaw.data.encode import encoder_for
+from deltaw.data.example import Example
 from deltaw.data.record import Columns, Pair, Row, fingerprint
 from deltaw.training.objectives import Causal
 
@@ -24,6 +25,22 @@ def tokenizer(**special: str) -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=words, **(special or {"eos_token": "<end>"}))
+
+
+def framed(pair: str = "w38 $A w39 $B w39") -> PreTrainedTokenizerFast:
+    """A tokenizer that adds tokens 39 and 40 around a text, as BERT's does."""
+    tokens = tokenizer(eos_token="<end>", cls_token="w38", sep_token="w39")
+    tokens.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="w38 $A w39", pair=pair, special_tokens=[("w38", 39), ("w39", 40)]
+    )
+    return tokens
+
+
+def typed(last: int) -> PreTrainedTokenizerFast:
+    """The same, with token types: 1 in the second text, and `last` at its end."""
+    tokens = framed(f"w38 $A w39 $B:1 w39:{last}")
+    tokens.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    return tokens
 
 
 class Rows:
@@ -58,9 +75,13 @@ def corpus(
     columns: Columns | None = None,
 ) -> Corpus:
     """What is made of rows, in a cache that is gone at once: a memory map outlives its file."""
-    encoder = Encoder(tokens or tokenizer(), task, max_length, max_completion, eos, classes)
+    encoder = encoder_for(task, tokens or tokenizer(), max_length, max_completion, eos, classes)
     with TemporaryDirectory() as folder:
-        return tokenised(Rows(rows, classes), columns or Columns(), encoder, Path(folder))
+        return cached_corpus(Rows(rows, classes), columns or Columns(), encoder, Path(folder))
+
+
+def all_of(made: Corpus) -> list[Example]:
+    return [made[n] for n in range(len(made))]
 
 
 def examples(pairs: Sequence[Pair], max_length: int = 50, eos: bool = True) -> Examples:

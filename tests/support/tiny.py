@@ -25,7 +25,7 @@ from transformers import (
 
 from deltaw.commands.train import train
 from deltaw.config.schema import register
-from deltaw.data.pairs import Examples, held_out
+from deltaw.data.batches import Examples, held_out
 from deltaw.training.build import corpus_of
 from deltaw.training.objectives import Causal
 

@@ -1,4 +1,4 @@
-"""Every architecture from its config to the figure: two arms trained, their snapshots, their analysis."""
+"""Every architecture from its config to the figure: train two arms, read their snapshots, analyse them."""
 
 from pathlib import Path
 

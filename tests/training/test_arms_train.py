@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import deltaw.commands.train as commands_train
-from deltaw.data.pairs import StepBatches
+from deltaw.data.batches import StepBatches
 from deltaw.lora.arms import arms_from
 from deltaw.lora.layers import ArmsLinear
 from deltaw.run.directory import INPUTS
@@ -40,13 +40,13 @@ def four(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def dropped(folder: Path) -> Path:
-    """The four with dropout and smoothed labels, two micro-batches a step."""
+    """The four arms with dropout and smoothed labels, in two micro-batches per step."""
     return run(folder, *DROPPED)
 
 
 @pytest.fixture(scope="module")
 def controls(folder: Path) -> Path:
-    """An arm of two seeds, and every control of it, in company."""
+    """One rank with two seeds, each with all its controls, in company."""
     return run(folder, *CONTROLS, "run.name=controls")
 
 
@@ -55,8 +55,8 @@ PATTERNS = "{layers.0.self_attn.q_proj:3,v_proj:4}"
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("patterns", ["", f",rank_pattern:{PATTERNS},alpha_pattern:{PATTERNS}"], ids=["", "patterns"])
-def test_an_arm_is_what_a_plain_loop_over_peft_makes_of_it(folder: Path, patterns: str, smoothing: float) -> None:
-    """AdamW on PEFT's own layers from the same start, with the loss, the schedule and no clipping written out."""
+def test_an_arm_equals_a_plain_training_loop_over_peft(folder: Path, patterns: str, smoothing: float) -> None:
+    """AdamW on PEFT's layers from the same start; loss and schedule are written out, and nothing is clipped."""
     ours = run(
         folder,
         "arms.ranks=null",
@@ -101,7 +101,7 @@ def test_an_arm_in_company_equals_the_arm_alone(folder: Path, four: Path, arm: s
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_dropout_is_in_company_what_it_is_alone(folder: Path, four: Path, dropped: Path, arm: str) -> None:
+def test_an_arm_with_dropout_in_company_equals_the_arm_alone(folder: Path, four: Path, dropped: Path, arm: str) -> None:
     rank, seed = arm.removeprefix("r").split("-s")
     alone = run(folder, *DROPPED[3:], f"arms.ranks=[{rank}]", f"arms.seeds=[{seed}]", f"run.name=dropped-{arm}")
     assert largest_difference(factors(dropped, arm), factors(alone, arm)) <= 1e-10
@@ -111,14 +111,12 @@ def test_dropout_is_in_company_what_it_is_alone(folder: Path, four: Path, droppe
     assert config["lora_dropout"] == record["arms"][ARMS.index(arm)]["dropout"] == 0.1
 
 
-def test_layers_that_run_twice_drop_the_same(folder: Path, dropped: Path) -> None:
+def test_gradient_checkpointing_repeats_the_dropout_masks(folder: Path, dropped: Path) -> None:
     thrifty = run(folder, *DROPPED, "run.name=dropped-thrifty", "model.gradient_checkpointing=true")
     assert_same_run(thrifty, dropped)
 
 
-def test_dropout_goes_on_after_a_stop_as_if_there_was_none(
-    folder: Path, dropped: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_dropout_resumes_to_the_bit(folder: Path, dropped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
         run(folder, *DROPPED, "run.name=dropped-stopped")
@@ -126,7 +124,7 @@ def test_dropout_goes_on_after_a_stop_as_if_there_was_none(
 
 
 def test_validation_has_neither_dropout_nor_smoothed_labels(folder: Path, dropped: Path) -> None:
-    """The loss of arms that are loaded from their snapshots, by torch."""
+    """PEFT loads the arms from their snapshots, and torch computes the loss."""
     examples = learnt(folder)
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
     model = PeftModel.from_pretrained(base, dropped / "snapshots/r6-s0/step-00000020", autocast_adapter_dtype=False)
@@ -148,7 +146,7 @@ def test_micro_batches_do_not_change_a_step(folder: Path, four: Path) -> None:
 
 
 @pytest.mark.ddp
-def test_two_processes_give_what_one_gives(folder: Path, controls: Path) -> None:
+def test_two_processes_train_the_same_arms_as_one(folder: Path, controls: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "train.py"),
@@ -165,8 +163,8 @@ def test_two_processes_give_what_one_gives(folder: Path, controls: Path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("step", random.sample(range(1, 20), 2))  # others each time
-def test_a_run_told_to_stop_goes_on_as_if_it_had_not(
+@pytest.mark.parametrize("step", random.Random(0).sample(range(1, 20), 2))
+def test_a_run_that_a_signal_stops_resumes_to_the_bit(
     folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: int
 ) -> None:
     name = f"run.name=stopped-{number}-{step}"
@@ -178,7 +176,7 @@ def test_a_run_told_to_stop_goes_on_as_if_it_had_not(
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (4, 2)])
-def test_a_stopped_run_goes_on_with_another_cut_of_its_batches(
+def test_a_stopped_run_resumes_with_other_micro_batches(
     folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int
 ) -> None:
     name = f"run.name=cut-{before}-{after}"
@@ -195,18 +193,18 @@ def test_a_signal_during_the_first_validation_is_not_lost(
 ) -> None:
     original = LoraArms.validation_sums
 
-    def told_to_stop(self: LoraArms, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def stop(self: LoraArms, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(LoraArms, "validation_sums", told_to_stop)
+        patch.setattr(LoraArms, "validation_sums", stop)
         run(folder, *FOUR, "run.name=early")
     assert stopped.value.code == 128 + signal.SIGTERM
     assert_same_run(run(folder, *FOUR, "run.name=early"), four)
 
 
-def test_a_run_that_crashed_goes_on_from_its_last_snapshot(
+def test_a_run_that_crashed_resumes_from_its_last_checkpoint(
     folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash() -> None:
@@ -287,7 +285,7 @@ def test_gradient_checkpointing_runs_layers_twice_and_changes_nothing(
 
 
 @pytest.mark.parametrize("control", ["shuffled", "random", "frozen_a"])
-def test_a_control_is_another_training_from_another_start_and_the_same_one_alone(
+def test_a_control_differs_from_its_arm_and_equals_itself_alone(
     folder: Path, controls: Path, monkeypatch: pytest.MonkeyPatch, control: str
 ) -> None:
     name = f"r6-s0-{control}"
@@ -308,7 +306,7 @@ def test_a_frozen_a_stays_at_its_start_and_its_b_alone_is_in_the_optimiser(contr
 
 
 def test_every_arm_is_validated_on_the_true_pairs(controls: Path) -> None:
-    """Before an update all have the loss of the base there; their training losses are of other completions."""
+    """Before the first step all have the base's validation loss; their training losses differ."""
     fields = [line.split(",") for line in metrics(controls)[1:]]
     rows = [(step, arm, name, round(float(value), 9)) for step, arm, name, value in fields]
     assert len({value for step, _, name, value in rows if (step, name) == ("0", "val/loss")}) == 1
@@ -317,9 +315,7 @@ def test_every_arm_is_validated_on_the_true_pairs(controls: Path) -> None:
     assert len(set(first.values())) == 6
 
 
-def test_controls_go_on_after_a_stop_as_if_there_was_none(
-    folder: Path, controls: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_controls_resumes_to_the_bit(folder: Path, controls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frozen A comes from the checkpoint, not from its seed."""
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
@@ -328,7 +324,7 @@ def test_controls_go_on_after_a_stop_as_if_there_was_none(
     assert_same_run(run(folder, *CONTROLS, "run.name=controls-stopped"), controls)
 
 
-def test_the_inputs_that_are_kept_are_those_of_the_plain_base(folder: Path, four: Path) -> None:
+def test_the_kept_inputs_are_those_of_the_plain_base(folder: Path, four: Path) -> None:
     kept = load_file(four / INPUTS)
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
     seen: dict[str, list[torch.Tensor]] = {module: [] for module in kept}
@@ -346,8 +342,10 @@ def test_the_inputs_that_are_kept_are_those_of_the_plain_base(folder: Path, four
         torch.testing.assert_close(kept[module].double(), true, rtol=2**-8, atol=1e-9)
 
 
-def test_keeping_inputs_or_not_is_the_same_run(folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begun without, they are not there; asked for on the way, they are those of the base all the same."""
+def test_a_resumed_run_may_start_or_stop_keeping_inputs(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs that are kept only after a restart are still those of the base."""
     name = "run.name=without"
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
@@ -358,7 +356,7 @@ def test_keeping_inputs_or_not_is_the_same_run(folder: Path, four: Path, monkeyp
     assert (without / INPUTS).read_bytes() == (four / INPUTS).read_bytes()
 
 
-def test_inputs_are_whole_or_not_there(folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_complete_or_absent(folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
         raise MemoryError
@@ -373,7 +371,7 @@ def test_inputs_are_whole_or_not_there(folder: Path, four: Path, monkeypatch: py
     assert not list(half.glob(f".{INPUTS}*"))
 
 
-def test_a_logger_of_lightning_gets_the_same_metrics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_of_lightning_gets_the_metrics_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     logged = run(folder, "logger=tensorboard", "run.name=logged", "trainer.max_steps=2")
     events = EventAccumulator(str(folder / "tensorboard" / "logged")).Reload()

@@ -1,6 +1,6 @@
-"""What means something on a device: engines at one process, resumption, precision, dropout, packing, 4 bits, analysis.
+"""Checks for a device: engines with one process, resuming, precision, dropout, packing, 4 bits, analysis.
 
-On a machine with a GPU these run with the others; `pytest -m cuda --device=cpu` tries the tests themselves without one.
+On a machine with a GPU they run with the other tests; `pytest -m cuda --device=cpu` runs them without one.
 """
 
 import os
@@ -58,18 +58,18 @@ def test_the_device_trains_as_the_cpu_does(folder: Path, single: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-def test_an_engine_at_one_process_is_the_plain_one(folder: Path, single: Path, device: str, engine: str) -> None:
+def test_an_engine_with_one_process_trains_the_same_arms(folder: Path, single: Path, device: str, engine: str) -> None:
     """With NCCL on a GPU, and gloo on a CPU."""
     settings = [f"trainer.accelerator={device}", f"engine={engine}", f"run.name={engine}"]
     assert difference(train(folder, *settings, processes=1), single) < 1e-10
 
 
-def test_an_arm_in_company_is_the_arm_alone(folder: Path, single: Path, device: str) -> None:
+def test_an_arm_in_company_equals_the_arm_alone(folder: Path, single: Path, device: str) -> None:
     alone = run(folder, f"trainer.accelerator={device}", "arms.ranks=[6]", "run.name=alone")
     assert largest_difference(factors(alone, "r6-s0"), factors(single, "r6-s0")) < 1e-10
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not(
+def test_a_stopped_run_resumes_to_rounding(
     folder: Path, single: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [f"trainer.accelerator={device}", "run.name=stopped"]
@@ -97,7 +97,7 @@ def test_mixed_precision_learns_with_factors_in_float32(folder: Path, single: Pa
         assert losses(mixed, arm)[-1] < losses(mixed, arm)[0]
 
 
-def test_dropout_draws_an_arms_own_masks_whatever_its_company(folder: Path, device: str) -> None:
+def test_the_dropout_masks_of_an_arm_do_not_depend_on_the_other_arms(folder: Path, device: str) -> None:
     settings = [f"trainer.accelerator={device}", "arms.dropout=0.2"]
     both, again, alone = (
         run(folder, *settings, *more)
@@ -107,8 +107,8 @@ def test_dropout_draws_an_arms_own_masks_whatever_its_company(folder: Path, devi
     assert largest_difference(factors(both, "r6-s0"), factors(alone, "r6-s0")) < 1e-10
 
 
-def test_packed_rows_teach_what_their_examples_teach_apart(folder: Path, device: str) -> None:
-    """All pairs in one step, so that packing alone makes a difference."""
+def test_packing_does_not_change_the_training(folder: Path, device: str) -> None:
+    """All pairs in one step, so that the order of the examples makes no difference."""
     settings = [f"trainer.accelerator={device}", "data.batch=52", "trainer.max_steps=3", "snapshots.every=3"]
     packed, apart = (
         run(folder, *settings, f"data.packing={packing}", f"run.name=packing-{packing}", "data.max_length=60")

@@ -1,4 +1,4 @@
-"""One process, several with the whole base, several with a part of it: the same numbers."""
+"""All engines give the same numbers: one process, several with the whole base, several with a part of it."""
 
 import signal
 import sys
@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from deltaw.errors import UserError
 from deltaw.lora.arms import arms_from
-from deltaw.lora.layers import attach
+from deltaw.lora.attach import attach
 from deltaw.model.loading import load_base, load_tokenizer
-from deltaw.model.names import block_of, projections
+from deltaw.model.names import block_of
+from deltaw.model.projections import projections
 from deltaw.run.directory import INPUTS
 from deltaw.training.engines import shard
 from tests.support.processes import forked, train
@@ -35,7 +36,7 @@ def alone(folder: Path) -> Path:
 
 
 def named(values: Path) -> dict[tuple[str, ...], float]:
-    """What `metrics.csv` says, by step, arm and name."""
+    """The values in `metrics.csv` by step, arm and name."""
     rows = [line.split(",") for line in metrics(values)[1:]]
     return {tuple(row[:3]): float(row[3]) for row in rows}
 
@@ -51,7 +52,9 @@ def assert_same_run(left: Path, right: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(("engine", "processes"), ENGINES)
-def test_every_engine_gives_what_one_process_gives(folder: Path, alone: Path, engine: str, processes: int) -> None:
+def test_every_engine_trains_the_same_arms_as_one_process(
+    folder: Path, alone: Path, engine: str, processes: int
+) -> None:
     other = train(folder, *ARMS, f"run.name={engine}-{processes}", f"engine={engine}", processes=processes)
     assert_same_run(other, alone)
     for file in sorted((alone / "snapshots").glob("*/*/*")):
@@ -65,7 +68,7 @@ def test_every_engine_gives_what_one_process_gives(folder: Path, alone: Path, en
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(("before", "after"), [(("fsdp", 2), ("ddp", 1)), (("ddp", 4), ("fsdp", 2))])
-def test_a_run_goes_on_under_another_engine_with_other_processes(
+def test_a_run_resumes_under_another_engine_with_other_processes(
     folder: Path, alone: Path, before: tuple[str, int], after: tuple[str, int]
 ) -> None:
     name = f"run.name={before[0]}-then-{after[0]}"
@@ -74,7 +77,7 @@ def test_a_run_goes_on_under_another_engine_with_other_processes(
     with stopped as processes:
         while processes[0].is_alive() and not (taken / "step-00000005").exists():
             time.sleep(0.01)
-        processes[-1].terminate()  # one is told, and tells the others
+        processes[-1].terminate()  # one process gets the signal, and informs the others
     assert not (taken / "step-00000020").exists()
     assert_same_run(train(folder, *ARMS, name, f"engine={after[0]}", processes=after[1]), alone)
 
@@ -99,7 +102,7 @@ def test_engines_agree_in_float32_to_rounding(folder: Path) -> None:
         ["task=seq2seq", "model.path={folder}/t5", "arms.controls=[frozen_a]"],
     ],
 )
-def test_what_is_sharded_may_be_packed_patterned_or_of_two_stacks(folder: Path, settings: list[str]) -> None:
+def test_sharding_works_with_packing_rank_patterns_and_encoder_decoders(folder: Path, settings: list[str]) -> None:
     make_t5(folder / "t5")
     settings = [setting.replace("{folder}", str(folder)) for setting in settings]
     name = "run.name=" + settings[0].replace("=", "-")
@@ -126,7 +129,7 @@ def test_classifiers_and_their_heads_are_sharded_too(folder: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [[2], [2, 6], [2, 3, 4, 5, 6]])
 def test_layers_are_gathered_once_for_all_arms(folder: Path, ranks: list[int]) -> None:
-    """Forward and again for backward, as often as for one arm: counted in process 0 of two, of which it is the only."""
+    """Once forward and once backward, whatever the number of arms; a fake process group counts as process 0 of two."""
     dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
     try:
         base = AutoModelForCausalLM.from_pretrained(folder / "base").train()
@@ -140,12 +143,15 @@ def test_layers_are_gathered_once_for_all_arms(folder: Path, ranks: list[int]) -
         dist.destroy_process_group()
     calls = {str(name).rpartition(".")[2]: count for name, count in counted.get_comm_counts().items()}
     layers = base.config.num_hidden_layers
-    assert calls == {"_allgather_base_": 1 + 2 * layers, "_reduce_scatter_base_": layers}  # what is outside stays
+    assert calls == {
+        "_allgather_base_": 1 + 2 * layers,
+        "_reduce_scatter_base_": layers,
+    }  # the rest of the base stays gathered
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_base_in_the_dtype_of_its_files_is_their_pages(folder: Path) -> None:
-    """Which the processes of a machine share: none has a copy of its own before it takes its part."""
+def test_processes_share_the_pages_of_a_base_in_the_dtype_of_its_files(folder: Path) -> None:
+    """So that no process of a machine has a copy before it takes its part."""
     base = load_base(str(folder / "base"), load_tokenizer(str(folder / "base"))).model
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "model.safetensors" in line]
     spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
@@ -165,13 +171,13 @@ def test_a_block_is_the_outermost_numbered_module() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["engine=zero3"], "not one of auto, single, ddp, fsdp"),
+        (["engine=zero3"], "give one of auto, single, ddp, fsdp"),
         (["engine=single", "trainer.devices=2"], "there are 2"),
-        (["engine=fsdp", "model.dtype=nf4", "trainer.precision=32-true"], "cannot cut packed weights"),
-        (["timeout=0"], "no time to wait"),
+        (["engine=fsdp", "model.dtype=nf4", "trainer.precision=32-true"], "cannot split packed weights"),
+        (["timeout=0"], "give a number above 0"),
     ],
 )
-def test_what_no_engine_can_do_is_refused(folder: Path, settings: list[str], message: str) -> None:
+def test_settings_that_no_engine_supports_are_refused(folder: Path, settings: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(folder, "run.name=refused", *settings)
     assert not (folder / "runs" / "refused").exists()
@@ -185,11 +191,11 @@ def test_what_no_engine_can_do_is_refused(folder: Path, settings: list[str], mes
         (["device.memory=0.0001", "model.dtype=nf4", "trainer.precision=32-true"], "ddp: TOO LARGE, "),
     ],
 )
-def test_auto_takes_the_first_that_fits_and_says_why(
+def test_auto_takes_the_first_engine_that_fits_and_says_why(
     folder: Path, capsys: pytest.CaptureFixture[str], settings: list[str], engine: str
 ) -> None:
     run(folder, "dry_run=true", "run.name=dry", "trainer.devices=2", *settings)
-    told = capsys.readouterr().out
-    assert f"engine={engine}" in told
-    assert "machine 0: processes 0 to 1" in told
+    out = capsys.readouterr().out
+    assert f"engine={engine}" in out
+    assert "machine 0: processes 0 to 1" in out
     assert not (folder / "runs" / "dry").exists()

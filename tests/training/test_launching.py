@@ -1,4 +1,4 @@
-"""The same run, whoever starts its processes."""
+"""A run is the same under Lightning's own launcher, torchrun and srun."""
 
 import signal
 import subprocess
@@ -23,14 +23,14 @@ def assert_same_factors(left: Path, right: Path) -> None:
 
 
 def machine(number: int, port: int) -> list[str]:
-    """torchrun as one of two machines, both of which are this one."""
+    """torchrun as one of two machines; both are this one."""
     place = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
     return [*TORCHRUN, *place, f"--rdzv-conf=is_host={number == 0}", "--local-addr=127.0.0.1", f"--node-rank={number}"]
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-def test_two_machines_train_and_go_on_after_a_stop(folder: Path, alone: Path, engine: str) -> None:
+def test_two_machines_train_and_resume_after_a_stop(folder: Path, alone: Path, engine: str) -> None:
     def both(port: int) -> list["subprocess.Popen[str]"]:
         settings = [f"run.name={engine}", f"engine={engine}", "trainer.devices=auto"]
         return [start(folder, *settings, by=machine(n, port)) for n in range(2)]
@@ -50,7 +50,7 @@ def test_two_machines_train_and_go_on_after_a_stop(folder: Path, alone: Path, en
 
 
 @pytest.mark.ddp
-def test_srun_tells_how_many_processes_there_are(folder: Path, alone: Path) -> None:
+def test_srun_determines_the_number_of_processes(folder: Path, alone: Path) -> None:
     port = str(free_port())
 
     def task(number: int) -> "subprocess.Popen[str]":
@@ -72,7 +72,7 @@ def test_srun_tells_how_many_processes_there_are(folder: Path, alone: Path) -> N
 
 
 @pytest.mark.ddp
-def test_other_devices_than_torchrun_has_started_are_refused(folder: Path) -> None:
+def test_a_number_of_devices_that_torchrun_did_not_start_is_refused(folder: Path) -> None:
     by = [*TORCHRUN, "--nproc-per-node=2"]
     out = finish(start(folder, "run.name=others", "trainer.devices=1", by=by), 1)
     assert "trainer.devices=1 and trainer.num_nodes=1 ask for 1 processes, and torchrun started 2" in out

@@ -1,4 +1,4 @@
-"""What each task makes of its rows: no row depends on its company, and metrics are those of plain loops."""
+"""Objectives and metrics: a row does not depend on the other rows, and plain loops give the same metrics."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import BertTokenizer, DebertaV2Tokenizer, LlamaConfig, PreTrainedTokenizerBase, RobertaTokenizer
 
-from deltaw.data.pairs import IGNORED, Example
+from deltaw.data.batches import IGNORED, Example
 from deltaw.data.record import Columns
 from deltaw.errors import UserError
 from deltaw.model.loading import load_base, load_tokenizer
@@ -24,7 +24,7 @@ MAKE = {"llama": make_base, "bert": make_bert, "t5": make_t5, "bart": make_bart}
 
 
 def rows(task: str, lengths: list[tuple[int, int]]) -> list[Example]:
-    """Rows whose prompts and completions have so many tokens."""
+    """Rows with the given numbers of tokens in prompt and completion."""
     draw = torch.Generator().manual_seed(0)
 
     def tokens(count: int) -> list[int]:
@@ -45,14 +45,14 @@ def rows(task: str, lengths: list[tuple[int, int]]) -> list[Example]:
         ("classification", "t5"),
     ],
 )
-def test_what_a_row_is_told_does_not_depend_on_its_company(tmp_path: Path, task: str, name: str) -> None:
+def test_the_loss_of_a_row_does_not_depend_on_the_other_rows(tmp_path: Path, task: str, name: str) -> None:
     folder = MAKE[name](tmp_path)
     labels = 3 if task == "classification" else None
     base = load_base(str(folder), load_tokenizer(str(folder)), task=task, labels=labels)
     model, objective = base.model.double().eval(), OBJECTIVES[task](base.pad)
-    together = rows(task, [(1, 4), (9, 2), (4, 4), (6, 1)])
+    examples = rows(task, [(1, 4), (9, 2), (4, 4), (6, 1)])
     if name == "t5" and task == "classification":  # it pools its end of text, which its tokenizer writes
-        together = [row._replace(prompt=[*row.prompt, 0]) for row in together]
+        examples = [row._replace(prompt=[*row.prompt, 0]) for row in examples]
 
     def losses(batch: list[Example]) -> list[float]:
         collated = objective.collate(batch)
@@ -61,14 +61,14 @@ def test_what_a_row_is_told_does_not_depend_on_its_company(tmp_path: Path, task:
         each = cross_entropy(logits.mT, objective.targets(collated), ignore_index=IGNORED, reduction="none")
         return each.sum(1).tolist()
 
-    alone = [loss for row in together for loss in losses([row])]
-    assert losses(together) == pytest.approx(alone, abs=1e-9)
+    alone = [loss for row in examples for loss in losses([row])]
+    assert losses(examples) == pytest.approx(alone, abs=1e-9)
     assert len({round(loss, 6) for loss in alone}) == len(alone)
 
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BYTES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *map(chr, range(ord("a"), ord("z") + 1))]
-# By model: its tokenizer, whether that gives types, and what else its config has than those of other models.
+# By model: its tokenizer, whether the tokenizer gives token types, and settings of the config.
 TOKENIZERS: dict[str, tuple[PreTrainedTokenizerBase, bool, dict[str, int]]] = {
     "bert": (BertTokenizer(vocab={token: n for n, token in enumerate([*SPECIAL, *WORDS])}), True, {}),
     "deberta-v2": (
@@ -86,7 +86,7 @@ TOKENIZERS: dict[str, tuple[PreTrainedTokenizerBase, bool, dict[str, int]]] = {
 
 @pytest.mark.parametrize("max_length", [80, 9])
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_two_texts_reach_the_model_as_its_tokenizer_has_them(name: str, max_length: int) -> None:
+def test_two_texts_reach_the_model_as_its_tokenizer_encodes_them(name: str, max_length: int) -> None:
     tokenizer, typed, settings = TOKENIZERS[name]
     counts = {"first": [1, 7, 4, 0, 12], "second": [8, 2, 4, 3, 0]}
     texts = {field: [" ".join(WORDS[-n:] if n else []) for n in ns] for field, ns in counts.items()}
@@ -129,7 +129,7 @@ def exact_match(predicted: list[list[int]], true: list[list[int]]) -> float:
 
 
 def f1(predicted: list[list[int]], true: list[list[int]]) -> float:
-    """The mean over labels that are there or were predicted."""
+    """The mean over the labels that occur, as true or as predicted ones."""
     pairs = [(p[0], t[0]) for p, t in zip(predicted, true, strict=True)]
     each = []
     for label in {label for pair in pairs for label in pair}:
@@ -169,7 +169,7 @@ def test_metrics_are_those_of_plain_loops_however_they_are_cut(task: str, seed: 
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_model_that_looks_ahead_is_not_taught_to_predict_tokens(tmp_path: Path) -> None:
+def test_a_model_that_looks_ahead_is_refused_for_causal_training(tmp_path: Path) -> None:
     folder = str(make_bert(tmp_path))
     with pytest.raises(UserError, match="looks ahead, so that task=causal would teach it to copy"):
         load_base(folder, load_tokenizer(folder))

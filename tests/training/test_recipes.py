@@ -14,13 +14,13 @@ from transformers import AutoTokenizer
 
 from deltaw.commands.train import train
 from deltaw.config.schema import TrainConfig
-from deltaw.run.adapter import CONFIG
 from deltaw.run.directory import RunDirectory
+from deltaw.run.peft_files import CONFIG
 from deltaw.training.build import corpus_of
 from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import ROOT, WORDS
 
-# By experiment: architecture, a row of the data set, and what the arms read and learn of it.
+# By experiment: architecture, a row of the data set, and the prompt and completion made from it.
 RECIPES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "e2e": (
         "gpt2",
@@ -56,7 +56,7 @@ RECIPES["large"] = ("llama", *RECIPES["samsum"][1:])
 
 
 def cut_short(name: str, tmp_path: Path) -> list[str]:
-    """Settings of a recipe with a local model and data of the same kinds, which are made here, for two steps."""
+    """Settings that run a recipe for two steps, with a local model and local data of the same kinds."""
     architecture, row, _, _ = RECIPES[name]
     ARCHITECTURES[architecture].save(tmp_path / "base")
     (tmp_path / "data").mkdir()
@@ -84,7 +84,7 @@ def cut_short(name: str, tmp_path: Path) -> list[str]:
 
 @pytest.fixture(params=RECIPES)
 def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, TrainConfig]:
-    """Its name, and its config with the local model and data, cut short."""
+    """Name of a recipe, and its config, cut short."""
     settings = cut_short(request.param, tmp_path)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg: Any = compose("train", settings)

@@ -1,4 +1,4 @@
-"""Each task, trained from a tiny base of the kind it is for."""
+"""Each task trains on a tiny base of the kind that it needs."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_each_arm_has_a_head_from_a_seed_of_its_own_and_trains_it(classes: Path)
         assert all(not torch.equal(start, end) for start, end in zip(starts, ends, strict=True))
 
 
-def test_a_head_that_the_checkpoint_has_is_where_every_arm_starts(folder: Path) -> None:
+def test_every_arm_starts_from_the_head_of_the_checkpoint(folder: Path) -> None:
     torch.manual_seed(1)
     trained = AutoModelForSequenceClassification.from_pretrained(folder / "bert", num_labels=3)
     trained.save_pretrained(folder / "trained")
@@ -135,7 +135,7 @@ def test_a_snapshot_of_a_classifier_loaded_by_peft_gives_the_logits_of_its_arm(
         torch.testing.assert_close(model(**given).logits, logits)
 
 
-def test_a_stopped_classification_goes_on_as_if_it_had_not(
+def test_a_stopped_classification_resumes_to_the_bit(
     folder: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = of(folder, "bert", "task=classification", "run.name=classes-stopped")
@@ -151,7 +151,7 @@ def test_a_stopped_classification_goes_on_as_if_it_had_not(
 
 
 @pytest.mark.ddp
-def test_two_processes_classify_as_one(folder: Path, classes: Path) -> None:
+def test_two_processes_train_the_same_classifiers_as_one(folder: Path, classes: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "train.py"),
@@ -179,8 +179,8 @@ def test_controls_train_and_are_validated_on_the_true_pairs(folder: Path, task: 
 
 
 @pytest.mark.parametrize("base", ["t5", "bart"])
-def test_inputs_of_an_encoder_decoder_are_of_the_sequence_that_each_layer_reads(folder: Path, base: str) -> None:
-    """Of a cross-attention v is fed with the encoder's last states, and q with what the decoder has."""
+def test_each_layer_of_an_encoder_decoder_keeps_inputs_of_the_sequence_it_reads(folder: Path, base: str) -> None:
+    """In cross-attention, v reads the last states of the encoder, and q reads those of the decoder."""
     kept = load_file(
         run(folder, *of(folder, base, "task=seq2seq", f"run.name=inputs-{base}", "trainer.max_steps=1")) / INPUTS
     )
@@ -206,15 +206,15 @@ def test_a_head_on_a_base_in_bfloat16_is_float32(folder: Path, setting: str) -> 
 @pytest.mark.parametrize(
     ("base", "override", "words"),
     [
-        ("bert", "task=regression", "task=regression is not one of causal, seq2seq, classification"),
-        ("bert", "model.labels=3", "model.labels=3 is of task=classification"),
+        ("bert", "task=regression", "task=regression: give one of causal, seq2seq, classification"),
+        ("bert", "model.labels=3", "model.labels=3 needs task=classification"),
         ("bert", "task=classification model.labels=2", "3 labels, among them '2', and model.labels=2"),
         ("llama", "task=seq2seq", "llama could not be loaded"),
         ("llama", "task=classification data.path={folder}/pairs.jsonl", "task=classification reads 'text' and 'label'"),
         ("bert", "data.eos=false", "looks ahead, so that task=causal would teach it to copy"),
     ],
 )
-def test_what_does_not_fit_the_task_is_refused(folder: Path, base: str, override: str, words: str) -> None:
+def test_settings_that_do_not_fit_the_task_are_refused(folder: Path, base: str, override: str, words: str) -> None:
     given = override.format(folder=folder).split(" ")
     with pytest.raises(UserError) as error:
         run(folder, *of(folder, base, *given), *given, "run.name=refused")

@@ -1,5 +1,6 @@
-"""What an analysis is about: two adapters, and what the runs that they come from have besides."""
+"""The two adapters that an analysis compares, and the pairs that their runs offer besides."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -13,13 +14,18 @@ from deltaw.analysis.compare import Pairing
 from deltaw.analysis.losses import losses_of
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Site
-from deltaw.run.directory import ArmRecord, RunDirectory, settings_of
+from deltaw.run.directory import RunDirectory
+from deltaw.run.record import ArmRecord, settings_of
 from deltaw.run.weights import Weight, find_weight, read_weight
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The two adapters to compare, and where the base is, if not where their run or config says."""
+class AdapterPair:
+    """The two adapters that an analysis compares.
+
+    Attributes:
+        base: folder of the base; None for the place that the run or the adapter's config names.
+    """
 
     left: Adapter
     right: Adapter
@@ -27,71 +33,67 @@ class Subject:
 
     @property
     def pairing(self) -> Pairing:
+        """Left with right."""
         return Pairing(self.left, self.right)
 
     @cached_property
     def losses(self) -> pd.DataFrame:
-        """Of all arms of the runs that left and right come from: see `losses_of`."""
+        """Losses of all arms of the runs that left and right come from: see `losses_of`."""
         return losses_of([self.left, self.right])
 
     def controls(self) -> list[Pairing]:
-        """Left against each control of the right arm, the same in all else, at the same step."""
-        found = _record(self.right)
-        if not found or found[1]["control"] is not None:
+        """Left with each control of the right arm: the same rank, seed, learning rate and variant, at the same step."""
+        right = _snapshot_of(self.right)
+        if not right or right.record["control"] is not None:
             return []
-        run, record = found
-        names = [
-            arm["name"] for arm in run.record["arms"] if arm["control"] and settings_of(arm) == settings_of(record)
-        ]
-        return [Pairing(self.left, arm, cells=False) for arm in self._beside_right(run, names)]
+        settings = settings_of(right.record)
+        controls = [arm for arm in right.run.record.arms if arm["control"] and settings_of(arm) == settings]
+        return [Pairing(self.left, control, cells=False) for control in right.siblings(controls)]
 
     def two_seeds(self) -> Pairing:
-        """Two arms that differ in the seed alone: left and right, or right and the next seed.
+        """Two arms that differ only in the seed: left and right, or right and the next seed in its run.
 
         Raises:
             UserError: there is no such arm.
         """
-        left, right = _record(self.left), _record(self.right)
+        left, right = _snapshot_of(self.left), _snapshot_of(self.right)
         if right is None:
-            raise UserError(f"two seeds of one rank are compared, and {self.right.name} is no arm of a run: train them")
-        run, record = right
-        if left and _is_another_seed(left[1], record) and self._steps_agree():
+            raise UserError(f"two seeds of one rank are needed, and {self.right.name} is no arm of a run: train both")
+        if left and _differ_in_seed(left.record, right.record) and left.step == right.step:
             return self.pairing
-        names = [arm["name"] for arm in run.record["arms"] if _is_another_seed(arm, record)]
-        if not (others := self._beside_right(run, names)):
+        others = right.siblings(arm for arm in right.run.record.arms if _differ_in_seed(arm, right.record))
+        if not others:
             raise UserError(
-                f"two seeds of one rank are compared, and {run.path} has one of r={record['rank']} at this step: "
-                "train with arms.seeds=[0,1]"
+                f"two seeds of one rank are needed, and {right.run.path} has one seed of r={right.record['rank']} at "
+                f"step {right.step}: train with arms.seeds=[0,1]"
             )
         return Pairing(self.right, others[0])
 
     def over_time(self) -> list[Pairing]:
-        """Each step of either arm against its last and against the next one.
+        """Each snapshot of either arm with the last one, and with the next one.
 
         Raises:
             UserError: neither arm has two snapshots.
         """
         pairings = []
-        for side in {side.folder: side for side in (self.left, self.right)}.values():
-            steps = self._snapshots(side)
-            pairings += [Pairing(step, steps[-1], cells=False, drawn=False) for step in steps[:-1]]
-            pairings += [Pairing(one, next_, cells=False, drawn=False) for one, next_ in pairwise(steps[:-1])]
+        for side in self._sides:
+            snapshot = _snapshot_of(side)
+            steps = snapshot.up_to_here() if snapshot else []
+            pairings += [Pairing(step, steps[-1], cells=False, input_draws=False) for step in steps[:-1]]
+            pairings += [Pairing(step, later, cells=False, input_draws=False) for step, later in pairwise(steps[:-1])]
         if not pairings:
-            raise UserError(f"steps of one arm are compared, and {self.left.name} and {self.right.name} have one each")
+            raise UserError(
+                f"two steps of one arm are needed, and {self.left.name} and {self.right.name} have one each"
+            )
         return pairings
 
     def ranks(self) -> list[Adapter]:
-        """Arms of the right one's run that differ from it in the rank alone, by rank; without a run, left and right."""
-        if not (found := _record(self.right)):
-            sides = {side.folder: side for side in (self.left, self.right)}.values()
-            return sorted(sides, key=lambda side: max(lora.rank for lora in side.sites.values()))
-        run, record = found
-        arms = [
-            arm
-            for arm in run.record["arms"]
-            if settings_of(arm, rank=0) == settings_of(record, rank=0) and arm["control"] == record["control"]
-        ]
-        return self._beside_right(run, [arm["name"] for arm in sorted(arms, key=lambda arm: arm["rank"])])
+        """Arms of right's run that differ from right only in the rank, by rank; without a run, left and right."""
+        right = _snapshot_of(self.right)
+        if not right:
+            return sorted(self._sides, key=lambda side: max(lora.rank for lora in side.sites.values()))
+        arms = [arm for arm in right.run.record.arms if _same_but(arm, right.record, rank=0)]
+        return right.siblings(sorted(arms, key=lambda arm: arm["rank"]))
 
     def weight(self, site: Site) -> Float[Tensor, "d_out d_in"]:
         """Read the frozen weight of a site.
@@ -103,42 +105,71 @@ class Subject:
 
     def find_weight(self, site: Site) -> Weight:
         """Where the frozen weight of a site's layer lies. Raises as `weight` does."""
-        origin = self.right.origin
-        if self.base is None and origin:
-            found = RunDirectory(origin.run).record.get("weights", {}).get(site.module)
-            if found and Path(found["file"]).is_file():
-                rows = tuple((first, end) for first, end in found["rows"])
-                return Weight(found["file"], found["tensor"], rows, found["transposed"])
-        folder = self.base or Path(self.right.base or "the base, which the adapter does not name")
+        right = self.right
+        if self.base is None and right.origin:
+            found = RunDirectory(right.origin.run).record.weights.get(site.module)
+            if found and Path(found.file).is_file():
+                return found
+        folder = self.base or Path(right.base or "the base, which the adapter does not name")
         if not folder.is_dir():
             raise UserError(f"W is read from the base, and {str(folder)!r} is no folder here: give base=")
-        right = self.right
         shape = (right.tensors[site][1].shape[0], right.sites[site].d_in)
         return find_weight(folder, site.module, shape, right.transposed, right.split)
 
-    def _beside_right(self, run: RunDirectory, arms: list[str]) -> list[Adapter]:
-        """Those of a run's arms that have a snapshot at the step of the right one, named as that one is."""
-        origin = self.right.origin
-        assert origin is not None
-        present = [arm for arm in arms if origin.step in run.steps(arm)]
-        return [replace(run.adapter(arm, origin.step), name=_prefix(self.right) + arm) for arm in present]
-
-    def _snapshots(self, side: Adapter) -> list[Adapter]:
-        """Of the arm, up to the step that is compared."""
-        origin = side.origin
-        if origin is None:
-            return []
-        run = RunDirectory(origin.run)
-        steps = [step for step in run.steps(origin.arm) if step <= origin.step]
-        return [replace(run.adapter(origin.arm, step), name=_prefix(side) + origin.arm) for step in steps]
-
-    def _steps_agree(self) -> bool:
-        left, right = self.left.origin, self.right.origin
-        return left is not None and right is not None and left.step == right.step
+    @property
+    def _sides(self) -> list[Adapter]:
+        """Left and right; one of them where both are the same folder."""
+        return list({side.folder: side for side in (self.left, self.right)}.values())
 
 
-def told_apart(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
-    """The two, under the names of their steps or of their runs as well where they are called alike."""
+@dataclass(frozen=True)
+class _Snapshot:
+    """An adapter's place in its run.
+
+    Attributes:
+        prefix: what `with_distinct_names` put before the arm's name, such as "run/".
+    """
+
+    run: RunDirectory
+    record: ArmRecord
+    step: int
+    prefix: str
+
+    def siblings(self, arms: Iterable[ArmRecord]) -> list[Adapter]:
+        """The arms of the run, among `arms`, that have a snapshot at the same step."""
+        present = [arm["name"] for arm in arms if self.step in self.run.steps(arm["name"])]
+        return [self._adapter(arm, self.step) for arm in present]
+
+    def up_to_here(self) -> list[Adapter]:
+        """The arm's snapshots up to this step."""
+        arm = self.record["name"]
+        return [self._adapter(arm, step) for step in self.run.steps(arm) if step <= self.step]
+
+    def _adapter(self, arm: str, step: int) -> Adapter:
+        return replace(self.run.adapter(arm, step), name=self.prefix + arm)
+
+
+def _snapshot_of(adapter: Adapter) -> _Snapshot | None:
+    """None outside of a run."""
+    origin = adapter.origin
+    if origin is None:
+        return None
+    run = RunDirectory(origin.run)
+    prefix = adapter.name.partition("@")[0].removesuffix(origin.arm)
+    return _Snapshot(run, run.arms[origin.arm], origin.step, prefix)
+
+
+def _differ_in_seed(one: ArmRecord, other: ArmRecord) -> bool:
+    return _same_but(one, other, seed=0) and one["seed"] != other["seed"]
+
+
+def _same_but(one: ArmRecord, other: ArmRecord, **setting: int) -> bool:
+    """Whether two arms agree in their control and in all settings but one, which `setting` overrides."""
+    return settings_of(one, **setting) == settings_of(other, **setting) and one["control"] == other["control"]
+
+
+def with_distinct_names(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
+    """Both adapters; two arms of one name are renamed arm@step in one run, and run/arm in two runs."""
     if left.name != right.name or not (left.origin and right.origin):
         return left, right
     one, other = left.origin, right.origin
@@ -146,21 +177,3 @@ def told_apart(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
         return replace(left, name=f"{left.name}@{one.step}"), replace(right, name=f"{right.name}@{other.step}")
     names = (one.run.name, other.run.name) if one.run.name != other.run.name else (str(one.run), str(other.run))
     return replace(left, name=f"{names[0]}/{left.name}"), replace(right, name=f"{names[1]}/{right.name}")
-
-
-def _prefix(side: Adapter) -> str:
-    """What `told_apart` has put before the name of an arm."""
-    assert side.origin is not None
-    return side.name.partition("@")[0].removesuffix(side.origin.arm)
-
-
-def _record(side: Adapter) -> tuple[RunDirectory, ArmRecord] | None:
-    if side.origin is None:
-        return None
-    run = RunDirectory(side.origin.run)
-    return run, run.arms[side.origin.arm]
-
-
-def _is_another_seed(one: ArmRecord, other: ArmRecord) -> bool:
-    alike = settings_of(one, seed=0) == settings_of(other, seed=0) and one["control"] == other["control"]
-    return alike and one["seed"] != other["seed"]

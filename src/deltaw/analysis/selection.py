@@ -1,25 +1,27 @@
-"""Which two adapters are meant: by the names that the user gives, or by default."""
+"""Choose the two adapters: by the names that the user gives, or by default."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from deltaw.errors import UserError
-from deltaw.run.adapter import CONFIG, Adapter, load_adapter
-from deltaw.run.directory import RECORD, RunDirectory, settings_of
+from deltaw.run.adapter import Adapter, load_adapter
+from deltaw.run.directory import RECORD, RunDirectory
+from deltaw.run.peft_files import CONFIG
+from deltaw.run.record import settings_of
 
 
 def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: str | None = None) -> Adapter:
     """The adapter called `name`: an arm of `run`, a run directory with one arm, or a folder in PEFT's format.
 
     Args:
-        name: an arm's name or a path; behind the first two `@100` names a step.
-        run: the run whose arms may be meant.
-        step: which snapshot of an arm where the name has none, None for the last; a folder is one adapter.
-        start: for a folder, that of the same adapter before its first step.
+        name: the arm's name, or the path; `@100` after an arm or a run directory names a step.
+        run: the run that has the arm.
+        step: the step where the name has none; None for the last snapshot, and for a folder.
+        start: folder of the same adapter before its first step; only for an adapter folder.
 
     Raises:
-        UserError: `name` is none of these, or several.
+        UserError: nothing or more than one thing is called `name`, or `step` or `start` does not apply.
     """
     path = Path(name)
     if not path.exists() and (stepped := re.fullmatch(r"(.+)@(\d+)", name)):
@@ -54,13 +56,13 @@ def _only_arm(run: RunDirectory, step: int | None) -> Adapter:
 
 
 def default_pair(run: RunDirectory | None, left: str | None, right: str | None) -> tuple[str, str]:
-    """The names given; for None the arm of `run` with the smallest rank as left, with the largest as right.
+    """The names given; by default left has the smallest rank in `run`, and right the largest.
 
-    Of several with that rank, the first seed's, at its best learning rate. Controls are not taken by default, nor is
-    one arm taken twice.
+    Of several arms with that rank, the default is the first seed at its best learning rate. A default is never a
+    control, and never the other side.
 
     Raises:
-        UserError: a name is to be found, and there is no run, or the run has no such arm.
+        UserError: a name is missing and there is no run, or the run has no such arm.
     """
     if left and right:
         return left, right
@@ -72,9 +74,7 @@ def default_pair(run: RunDirectory | None, left: str | None, right: str | None) 
 
 def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str | None) -> str:
     arms = [
-        arm
-        for arm in run.record["arms"]
-        if arm["control"] is None and arm["name"] != (other_than or "").partition("@")[0]
+        arm for arm in run.record.arms if arm["control"] is None and arm["name"] != (other_than or "").partition("@")[0]
     ]
     if not arms:
         raise UserError(f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=")

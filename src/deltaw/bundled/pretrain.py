@@ -1,17 +1,15 @@
 """Make a base: a byte-level BPE and a small Llama, pretrained on the Python standard library's source.
 
-python -m deltaw.bundled.pretrain                      the bundled one: 2100 steps, an hour and a half on one core
+python -m deltaw.bundled.pretrain                      the bundled base: 2100 steps, an hour and a half on one core
 python -m deltaw.bundled.pretrain --output some/dir --steps 10
 
-The text is that of the running interpreter, less the modules that the arms learn from. `train.py` makes a base where
-its config has `model.pretrain`.
+The text is the library of the running interpreter, without the modules that the arms learn from. A run whose config
+has `model.pretrain` makes its base here.
 """
 
 import argparse
-import fcntl
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,25 +25,29 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from deltaw.data.library import pretraining_files
 from deltaw.errors import UserError
 from deltaw.model.loading import BUNDLED
+from deltaw.run.files import locked, replacing
 
 VOCABULARY = 2048
 END = "<|end|>"
 LENGTH = 256  # tokens of a window
 WARMUP = 50  # steps
-HELD_OUT = 40  # every 40th document is kept for the loss that the model card reports
+HELD_OUT = 40  # every 40th document is held out for the loss in the model card
 RECIPE = "pretrain.json"  # beside the weights
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of a Llama, and how long it learns; the bundled base's unless told otherwise.
+    """Sizes of a Llama and the length of its training; the defaults are the bundled base's.
 
     Attributes:
-        layers, width, intermediate, heads: of the decoder; `intermediate` is the width within a feed-forward block.
+        layers, width, intermediate, heads: of the decoder; `intermediate` is the width inside a feed-forward block.
         steps: optimiser steps.
         rows: windows of 256 tokens in a step.
-        muon: Muon and products in bfloat16. False is AdamW and float32, for a CPU without instructions for bfloat16:
-            there Muon takes minutes a step of a deep model.
+        muon: Muon and products in bfloat16. False means AdamW and float32, for a CPU without bfloat16 instructions,
+            on which Muon takes minutes per step of a deep model.
+
+    Raises:
+        UserError: a size is below 1, or `heads` does not divide `width` into even parts.
     """
 
     layers: int = 8
@@ -57,7 +59,6 @@ class Recipe:
     muon: bool = True
 
     def __post_init__(self) -> None:
-        """UserError where a size is below 1, or heads do not divide the width."""
         for name, value in asdict(self).items():
             if value < 1 and name != "muon":
                 raise UserError(f"model.pretrain.{name}={value}: give 1 or more")
@@ -69,19 +70,19 @@ class Recipe:
 
 
 def documents() -> tuple[list[str], list[str]]:
-    """The pretraining text, a document a file, shuffled: (to train on, held out)."""
+    """The pretraining text, shuffled, one document per file: (to train on, held out)."""
     texts = []
     for path in pretraining_files():
         try:
             texts.append(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:  # the library's own tests of other encodings
+        except UnicodeDecodeError:  # tests of other encodings
             continue
     random.Random(0).shuffle(texts)
     return [text for i, text in enumerate(texts) if i % HELD_OUT], texts[::HELD_OUT]
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, so that no text is out of its vocabulary."""
+    """Train a byte-level BPE, whose vocabulary covers any text."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -93,13 +94,13 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """All documents in one row of token ids, each ended by `END`."""
+    """The token ids of all documents one after another, with `END` after each."""
     ids = tokenizer(texts, verbose=False)["input_ids"]
     return torch.tensor([token for row in ids for token in [*row, tokenizer.eos_token_id]])
 
 
 def build(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> LlamaForCausalLM:
-    """The untrained model, 6.85 M parameters as bundled."""
+    """The untrained model; the bundled one has 6.85 M parameters."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -115,26 +116,26 @@ def build(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> LlamaForCausalL
     )
     model = LlamaForCausalLM(config)
     for name, parameter in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):  # so that 96 layers add up to what 8 do
+        if name.endswith(("o_proj.weight", "down_proj.weight")):  # so that 96 layers add up to as much as 8
             parameter.data.mul_((Recipe.layers / recipe.layers) ** 0.5)
     return model
 
 
 def windows(tokens: Tensor, steps: int, rows: int) -> Iterator[Tensor]:
-    """`steps` batches (rows, LENGTH); an epoch shows the text once, each time cut at another phase."""
+    """`steps` batches (rows, LENGTH); each epoch shows the text once, cut at another offset."""
     generator = torch.Generator().manual_seed(0)
     queue = tokens.new_empty(0, LENGTH)
     for _ in range(steps):
         while len(queue) < rows:
-            phase = int(torch.randint(LENGTH, (), generator=generator))
-            cut = _rows(tokens[phase:])
-            queue = torch.cat([queue, cut[torch.randperm(len(cut), generator=generator)]])
+            offset = int(torch.randint(LENGTH, (), generator=generator))
+            epoch = _rows(tokens[offset:])
+            queue = torch.cat([queue, epoch[torch.randperm(len(epoch), generator=generator)]])
         yield queue[:rows]
         queue = queue[rows:]
 
 
 def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int, muon: bool = True) -> None:
-    """Muon on the layers' matrices, AdamW on embedding and norms, in bfloat16; without Muon see `Recipe`."""
+    """Train with Muon on the layers' matrices and AdamW on embedding and norms, in bfloat16; see `Recipe.muon`."""
     names = dict(model.named_parameters())
     matrices = [p for name, p in names.items() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in names.items() if p.ndim != 2 or "embed" in name]
@@ -145,7 +146,7 @@ def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int, muon: bo
     schedules = [
         LambdaLR(o, lambda step: min((step + 1) / WARMUP, (steps - step) / max(1, steps - WARMUP))) for o in optimizers
     ]
-    bar = tqdm(windows(tokens, steps, rows), "pretraining", total=steps, unit="step")
+    bar = tqdm(windows(tokens, steps, rows), "pretraining", total=steps, unit="step", disable=None)
     for step, batch in enumerate(bar):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=muon):
             loss = model(input_ids=batch.to(model.device), labels=batch.to(model.device)).loss
@@ -161,7 +162,7 @@ def fit(model: LlamaForCausalLM, tokens: Tensor, steps: int, rows: int, muon: bo
 
 @torch.no_grad()
 def mean_loss(model: LlamaForCausalLM, tokens: Tensor) -> float:
-    """Nats a token over `tokens` in windows of LENGTH."""
+    """Nats per token, over `tokens` in windows of LENGTH."""
     rows = _rows(tokens).to(model.device)
     losses = [model(input_ids=batch, labels=batch).loss.item() * len(batch) for batch in rows.split(32)]
     return sum(losses) / len(rows)
@@ -172,7 +173,7 @@ def _rows(tokens: Tensor) -> Tensor:
 
 
 def pretrain(folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-    """Write a base into `folder`; without a tokenizer one is trained on the same text."""
+    """Write a base into `folder`; None trains a tokenizer on the same text."""
     print("reading and tokenising the standard library", flush=True)
     learnt, held_out = documents()
     tokenizer = tokenizer or train_tokenizer(learnt)
@@ -183,35 +184,33 @@ def pretrain(folder: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase | 
     fit(model, tokens, recipe.steps, recipe.rows, recipe.muon)
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    enough = max(1, recipe.steps * recipe.rows // 10) * LENGTH  # measuring is to take no longer than learning
+    enough = max(1, recipe.steps * recipe.rows // 10) * LENGTH  # so that measuring takes no longer than training
     loss = mean_loss(model.float().eval(), tokenise(held_out, tokenizer)[:enough])
-    print(f"{folder}: {recipe.steps} steps, held-out loss {loss:.3f} nats a token", flush=True)
+    print(f"{folder}: {recipe.steps} steps, held-out loss {loss:.3f} nats per token", flush=True)
 
 
 def ensure(folder: Path, recipe: Recipe) -> None:
-    """Have a base of `recipe`, with the bundled tokenizer, in `folder`: of processes started together one makes it.
+    """Make a base of `recipe`, with the bundled tokenizer, in `folder` unless it exists; one of several processes does.
 
     Raises:
-        UserError: what is there was made otherwise.
+        UserError: `folder` holds something made by another recipe.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
-            new = folder.with_name(f".{folder.name}.new")
-            shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
-            pretrain(new, recipe, AutoTokenizer.from_pretrained(BUNDLED))
-            (new / RECIPE).write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
-            new.rename(folder)
-    there = json.loads((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).exists() else None
-    if there is None or {"muon": True} | there != asdict(recipe):  # which older ones do not tell
+            with replacing(folder) as new:
+                pretrain(new, recipe, AutoTokenizer.from_pretrained(BUNDLED))
+                (new / RECIPE).write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+    made_by = json.loads((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).exists() else None
+    if made_by is None or {"muon": True} | made_by != asdict(recipe):  # older recipes have no muon
         raise UserError(
-            f"model.path={folder} holds a base made by {there}, not by model.pretrain={asdict(recipe)}: "
+            f"model.path={folder} holds a base made by {made_by}, not by model.pretrain={asdict(recipe)}: "
             "delete it, or give another model.path"
         )
 
 
 def main() -> None:
+    """Pretrain the bundled base, or a shorter trained one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=BUNDLED)
     parser.add_argument("--steps", type=int, default=Recipe.steps)

@@ -1,4 +1,4 @@
-"""What the run that a config describes would take, before anything of it is loaded."""
+"""The command `train plan=true`: what a run takes, before anything is loaded."""
 
 from pathlib import Path
 
@@ -6,29 +6,26 @@ from omegaconf import DictConfig
 
 from deltaw.config.limits import check
 from deltaw.errors import UserError
-from deltaw.plan.arithmetic import suggest
-from deltaw.plan.forecast import facts_of, gpus_here, hardware_of
+from deltaw.plan.forecast import forecast, gpus_here
 from deltaw.plan.table import table
 from deltaw.training.build import arms_of
 
 
-def planned(cfg: DictConfig) -> str:
-    """What the run would take, in words; its model is known by its config.json alone.
+def plan_table(cfg: DictConfig) -> str:
+    """What the run takes, in words. Of the model, the config.json is enough.
 
     Raises:
-        UserError: no run can have these settings, or the model has no config, or not the projections asked for.
+        UserError: no run can have these settings, or the model has no config, lacks the projections or cannot be
+            planned.
     """
     arms = arms_of(cfg)
     check(cfg)
-    facts = facts_of(cfg, arms)
-    hardware = hardware_of(cfg, _devices(cfg), cfg.trainer.num_nodes)
-    checkpointing = cfg.model.gradient_checkpointing
-    plan = suggest(facts, hardware, cfg.data.batch, cfg.data.micro_batch, checkpointing)
-    return table(Path(cfg.model.path).name, facts, hardware, plan, checkpointing)
+    setup, plan = forecast(cfg, arms, _devices(cfg), cfg.trainer.num_nodes)
+    return table(Path(cfg.model.path).name, setup, plan)
 
 
 def _devices(cfg: DictConfig) -> int:
-    """How many devices of each machine are asked for, whether they are here or not."""
+    """The devices of each machine that the config asks for, whether they are here or not."""
     match cfg.trainer.devices:
         case "auto" | -1 | "-1":
             return max(gpus_here(cfg), 1)

@@ -1,1 +1,1 @@
-"""The settings of both commands: their types, and what no run can have."""
+"""The keys of both commands: types, meanings, limits and help."""

@@ -1,172 +1,198 @@
-"""The types of `conf/*.yaml`: a wrong key or type is an error before anything is loaded.
+"""The one place that describes every key of `conf/*.yaml`: a wrong key or type is an error before anything is loaded.
 
-The YAML explains each key.
+The comments of the YAML begin with the meanings below, and add defaults and choices. What each key says about a run
+(its limit, and whether it is part of the identity or the name) is read by `deltaw.config.limits`,
+`deltaw.run.writer` and `deltaw.commands.sweep`.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from deltaw.config.folder import CONF
+from deltaw.config.keys import (
+    ONE_OR_MORE,
+    POSITIVE,
+    POSITIVE_AND_FINITE,
+    SHARE,
+    SHARE_BELOW_ONE,
+    TWO_OR_MORE,
+    Key,
+    one_of,
+)
 
 TASKS = ("causal", "seq2seq", "classification")
+ENGINES = ("auto", "single", "ddp", "fsdp")
+# Factors in half precision lose the small steps of late training, and one gradient scaler would couple the arms.
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 NF4 = "nf4"  # the model.dtype of a base in 4 bits
 NAME = r"[A-Za-z0-9._-]+"  # of runs and arms: each names a directory
 
 
 @dataclass
 class RunConfig:
-    name: str | None
-    dir: str
-    suffix: str
-    keep_inputs: bool
+    name: Annotated[str | None, Key("name of the run: letters, digits, '.', '_' and '-'")]
+    suffix: Annotated[str, Key("end of the default name; a sweep puts its overrides here")]
+    dir: Annotated[str, Key("directory of the run", identity=False)]
+    keep_inputs: Annotated[bool, Key("keep 512 inputs of every adapted module (1 KiB × its width)", identity=False)]
 
 
 @dataclass
 class ArmsConfig:
-    ranks: list[int] | None
-    seeds: list[int] | None
-    lrs: list[float] | None
-    controls: list[str]
-    list: Any  # None, or a list of what arms are: its keys and types are checked where it is read
-    projections: Any  # a list of names, or one
-    alpha: float
-    scaling: str
-    dropout: float
+    ranks: Annotated[list[int] | None, Key("rank r of each arm", limit=ONE_OR_MORE, in_name=True)]
+    seeds: Annotated[list[int] | None, Key("seed of A's start and of the order of the examples", in_name=True)]
+    lrs: Annotated[list[float] | None, Key("peak learning rate of each arm", limit=POSITIVE_AND_FINITE, in_name=True)]
+    controls: Annotated[list[str], Key("arms to compare the task's arms with", in_name=True)]
+    list: Annotated[Any, Key("arms one by one, in place of the four keys above", in_name=True)]
+    projections: Annotated[Any, Key("projections that get factors")]  # a list of names, or one
+    alpha: Annotated[float, Key("numerator of the scale", limit=POSITIVE_AND_FINITE)]
+    scaling: Annotated[str, Key("scale of ΔW = scale · BA")]
+    dropout: Annotated[float, Key("share of LoRA's inputs that training sets to zero", limit=SHARE_BELOW_ONE)]
 
 
 @dataclass
 class ProjectionsConfig:
-    q: str | None
-    v: str | None
+    q: Annotated[str | None, Key("how the names of the modules for q end")]
+    v: Annotated[str | None, Key("how the names of the modules for v end")]
 
 
 @dataclass
 class PretrainConfig:
-    layers: int
-    width: int
-    intermediate: int
-    heads: int
-    steps: int
-    rows: int
-    muon: bool
+    layers: Annotated[int, Key("depth of the decoder", "layers", ONE_OR_MORE)]
+    width: Annotated[int, Key("width of the decoder", limit=ONE_OR_MORE)]
+    intermediate: Annotated[int, Key("width within a feed-forward block", limit=ONE_OR_MORE)]
+    heads: Annotated[int, Key("attention heads of a layer", limit=ONE_OR_MORE)]
+    steps: Annotated[int, Key("length of the pretraining", "optimiser steps", ONE_OR_MORE)]
+    rows: Annotated[int, Key("size of the batch", "windows of 256 tokens", ONE_OR_MORE)]
+    muon: Annotated[bool, Key("Muon and products in bfloat16; false: AdamW in float32")]
 
 
 @dataclass
 class ModelConfig:
-    path: str
-    dtype: str
-    lr: float
-    gradient_checkpointing: bool
-    projections: ProjectionsConfig
-    pretrain: PretrainConfig | None = None
-    labels: int | None = None
+    path: Annotated[str, Key("a local folder or a name on the hub: config.json, safetensors, tokenizer", in_name=True)]
+    dtype: Annotated[str, Key("dtype of the frozen base")]
+    lr: Annotated[float, Key("default of optim.lr")]
+    gradient_checkpointing: Annotated[bool, Key("compute layers again in the backward pass, to keep fewer activations")]
+    projections: Annotated[ProjectionsConfig, Key("how the names of the modules for q and v end")]
+    pretrain: Annotated[PretrainConfig | None, Key("pretrain a Llama at model.path, if nothing is there")] = None
+    labels: Annotated[int | None, Key("classes of task=classification", limit=TWO_OR_MORE)] = None
 
 
 @dataclass
 class DataConfig:
-    name: str
-    source: dict[str, Any]
-    validation: int
-    max_length: int
-    eos: bool
-    batch: int
-    micro_batch: int | None
-    packing: bool
-    path: str | None = None
-    config: str | None = None
-    split: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    messages: str | None = None
-    text: Any = None  # a name, or two
-    label: str | None = None
-    max_completion: int | None = None
-    cache: str | None = None
+    name: Annotated[str, Key("name of the data set within the default name of a run")]
+    source: Annotated[dict[str, Any], Key("class that reads the examples, with its arguments")]
+    validation: Annotated[int, Key("examples held out for validation", limit=ONE_OR_MORE)]
+    max_length: Annotated[int, Key("length of prompt and completion at most", "tokens", TWO_OR_MORE)]
+    eos: Annotated[bool, Key("end each completion with the tokenizer's end of text")]
+    batch: Annotated[int, Key("examples of one arm per optimiser step, over all devices", limit=ONE_OR_MORE)]
+    micro_batch: Annotated[
+        int | None, Key("most examples of one arm per forward pass of one device", limit=ONE_OR_MORE, identity=False)
+    ]
+    packing: Annotated[bool, Key("put several examples into one row; attention does not cross them")]
+    path: Annotated[str | None, Key("place of the examples", in_name=True)] = None
+    # The default name shows this key as well, but a sweep over it also adds a suffix: existing runs have such names.
+    config: Annotated[str | None, Key("one of the configurations of the data set")] = None
+    split: Annotated[str | None, Key("split of the data set, or a part of it")] = None
+    prompt: Annotated[str | None, Key("field that the arms read, or a template of fields")] = None
+    completion: Annotated[str | None, Key("field or template that the arms learn")] = None
+    messages: Annotated[str | None, Key("field with the turns of a chat; the arms learn the assistant's")] = None
+    text: Annotated[Any, Key("field or template that the arms learn whole, or classify; or two")] = None
+    label: Annotated[str | None, Key("field with the class of the text, by number or name")] = None
+    max_completion: Annotated[int | None, Key("length of seq2seq's completion at most", "tokens", ONE_OR_MORE)] = None
+    cache: Annotated[str | None, Key("folder that keeps tokens for the next run", identity=False)] = None
 
 
 @dataclass
 class OptimConfig:
-    lr: float
-    warmup: float
-    weight_decay: float
-    clip: float
-    label_smoothing: float
-    max_skipped: int
+    lr: Annotated[float, Key("peak learning rate", limit=POSITIVE_AND_FINITE)]
+    warmup: Annotated[float, Key("share of all steps in which the learning rate rises", limit=SHARE)]
+    weight_decay: Annotated[float, Key("AdamW's weight decay", limit=SHARE_BELOW_ONE)]
+    clip: Annotated[float, Key("largest norm of one arm's gradient", limit=POSITIVE)]
+    label_smoothing: Annotated[float, Key("share of each label that goes to all classes alike", limit=SHARE_BELOW_ONE)]
+    max_skipped: Annotated[int, Key("steps without a finite gradient before an arm stops learning", limit=ONE_OR_MORE)]
 
 
 @dataclass
 class TrainerConfig:
-    max_steps: int
-    accelerator: str
-    devices: Any
-    num_nodes: int
-    precision: str
+    max_steps: Annotated[int, Key("length of the run", "optimiser steps", ONE_OR_MORE)]
+    accelerator: Annotated[str, Key("Lightning's accelerator", identity=False)]
+    devices: Annotated[Any, Key("devices of each machine: a number, or a list of their numbers", identity=False)]
+    num_nodes: Annotated[int, Key("machines", limit=ONE_OR_MORE, identity=False)]
+    precision: Annotated[
+        str, Key("precision of the factors, at least 32 bits; model.dtype is the base's", limit=one_of(*PRECISIONS))
+    ]
 
 
 @dataclass
-class DeviceConfig:
-    memory: float | None
-    bandwidth: float | None
-    speed: float
+class HardwareConfig:
+    """What a plan assumes of one device. The config key is `device`, whose namesake in `analyze` is a torch device."""
+
+    memory: Annotated[float | None, Key("memory of one device", "GiB", POSITIVE, identity=False)]
+    bandwidth: Annotated[float | None, Key("speed of the links to one device", "GB/s", POSITIVE, identity=False)]
+    speed: Annotated[float, Key("speed of one device in practice", "TFLOP/s", POSITIVE, identity=False)]
 
 
 @dataclass
 class SnapshotsConfig:
-    every: int
+    every: Annotated[int, Key("distance between snapshots", "optimiser steps", ONE_OR_MORE)]
 
 
 @dataclass
 class MetricsConfig:
-    every: int
-    validate_every: int
+    every: Annotated[int, Key("distance between records of the training loss", "optimiser steps", ONE_OR_MORE)]
+    validate_every: Annotated[int, Key("distance between validations", "optimiser steps", ONE_OR_MORE)]
 
 
 @dataclass
 class TrainConfig:
-    """All that `train.py` is told."""
+    """Every key of `deltaw train`."""
 
-    task: str
-    plan: bool
-    run: RunConfig
-    arms: ArmsConfig
-    model: ModelConfig
-    data: DataConfig
-    optim: OptimConfig
-    trainer: TrainerConfig
-    device: DeviceConfig
-    engine: str
-    timeout: float
-    dry_run: bool
-    snapshots: SnapshotsConfig
-    metrics: MetricsConfig
-    logger: dict[str, Any] | None = None
+    task: Annotated[str, Key("what the arms learn", limit=one_of(*TASKS))]
+    plan: Annotated[bool, Key("print what the run takes, and start nothing", identity=False)]
+    run: Annotated[RunConfig, Key("where the run is written")]
+    arms: Annotated[ArmsConfig, Key("one arm per rank × seed × learning rate × (the task and every control)")]
+    model: Annotated[ModelConfig, Key("frozen base", in_name=True)]
+    data: Annotated[DataConfig, Key("examples", in_name=True)]
+    optim: Annotated[OptimConfig, Key("AdamW, with a parameter group per arm")]
+    trainer: Annotated[TrainerConfig, Key("Lightning's Trainer")]
+    device: Annotated[HardwareConfig, Key("hardware that plan=true and engine=auto assume of one device")]
+    engine: Annotated[str, Key("how processes share the base", limit=one_of(*ENGINES), identity=False)]
+    timeout: Annotated[float, Key("how long a process waits for the others", "seconds", POSITIVE, identity=False)]
+    dry_run: Annotated[bool, Key("print config, command and devices, and start nothing", identity=False)]
+    snapshots: Annotated[SnapshotsConfig, Key("copies of the factors during training")]
+    metrics: Annotated[MetricsConfig, Key("losses in metrics.csv")]
+    logger: Annotated[dict[str, Any] | None, Key("one of Lightning's loggers")] = None
 
 
 @dataclass
 class AnalyzeConfig:
-    """All that `analyze.py` is told."""
+    """Every key of `deltaw analyze`."""
 
-    run: str | None
-    left: str | None
-    right: str | None
-    step: int | str
-    left_start: str | None
-    right_start: str | None
-    basis: str
-    exhibits: Any  # a list of names, or one
-    projections: Any  # the same
-    layers: list[int] | None
-    base: str | None
-    device: str
-    output: str | None
+    run: Annotated[str | None, Key("a run directory")]
+    left: Annotated[str | None, Key("an arm of the run, a run of one arm, or a folder with adapter_config.json")]
+    right: Annotated[str | None, Key("the same")]
+    step: Annotated[int | str, Key("snapshot of an arm, by its step")]
+    left_start: Annotated[str | None, Key("an adapter folder with the left adapter before its first step")]
+    right_start: Annotated[str | None, Key("the same for the right adapter")]
+    basis: Annotated[str, Key("whose directions are compared")]
+    exhibits: Annotated[Any, Key("figures and tables to draw")]  # a list of names, or one
+    projections: Annotated[Any, Key("projections that exhibits and summary show")]  # a list of names, or one
+    layers: Annotated[list[int] | None, Key("layers that exhibits and summary show, counted from 1")]
+    base: Annotated[str | None, Key("folder with the base's safetensors, for fig8 and table7")]
+    device: Annotated[str, Key("torch device that multiplies the factors")]
+    output: Annotated[str | None, Key("folder of the analysis, written anew each time")]
 
 
 def names_in(given: Any) -> list[str]:
-    """What may be given as a list of names, or as one by itself, as exhibits=all."""
+    """The names in a list of them, or the one name that stands by itself, as in exhibits=all."""
     return [given] if isinstance(given, str) else [str(name) for name in given or []]
 
 
 def register() -> None:
-    """Let the YAML find its types."""
+    """Give Hydra the types that the YAML names in its `defaults`, and `${shipped:…}`, a path in the configs' folder."""
+    OmegaConf.register_new_resolver("shipped", lambda path: str(CONF / path), replace=True)
     ConfigStore.instance().store("train_schema", TrainConfig)
     ConfigStore.instance().store("analyze_schema", AnalyzeConfig)

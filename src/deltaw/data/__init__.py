@@ -1,1 +1,1 @@
-"""Where prompts and completions come from, a file a source; and how a step's batch is made of them."""
+"""From a data set to the batch of a step: sources of rows, records, an encoder per task, a cached corpus, batches."""

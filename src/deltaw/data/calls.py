@@ -1,15 +1,15 @@
-"""The bundled text: functions of the standard library, each completed by the names of what it calls.
+"""The bundled text: functions of the standard library, each completed by the names of the functions that it calls.
 
-    def clear(self):                        # prompt, as it stands in the library, indented as if on top level
+    def clear(self):                        # prompt: the library's source, without its indentation
         self._data.clear()
         self._notify(reset(self))
 
-    calls = (                               # still prompt
+    calls = (                               # the prompt's last line
     clear, _notify, reset)                  # completion
 
-The completion follows from the prompt and can be copied from it, so that arms must learn to read the prompt: on
-completions dealt to other prompts they reach less than half of the gain (README). It is read from the running
-interpreter, so that another Python gives slightly different text; `run.json` holds its fingerprint.
+The completion can be copied from the prompt, so arms must learn to read the prompt: on completions of other prompts
+they reach less than half of the gain. The text is read from the running interpreter, and another
+Python has a slightly different library; `run.json` records the text's fingerprint.
 """
 
 import ast
@@ -22,24 +22,24 @@ from deltaw.data.library import task_files
 from deltaw.data.record import Pair, Row, fingerprint
 
 SIZES = range(40, 320)  # characters of a function
-README_PYTHON = "3.11.7"
-README_FINGERPRINT = "ac6c53fe29eaddb2f7ac50de552dbd7801ea8dc759c1165f23fffd129016da26"
+REFERENCE_PYTHON = "3.11.7"
+REFERENCE_FINGERPRINT = "ac6c53fe29eaddb2f7ac50de552dbd7801ea8dc759c1165f23fffd129016da26"
 
 
 class Calls:
-    """All pairs of the running interpreter, in the order of its files; each function once.
+    """All pairs of the running interpreter's library, in the order of its files, each function once.
 
-    Warns where they are not those that the README's numbers were measured on.
+    Warns if they differ from the pairs behind the documented numbers.
     """
 
     def __init__(self) -> None:
         self.pairs = list(
             dict.fromkeys(pair for path in task_files() for pair in _pairs(path.read_text(encoding="utf-8")))
         )
-        if self.fingerprint([]) != README_FINGERPRINT:
+        if self.fingerprint([]) != REFERENCE_FINGERPRINT:
             warnings.warn(
-                f"Python {python_version()} has another library than Python {README_PYTHON}, which the README's "
-                "numbers were measured on: expect slightly other losses and φ",
+                f"the library of Python {python_version()} differs from that of Python {REFERENCE_PYTHON}, on which "
+                "the documented numbers were measured: expect slightly different losses and φ",
                 stacklevel=2,
             )
 
@@ -62,14 +62,14 @@ def _pairs(source: str) -> Iterator[Pair]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             text = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))
-            if len(text) in SIZES and (names := _called(node)):
+            if len(text) in SIZES and (names := _called_names(node)):
                 yield Pair(f"{text}\n\ncalls = (", ", ".join(names) + ")")
 
 
-def _called(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Names of the functions and methods that it calls, its decorators not, each once in the order of the text."""
+def _called_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Names of the functions and methods that its arguments and body call, each once, in the order of the text."""
     parts = [function.args, *function.body]
     calls = [node.func for part in parts for node in ast.walk(part) if isinstance(node, ast.Call)]
-    calls.sort(key=lambda called: (called.end_lineno, called.end_col_offset))
-    names = [called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "") for called in calls]
+    calls.sort(key=lambda call: (call.end_lineno, call.end_col_offset))
+    names = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
     return list(dict.fromkeys(filter(None, names)))

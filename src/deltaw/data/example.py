@@ -9,11 +9,14 @@ class Example(NamedTuple):
     """Token ids of one record.
 
     Attributes:
-        prompt: what is read and not learnt; a token of type 1, as BERT has them in the second of two texts, as −1 − id.
-        completion: what comes after it; of a classification, the number of the class alone.
-        labels: as long as `completion`, and the same, but `IGNORED` where nothing is to be learnt.
+        prompt: tokens that the model reads and does not learn.
+        completion: tokens after the prompt; in a classification, the number of the class alone.
+        labels: as long as `completion`, and equal to it, but `IGNORED` where nothing is to be learnt.
+        token_types: the type of each token of the prompt, 0 or 1 (BERT gives 1 to the second of two texts); empty
+            where all are 0.
     """
 
     prompt: list[int]
     completion: list[int]
     labels: list[int]
+    token_types: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Any data set that the library `datasets` reads: of the hub, or a local folder."""
+"""Any data set that the library `datasets` reads, from the hub or a local folder."""
 
 import json
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ class HubDataset:
 
     Args:
         path: a name on the hub, a folder of parquet, csv or json files, or one that `save_to_disk` wrote.
-        config: which of the data set's configurations, where it has several.
-        split: as "train" or "train[:10%]"; of a folder that `save_to_disk` wrote, a name alone.
+        config: which of the data set's configurations, if it has several.
+        split: as "train" or "train[:10%]"; a folder that `save_to_disk` wrote takes a name without slice.
 
     Raises:
-        UserError: `datasets` is not installed, or there is no such data set, configuration or split, or it is empty.
+        UserError: `datasets` is not installed; or data set, configuration or split does not exist or is empty.
     """
 
     def __init__(self, path: str, config: str | None, split: str):
@@ -37,7 +37,7 @@ class HubDataset:
 
     def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
         n = 0
-        for batch in self.table.select_columns(fields).iter(1000):  # other columns may hold images, which are decoded
+        for batch in self.table.select_columns(fields).iter(1000):  # other columns may hold images, slow to decode
             for values in zip(*batch.values(), strict=True):
                 yield f"row {n} of {self.name}", dict(zip(batch, values, strict=True))
                 n += 1
@@ -51,7 +51,7 @@ def _load(path: str, config: str | None, split: str) -> Any:
             load_from_disk,
         )
     except ImportError as error:
-        raise UserError("data=hub needs the library datasets: pip install 'deltaw[hub]'") from error
+        raise UserError("data=hub needs the library datasets: pip install datasets") from error
     disable_progress_bars()
     try:
         if (Path(path) / "dataset_dict.json").is_file():

@@ -1,4 +1,4 @@
-"""A file of the user's: one JSON object a line."""
+"""A file of JSON lines: one object per line."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ class JsonLines:
         path: the file, in UTF-8.
 
     Raises:
-        UserError: no such file, or (where it is read) no line in it, or one that is no object.
+        UserError: the file cannot be opened; or, when it is read, it has no line, or a line that is no object.
     """
 
     def __init__(self, path: str):
@@ -41,7 +41,7 @@ class JsonLines:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
-        with Path(self.path).open("rb") as file:  # bytes end a line at \n alone, text at other separators as well
+        with Path(self.path).open("rb") as file:  # in bytes only \n ends a line, in text other separators do too
             for n, line in enumerate(file, 1):
                 if line.strip():
                     yield f"{self.path}:{n}", _row(line, f"{self.path}:{n}")

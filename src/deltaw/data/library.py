@@ -1,7 +1,7 @@
-"""The source of the Python standard library, cut in two: what the base reads, and what the arms learn.
+"""The source of the Python standard library in two parts: the base is pretrained on one, arms learn from the other.
 
-Every supported interpreter has the modules of `TASK_MODULES`; builds differ in others (tkinter, idlelib, the
-tests). The bundled base was pretrained on the rest, so that no arm is trained on text that the base has seen.
+So no arm is trained on text that the base has seen. Every supported interpreter has the modules in `TASK_MODULES`;
+builds differ in others (tkinter, idlelib, the tests).
 """
 
 import sysconfig
@@ -17,12 +17,12 @@ TASK_MODULES = frozenset(
     """.split()
 )
 
-# Tables of numbers, generated text and other projects' files: nothing to learn to write.
-_NOT_PROSE = frozenset({"encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__"})
+# Tables of numbers, generated text and files of other projects teach nothing about writing code.
+_LEFT_OUT = frozenset({"encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__"})
 
 
 def task_files() -> Iterator[Path]:
-    """Source files of `TASK_MODULES` in the running interpreter, in the order of their names."""
+    """Source files of `TASK_MODULES` in the running interpreter, sorted by name."""
     return (path for path in _files() if _module(path) in TASK_MODULES)
 
 
@@ -41,5 +41,5 @@ def _module(path: Path) -> str:
 
 def _files() -> Iterator[Path]:
     for path in sorted(_library().rglob("*.py")):
-        if not _NOT_PROSE.intersection(path.relative_to(_library()).parts):
+        if not _LEFT_OUT.intersection(path.relative_to(_library()).parts):
             yield path

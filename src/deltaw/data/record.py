@@ -1,4 +1,4 @@
-"""Records of a data set, told apart by the names of their fields."""
+"""Records of a data set: what a row holds, by the task and the names of the row's fields."""
 
 import hashlib
 import json
@@ -14,42 +14,42 @@ Row = Mapping[str, Any]
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set: the same rows each time that they are asked for. `fields` are those that are needed of a row."""
+    """A data set, which gives the same rows every time. `fields` are the fields of a row that will be read."""
 
     def head(self) -> tuple[str, list[str]]:
-        """Where its first row stands, as an error names it, and the fields there."""
+        """The place of the first row, as an error names it, and the row's fields."""
 
     def classes(self, field: str) -> list[str] | None:
-        """Names of the classes in a field, in the order of their numbers, where the data set has such a list."""
+        """Names of the classes in a field by number, or None if the data set has no such list."""
 
     def fingerprint(self, fields: list[str]) -> str:
-        """SHA-256 over its content."""
+        """SHA-256 over the content of the data set."""
 
     def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
-        """Every row as it is read, after where it stands."""
+        """Every row, after its place."""
 
 
 class Pair(NamedTuple):
-    """What an arm reads, and what it learns to write after it."""
+    """A prompt that an arm reads, and the completion that it learns to write."""
 
     prompt: str
     completion: str
 
 
 class Chat(NamedTuple):
-    """Turns as a chat template takes them: of the assistant's an arm learns to write."""
+    """Turns as a chat template takes them; an arm learns to write the turns of the assistant."""
 
     messages: list[dict[str, Any]]
 
 
 class Text(NamedTuple):
-    """A text of which an arm learns to write all."""
+    """A text; an arm learns to write all of it."""
 
     text: str
 
 
 class Labelled(NamedTuple):
-    """A text, or two that belong together, and its class by number or name."""
+    """A text, or two that belong together, and their class by number or name."""
 
     texts: tuple[str, ...]
     label: int | str
@@ -72,10 +72,10 @@ _KINDS: dict[str, tuple[type[Record], ...]] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the fields that are read; None is the usual name, which is the attribute's own.
+    """Names of the fields to read; None is the usual name, which is the attribute's own.
 
-    Instead of a name, all but `messages` and `label` take a template, as "{question} | {table[header]}". `text` may
-    be two of either, for a classification of pairs.
+    All but `messages` and `label` take a template in place of a name, as "{question} | {table[header]}". `text` takes
+    two names or templates for a classification of pairs.
     """
 
     prompt: str | None = None
@@ -84,61 +84,64 @@ class Columns:
     text: str | Sequence[str] | None = None
     label: str | None = None
 
-    def of(self, field: str) -> tuple[str, ...]:
-        """Names or templates of a field: one, or those of `text`."""
-        given = getattr(self, field) or field
-        return (given,) if isinstance(given, str) else tuple(given)
+    def names_for(self, field: str) -> tuple[str, ...]:
+        """The name or template of a field; `text` may have two."""
+        names = getattr(self, field) or field
+        return (names,) if isinstance(names, str) else tuple(names)
 
 
 class Reader:
-    """Makes records of rows. The kind follows from the task, the columns that are set, and the fields of a first row.
+    """Reads rows as records of one kind, which follows from the task, the columns set, and the fields of the first row.
 
     Args:
         columns: names of the fields.
         task: causal, seq2seq or classification.
-        fields: that a row has.
+        fields: the fields of the first row.
         place: where that row stands.
 
+    Attributes:
+        kind: of the records.
+
     Raises:
-        UserError: `fields` has nothing that the task reads.
+        UserError: `fields` lacks what the task reads.
     """
 
     def __init__(self, columns: Columns, task: str, fields: Iterable[str], place: str):
-        self.columns, there = columns, sorted(fields)
+        self.columns, present = columns, sorted(fields)
         kinds = _KINDS[task]
-        asked = [kind for kind in kinds if any(getattr(columns, field) for field in _FIELDS[kind])]
-        fitting = [kind for kind in asked or kinds if set(self._needed(kind)) <= set(there)]
-        if not fitting:
-            wanted = " or ".join(" and ".join(map(repr, self._needed(kind))) for kind in asked or kinds)
+        named = [kind for kind in kinds if any(getattr(columns, field) for field in _FIELDS[kind])]
+        readable = [kind for kind in named or kinds if set(self._fields_of(kind)) <= set(present)]
+        if not readable:
+            wanted = " or ".join(" and ".join(map(repr, self._fields_of(kind))) for kind in named or kinds)
             settings = sorted({f"data.{field}" for kind in kinds for field in _FIELDS[kind]})
             raise UserError(
-                f"{place} has the fields {there}, and task={task} reads {wanted}: "
+                f"{place} has the fields {present}, and task={task} reads {wanted}: "
                 f"set {', '.join(settings)} to the names of yours"
             )
-        self.kind = fitting[0]
+        self.kind = readable[0]
 
     def names(self) -> list[str]:
-        """The fields that are read."""
-        return list(self._needed(self.kind))
+        """The fields of a row that are read."""
+        return self._fields_of(self.kind)
 
-    def _needed(self, kind: type[Record]) -> dict[str, None]:
-        given = [setting for field in _FIELDS[kind] for setting in self.columns.of(field)]
-        return dict.fromkeys(name for setting in given for name in _fields_in(setting))
+    def _fields_of(self, kind: type[Record]) -> list[str]:
+        names = [name for field in _FIELDS[kind] for name in self.columns.names_for(field)]
+        return list(dict.fromkeys(field for name in names for field in _fields_in(name)))
 
     def __call__(self, place: str, row: Row) -> Record:
         """The record in a row.
 
         Raises:
-            UserError: a field is missing or of another type; the message begins with `place`.
+            UserError: a field is missing or has a wrong type; the message begins with `place`.
         """
         if self.kind is Chat:
-            return Chat(_messages(place, row, *self.columns.of("messages")))
-        texts = [_text(place, row, setting) for setting in self.columns.of(_FIELDS[self.kind][0])]
+            return Chat(_messages(place, row, *self.columns.names_for("messages")))
+        texts = [_text(place, row, name) for name in self.columns.names_for(_FIELDS[self.kind][0])]
         if self.kind is Pair:
-            return Pair(texts[0], _text(place, row, *self.columns.of("completion")))
+            return Pair(texts[0], _text(place, row, *self.columns.names_for("completion")))
         if self.kind is Text:
             return Text(texts[0])
-        return Labelled(tuple(texts), _label(place, row, *self.columns.of("label")))
+        return Labelled(tuple(texts), _label(place, row, *self.columns.names_for("label")))
 
 
 def fingerprint(texts: Iterable[str]) -> str:
@@ -149,34 +152,33 @@ def fingerprint(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _fields_in(setting: str) -> list[str]:
-    if "{" not in setting:
-        return [setting]
+def _fields_in(name: str) -> list[str]:
+    """The field of a name, or the fields of a template."""
+    if "{" not in name:
+        return [name]
     try:
-        return [name.split(".")[0].split("[")[0] for _, name, _, _ in Formatter().parse(setting) if name is not None]
+        return [part.split(".")[0].split("[")[0] for _, part, _, _ in Formatter().parse(name) if part is not None]
     except ValueError as error:
-        raise UserError(f"{setting!r} is no template ({error}): write fields as {{name}}") from error
+        raise UserError(f"{name!r} is no template ({error}): write fields as {{name}}") from error
 
 
 class _Template(Formatter):
-    """As `str.format`; a list is written as its items with commas between them."""
+    """Like `str.format`, but a list becomes its items with commas between them."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         text: str = super().format_field(", ".join(map(str, value)) if isinstance(value, list) else value, format_spec)
         return text
 
 
-def _text(place: str, row: Row, setting: str) -> str:
+def _text(place: str, row: Row, name: str) -> str:
     try:
-        value = _Template().vformat(setting, (), row) if "{" in setting else row[setting]
+        value = _Template().vformat(name, (), row) if "{" in name else row[name]
     except (LookupError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{place} has no {setting!r} (it has {sorted(row)})") from error
+        raise UserError(f"{place} has no {name!r} (it has {sorted(row)})") from error
     if not isinstance(value, str):
-        raise UserError(
-            f"{place} has no text in field {setting!r} but {_short(value)}: give text, or leave the row out"
-        )
+        raise UserError(f"{place} has no text in field {name!r} but {_short(value)}: give text, or leave the row out")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{place} has half a surrogate pair in field {setting!r}, which is no text: mend the row")
+        raise UserError(f"{place} has half a surrogate pair in field {name!r}, which is no text: mend the row")
     return value
 
 
@@ -203,5 +205,5 @@ def _label(place: str, row: Row, name: str) -> int | str:
 
 
 def _short(value: object) -> str:
-    told = json.dumps(value, default=str, ensure_ascii=False)
-    return told if len(told) <= 60 else f"{told[:57]}…"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

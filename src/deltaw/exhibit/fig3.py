@@ -1,15 +1,18 @@
-"""Figure 3 of the LoRA paper (§7.2): φ between two ranks at one layer, for ΔW_q and ΔW_v or others.
+"""What Figure 3 of the LoRA paper (§7.2) shows: left against right at one layer."""
 
-The paper prints the arguments of its title as (A_{r=64}, A_{r=8}); here i belongs to the first, as in Figure 6.
-"""
+from typing import Any
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from deltaw.exhibit import fig6
-from deltaw.exhibit.panel import PAPER, Scale
+from deltaw.analysis.compare import Pairing
+from deltaw.exhibit.tables import Tables
+from deltaw.exhibit.view import View
 
 
-def draw(cells: pd.DataFrame, layer: int, scale: Scale = PAPER) -> Figure:
-    """The row of Figure 6 that belongs to `layer`, with the projections that it has."""
-    return fig6.draw(cells, [layer], scale)
+def pairings(view: View) -> list[Pairing]:
+    """Left with right."""
+    return [view.subject.pairing]
+
+
+def contents(view: View, tables: Tables) -> dict[str, Any]:
+    """Their cells at the middle layer."""
+    cells = tables.cells(view.subject.pairing, view)
+    return {"cells": cells[cells.layer == view.middle], "layer": view.middle}

@@ -1,47 +1,18 @@
-"""Figure 6 of the LoRA paper (App. H.1): φ between two ranks, at four layers, for ΔW_q and ΔW_v or others."""
+"""What Figure 6 of the LoRA paper (App. H.1) shows: left against right at several layers."""
 
-from itertools import product
+from typing import Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-
-from deltaw.exhibit import panel
-from deltaw.exhibit.panel import PAPER, Scale
-
-# Inches: zoomed cells are about square, and panels with all j are wider where they have more columns than those.
-HEIGHT, WIDE, ZOOMED, EQUAL = 1.02, 1.55, 1.0, 1.275
+from deltaw.analysis.compare import Pairing
+from deltaw.exhibit.tables import Tables
+from deltaw.exhibit.view import View
 
 
-def draw(cells: pd.DataFrame, layers: list[int], scale: Scale = PAPER) -> Figure:
-    """A row per layer: ΔW of each projection with all j, then the same zoomed to j up to the smaller rank.
+def pairings(view: View) -> list[Pairing]:
+    """Left with right."""
+    return [view.subject.pairing]
 
-    Panels with all j leave out the cells with j < i, the others those with j > i: together they show all. A layer with
-    many projections has several rows.
 
-    Args:
-        cells: φ of one pair in one basis, with the projections in the order to be drawn.
-        layers: layers of the table that have all of them, from top to bottom.
-        scale: of the colours; the paper's bar goes from 0 to 1.
-    """
-    drawn = cells[cells.layer.isin(layers)]
-    norm = scale.norm(scale.values(drawn), 0.0, 1.0)
-    wide, zoomed = (WIDE, ZOOMED) if cells.j.max() > cells.i.max() else (EQUAL, EQUAL)
-    rows = list(product(layers, panel.wrapped(drawn.projection.unique().tolist())))
-    n = len(rows[0][1])
-    titled = rows[:1] if len(rows) == len(layers) else rows  # where every row has the same projections, the first
-    titles = [label for _, row in titled for label in 2 * [name and panel.label_of(name) for name in row]]
-    figure, panels, bar = panel.page(*panel.heading(cells), [[wide] * n, [zoomed] * n], HEIGHT, titles, len(rows))
-    for (layer, projections), row in zip(rows, panels, strict=True):
-        for projection, all_j, zoom in zip(projections, row[:n], row[n:], strict=True):
-            if not projection:
-                all_j.set_visible(False)
-                zoom.set_visible(False)
-                continue
-            values = panel.matrix(panel.site(drawn, layer, projection), scale)
-            i, j = np.meshgrid(values.index, values.columns, indexing="ij")
-            panel.fill(all_j, values.where(j >= i), norm)
-            image = panel.fill(zoom, values.where(j <= i).iloc[:, : min(values.shape)], norm)
-    panel.name_axes(panels, [f"Layer {layer}" for layer, _ in rows])
-    panel.add_bar(bar, image, scale)
-    return figure
+def contents(view: View, tables: Tables) -> dict[str, Any]:
+    """Their cells at every layer of the view."""
+    cells = tables.cells(view.subject.pairing, view)
+    return {"cells": cells[cells.layer.isin(view.layers)], "layers": view.layers}

@@ -1,21 +1,19 @@
-"""Pictures, drawn in processes beside this one. They alone load matplotlib, while this one loads PyTorch."""
+"""Pictures, drawn in other processes: they load matplotlib while this process loads PyTorch."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
 
-# Forked from a process that has loaded what they need, and that never had threads of its own.
+# Drawing processes are forked from a server process, which has loaded these modules and never starts a thread.
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "deltaw.config.schema",
-        "deltaw.exhibit.files",
-        "deltaw.exhibit.fig6",
+        "deltaw.exhibit.drawing.files",
         "matplotlib.backends.backend_agg",
         "matplotlib.backends.backend_pdf",
     ]
@@ -24,7 +22,13 @@ _CONTEXT.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Picture:
-    """One exhibit, or the variant of a grid in times chance; `contents` is what the `draw` of its module takes."""
+    """An exhibit to draw, or its variant in times chance.
+
+    Attributes:
+        exhibit: its name.
+        contents: the arguments of its `draw`.
+        times_chance: whether colours mean φ / chance instead of φ.
+    """
 
     exhibit: str
     contents: dict[str, Any]
@@ -32,27 +36,29 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Of its files, without a suffix."""
+        """The name of its files, without a suffix."""
         return f"{self.exhibit}-times-chance" if self.times_chance else self.exhibit
 
 
 def prepare() -> None:
-    """Begin to load what drawing needs; this returns at once."""
+    """Begin to load matplotlib in the server process; this returns at once."""
     forkserver.ensure_running()
 
 
 @contextmanager
-def drawn(pictures: Iterable[Picture], folder: Path) -> Iterator[None]:
-    """The files of every picture are in `folder` when the block has ended: they are drawn while it runs."""
+def drawing(pictures: Iterable[Picture], folder: Path) -> Iterator[None]:
+    """Draw the pictures into `folder` while the block runs; when it has ended, all files are there."""
     with ProcessPoolExecutor(mp_context=_CONTEXT) as pool:
         pending = [pool.submit(_draw, picture, folder) for picture in pictures]
         yield
-        for done in pending:
-            done.result()
+        for picture in pending:
+            picture.result()
 
 
 def _draw(picture: Picture, folder: Path) -> None:
-    draw, contents = import_module(f"deltaw.exhibit.{picture.exhibit}").draw, picture.contents
-    if picture.times_chance:
-        contents = contents | {"scale": import_module("deltaw.exhibit.panel").TIMES_CHANCE}
-    import_module("deltaw.exhibit.files").save(draw(**contents), folder / picture.name)
+    from deltaw.exhibit.drawing import DRAW  # here, because only drawing processes load matplotlib
+    from deltaw.exhibit.drawing.files import save
+    from deltaw.exhibit.drawing.panel import TIMES_CHANCE
+
+    scale = {"scale": TIMES_CHANCE} if picture.times_chance else {}
+    save(DRAW[picture.exhibit](**picture.contents, **scale), folder / picture.name)

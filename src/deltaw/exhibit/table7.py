@@ -1,52 +1,14 @@
-"""Table 7 of the LoRA paper (§7.3, App. H.4): how much of W lies in the directions of ΔW, and the amplification."""
+"""What Table 7 of the LoRA paper (§7.3, App. H.4) shows: how much of W lies in the directions of ΔW."""
 
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import Any
 
-from deltaw.exhibit.panel import named
-from deltaw.exhibit.typeset import HEAVY, LIGHT, Sheet, numbers
+from deltaw.exhibit.fig8 import pairings
+from deltaw.exhibit.tables import Tables
+from deltaw.exhibit.view import View
 
-PROJECTED = r"$\Vert U^\mathsf{T} W V^\mathsf{T} \Vert_F$"
-HEAD = ["arm", "$r$", r"$\Delta W$", "$W$", "random", "(expected)", r"$\Vert W \Vert_F$", r"$\Vert \Delta W \Vert_F$"]
-NOTE = (
-    "U and V: the first r left- and right-singular vectors of ΔW, of W, or of a random matrix; expected of random "
-    "ones: r‖W‖ / √(d_out d_in). Amplification: ‖ΔW‖ / ‖UᵀWVᵀ‖ with U and V from ΔW. Times random: ‖UᵀWVᵀ‖ with "
-    "U and V from ΔW over what is expected of random ones."
-)
+__all__ = ["contents", "pairings"]
 
 
-def draw(amplification: pd.DataFrame) -> Figure:
-    """A block per layer and projection, the projections in the order of the table; a row per arm.
-
-    Args:
-        amplification: a row per arm and site; a page has room for about 40 of them.
-    """
-    order = {projection: n for n, projection in enumerate(amplification.projection.unique())}
-    table = amplification.assign(order=amplification.projection.map(order))
-    table = table.sort_values(["layer", "order", "rank"], kind="stable")
-    columns = [
-        table.arm.astype(str),
-        table["rank"].astype(str),
-        numbers(table.by_update, 2),
-        numbers(table.by_W, 2),
-        numbers(table.by_random, 2),
-        numbers(table.by_random_closed, 2),
-        numbers(table.norm_W, 2),
-        numbers(table.norm_update, 2),
-        numbers(table.factor, 1),
-        numbers(table.by_update / table.by_random_closed, 1),
-    ]
-    head = [*HEAD, "amplification", "times random"]
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    sheet = Sheet(r"How much of $W$ lies in the directions of $\Delta W$", [head, *rows])
-    sheet.rule(HEAVY)
-    sheet.over(f"{PROJECTED}, $U$ and $V$ from", 2, 5)
-    sheet.row(head)
-    begins = ~table.duplicated(["layer", "projection"])
-    for row, first, layer, projection in zip(rows, begins, table.layer, table.projection, strict=True):
-        if first:
-            sheet.rule(LIGHT)
-            sheet.row([f"Layer {layer}, {named('W', projection)}"])
-        sheet.row(row)
-    sheet.rule(HEAVY)
-    return sheet.done(NOTE)
+def contents(_view: View, tables: Tables) -> dict[str, Any]:
+    """The amplification of every arm."""
+    return {"amplification": tables.amplification}

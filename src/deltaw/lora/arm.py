@@ -1,4 +1,4 @@
-"""An arm as a record: what tells one LoRA on the base from another."""
+"""An arm: one LoRA on the base, by the settings that set it apart from others."""
 
 import hashlib
 import math
@@ -16,19 +16,19 @@ class Arm:
     """One LoRA on the base.
 
     Attributes:
-        name: unique in a run, and holds everything that tells the run's arms apart; the first A is drawn from it.
-        rank: r, rows of A and columns of B, where `rank_pattern` has no other.
-        seed: of the order of the training examples; part of the name, so of the first A too.
-        alpha: numerator of the scale, where `alpha_pattern` has no other.
+        name: unique in a run; it holds everything that differs between the run's arms, and seeds the first A.
+        rank: r, rows of A and columns of B, for modules that `rank_pattern` does not name.
+        seed: of the order of the training examples; it is part of the name and so seeds the first A too.
+        alpha: numerator of the scale, for modules that `alpha_pattern` does not name.
         scaling: how the scale follows from alpha and rank: "constant" (alpha), "alpha/r" or "rslora" (alpha/√r).
         lr: peak learning rate.
-        control: None, or what is done otherwise than in an arm of the task: "shuffled" and "random" are trained on
-            completions that were dealt to other prompts, or that are random tokens; "frozen_a" is trained on the
-            task, but A stays at its start and B alone learns.
-        rank_pattern: ranks of some modules, by what PEFT matches their names with; the first that fits holds.
+        control: None, or how the arm differs from an arm of the task. "shuffled" learns the completions of other
+            prompts, "random" learns random tokens; "frozen_a" learns the task, but its A stays at its start and only
+            B is trained.
+        rank_pattern: ranks of some modules, by names as PEFT matches them; the first that fits a module holds.
         alpha_pattern: the same for alpha.
-        dropout: share of what A reads that is zeroed in training, in [0, 1).
-        variant: the part of its name that tells of another alpha or scaling than the run's, and of patterns.
+        dropout: share of A's inputs that is zeroed in training, in [0, 1).
+        variant: the part of the name for an alpha or a scaling other than the run's, and for patterns.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Arm:
 
     @property
     def scale(self) -> float:
-        """The factor in ΔW = scale · B A, where no pattern has another rank or alpha."""
+        """The factor in ΔW = scale · B A, for modules that no pattern names."""
         return self._scale(self.alpha, self.rank)
 
     def rank_of(self, module: str) -> int:
@@ -65,10 +65,11 @@ class Arm:
 
     @property
     def head_seed(self) -> int:
-        """What a classification head of its own is drawn from, where the base brings none."""
-        return seed_of(self.name, "head")
+        """Seed of the arm's classification head, for a base whose checkpoint has none."""
+        return seed_from(self.name, "head")
 
 
-def seed_of(arm: str, *of: object) -> int:
-    key = "\0".join(map(str, (arm, *of)))
+def seed_from(*parts: object) -> int:
+    """A seed of 64 bits that depends on all parts: names and numbers."""
+    key = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)

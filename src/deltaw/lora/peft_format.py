@@ -1,10 +1,14 @@
-"""What PEFT makes of names and settings. The one module that imports PEFT."""
+"""What only PEFT knows: which pattern fits a module, and what a config holds. The one module that imports PEFT."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
+
+# PEFT imports bitsandbytes, which warns of a kernel that nothing here uses.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def matching_key(pattern: Iterable[str], module: str) -> str:
-    """The first key that PEFT finds to fit a module's name; the name itself where none does."""
+    """The first key of a pattern that fits a module's name by PEFT's rule, or else the name itself."""
     if not (keys := list(pattern)):
         return module
     from peft.utils.other import get_pattern_key
@@ -13,11 +17,10 @@ def matching_key(pattern: Iterable[str], module: str) -> str:
     return key
 
 
-def lora_config(**settings: object) -> dict[str, object]:
-    """What `adapter_config.json` holds, with PEFT's defaults; sets as sorted lists.
+def complete_config(settings: Mapping[str, object]) -> dict[str, object]:
+    """The content of `adapter_config.json`: some settings of PEFT's `LoraConfig`, and PEFT's defaults for the others.
 
-    Args:
-        settings: of PEFT's `LoraConfig`.
+    Sets are written as sorted lists.
     """
     from peft import LoraConfig
 

@@ -4,15 +4,15 @@ from torch import Tensor, nn
 
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import adapted_layers, arm_heads
-from deltaw.lora.peft_format import lora_config
-from deltaw.lora.sharded import whole
+from deltaw.lora.peft_format import complete_config
+from deltaw.lora.sharded import gather
 from deltaw.model.names import is_conv1d
 
 
 def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
-    """Factors and head of the arm at `index` under the names that PEFT gives them in `adapter_model.safetensors`.
+    """Factors and head of the arm at `index`, by their names in PEFT's `adapter_model.safetensors`.
 
-    All processes have to ask for them together, since each may hold a part alone.
+    All processes have to call it together, since each may hold only a part.
     """
     tensors = {}
     for module, layer in adapted_layers(base):
@@ -20,33 +20,34 @@ def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
         tensors[f"{module}.lora_B.weight"] = layer.B[index]
     for module, head in arm_heads(base):
         tensors |= {f"{module}.{name}": weight for name, weight in head.arms[index].named_parameters()}
-    return {f"base_model.model.{name}": whole(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {f"base_model.model.{name}": gather(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) -> dict[str, object]:
-    """What PEFT's `adapter_config.json` says of an arm on `base`; loading it gives the arm's own scale and modules.
+    """PEFT's `adapter_config.json` of an arm on `base`: loading it restores the arm's scales and modules.
 
-    PEFT has no constant scale, so that "constant" is written as alpha · r with PEFT's rule alpha/r. A module whose rank
-    or alpha is not the arm's is written by its whole name: patterns would depend on an order that JSON need not keep.
+    PEFT has no constant scale, so "constant" is written as alpha · r with PEFT's rule alpha/r. A module whose rank or
+    alpha is not the arm's is written by its full name, because patterns depend on an order that JSON need not keep.
     """
-    ranks = {f"^{module}": arm.rank_of(module) for module, _ in adapted_layers(base)}
-    alphas = {
-        f"^{module}": _peft_alpha(arm, arm.alpha_of(module), arm.rank_of(module)) for module, _ in adapted_layers(base)
-    }
+    modules = [module for module, _ in adapted_layers(base)]
+    ranks = {f"^{module}": arm.rank_of(module) for module in modules}
+    alphas = {f"^{module}": _peft_alpha(arm, arm.alpha_of(module), arm.rank_of(module)) for module in modules}
     alpha = _peft_alpha(arm, arm.alpha, arm.rank)
-    return lora_config(
-        r=arm.rank,
-        lora_alpha=alpha,
-        rank_pattern={module: rank for module, rank in ranks.items() if rank != arm.rank},
-        alpha_pattern={module: own for module, own in alphas.items() if own != alpha},
-        lora_dropout=arm.dropout,
-        use_rslora=arm.scaling == "rslora",
-        target_modules=_targets(base),
-        fan_in_fan_out=any(is_conv1d(layer.base) for _, layer in adapted_layers(base)),
-        task_type=task_type,
-        modules_to_save=sorted(name for name, _ in arm_heads(base)) or None,
-        base_model_name_or_path=base_path,
-        inference_mode=True,
+    return complete_config(
+        {
+            "r": arm.rank,
+            "lora_alpha": alpha,
+            "rank_pattern": {module: r for module, r in ranks.items() if r != arm.rank},
+            "alpha_pattern": {module: a for module, a in alphas.items() if a != alpha},
+            "lora_dropout": arm.dropout,
+            "use_rslora": arm.scaling == "rslora",
+            "target_modules": _target_modules(base, modules),
+            "fan_in_fan_out": any(is_conv1d(layer.base) for _, layer in adapted_layers(base)),
+            "task_type": task_type,
+            "modules_to_save": sorted(name for name, _ in arm_heads(base)) or None,
+            "base_model_name_or_path": base_path,
+            "inference_mode": True,
+        }
     )
 
 
@@ -54,9 +55,8 @@ def _peft_alpha(arm: Arm, alpha: float, rank: int) -> float:
     return alpha * rank if arm.scaling == "constant" else alpha
 
 
-def _targets(base: nn.Module) -> list[str]:
-    """The last parts of the adapted modules' names; their whole names where another module's ends alike."""
-    adapted = [name for name, _ in adapted_layers(base)]
+def _target_modules(base: nn.Module, adapted: list[str]) -> list[str]:
+    """The last parts of the adapted modules' names, or their full names if another module's ends in one of these."""
     inside = tuple(f"{name}." for name in adapted)
     others = {name.rpartition(".")[2] for name, _ in base.named_modules() if not f"{name}.".startswith(inside)}
     last = {name.rpartition(".")[2] for name in adapted}

@@ -1,1 +1,1 @@
-"""Mathematics alone: tensors in, tensors out. No files, no modules, no plotting."""
+"""Mathematics: tensors in, tensors out. No files, no models, no plots."""

@@ -1,4 +1,4 @@
-"""The update against the frozen weight W (arXiv 2106.09685, §7.3 and App. H.3, H.4): directions, and amplification."""
+"""ΔW against the frozen weight W: shared directions, and amplification (arXiv 2106.09685, §7.3, App. H.3 and H.4)."""
 
 from dataclasses import dataclass
 from math import nan, sqrt
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from deltaw.maths.subspace import Stack, numerical_rank, phi
 
-DRAWS = 10  # of random directions
+DRAWS = 10  # sets of random directions
 
 
 @dataclass(frozen=True)
 class Amplification:
-    """A row of Table 7: how much of W lies in r directions of its two sides, Frobenius norms throughout.
+    """A row of Table 7: how much of W lies in r output directions U and r input directions V (Frobenius norms).
 
     Attributes:
         norm_W: ‖W‖.
         norm_update: ‖ΔW‖.
         by_update: ‖Uᵀ W V‖ with U, V the singular directions of ΔW.
-        by_W: the same with the r leading ones of W itself.
-        by_random: the same with random directions, root mean square of 10 seeded draws.
-        by_random_closed: r ‖W‖ / √(d_out d_in), what that is over all draws.
-        factor: norm_update / by_update, the amplification of the directions that ΔW uses; NaN where ΔW is 0.
+        by_W: ‖Uᵀ W V‖ with U, V the r leading singular directions of W.
+        by_random: ‖Uᵀ W V‖ with random U, V: root mean square of 10 seeded draws.
+        by_random_closed: r ‖W‖ / √(d_out d_in), the root mean square over all draws.
+        factor: norm_update / by_update, the amplification of W's part in ΔW's directions; NaN where ΔW is 0.
     """
 
     norm_W: float  # noqa: N815
@@ -36,12 +36,16 @@ class Amplification:
 
 
 class FrozenWeight:
-    """One frozen W and its leading singular directions, which are found once.
+    """One frozen W, decomposed once.
 
     Args:
         W: d_out × d_in.
-        count: of its leading directions.
-        device: where it is decomposed.
+        count: number of leading singular directions to keep.
+        device: device that decomposes and multiplies W.
+
+    Attributes:
+        values: the leading singular values of W.
+        leading: its leading right-singular vectors as rows, each times its singular value.
     """
 
     def __init__(self, W: Float[Tensor, "d_out d_in"], count: int, device: str = "cpu"):
@@ -51,12 +55,12 @@ class FrozenWeight:
         self.leading = self.values[:, None] * vectors.T.flip(0)[:count]
 
     def similarity(self, A: Float[Tensor, "r d_in"]) -> Float64[Tensor, "count r"]:
-        """φ between the leading right-singular directions of W, i, and those of A, j (Fig. 8)."""
-        stack = Stack(self.leading, A.to(self.leading.device))
-        return phi(stack.cosines(*stack.directions), len(self.leading), len(A))
+        """φ(i, j) between i leading right-singular directions of W and j of A (Fig. 8)."""
+        stack = Stack({"W": self.leading, "A": A.to(self.leading.device)})
+        return phi(stack.cosines(stack.directions["W"], stack.directions["A"]), len(self.leading), len(A))
 
     def amplification(self, A: Float[Tensor, "r d_in"], B: Float[Tensor, "d_out r"], scale: float) -> Amplification:
-        """Table 7 for ΔW = scale · B A, of a rank up to `count`."""
+        """The row of Table 7 for ΔW = scale · B A; r ≤ `count`."""
         r = len(A)
         (Q_out, R_out), (Q_in, R_in) = (torch.linalg.qr(factor.to(self.W)) for factor in (B, A.T))
         left, values, Vh = torch.linalg.svd(R_out @ R_in.T)
@@ -74,6 +78,7 @@ class FrozenWeight:
         )
 
     def _by_random(self, r: int) -> float:
+        """Root mean square of ‖Uᵀ W V‖ over draws of r random directions."""
         generator = torch.Generator().manual_seed(0)
         norms = []
         for _ in range(DRAWS):
@@ -84,4 +89,5 @@ class FrozenWeight:
 
 
 def _projected(U: Float64[Tensor, "k d_out"], W: Float64[Tensor, "d_out d_in"], V: Float64[Tensor, "k d_in"]) -> float:
+    """‖Uᵀ W V‖, with the directions as rows."""
     return float((U @ W @ V.T).norm())

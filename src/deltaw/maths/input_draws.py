@@ -1,9 +1,9 @@
-"""What random combinations of a layer's own inputs share with an arm: a number in the tables, and no null.
+"""What random combinations of a layer's inputs share with an arm: a number in the tables, and no null.
 
-A gradient on A is a combination of the layer's inputs. They lie close to a few directions, so that two arms come to
-share directions that random subspaces do not, whatever they learned. Random combinations do not stand for such arms:
-gradients weight each input by its error, and Adam leaves the inputs' span. Arms that share inputs alone exceed these
-draws at 40 % of sites, so no verdict rests on them.
+A gradient on A is a combination of the layer's inputs. The inputs lie close to a few directions, so two arms share more
+than random subspaces do, whatever they learned. Random combinations do not model such arms: gradients weight each input
+by its error, and Adam leaves the inputs' span. Arms that share nothing but inputs exceed these draws at 40 % of sites,
+so no verdict rests on the draws.
 """
 
 from functools import lru_cache
@@ -26,20 +26,22 @@ def drawn_cosines(
     norm: float = 1.0,
     B: Directions | None = None,
 ) -> Float64[Tensor, "draws k k_other"]:
-    """Cosines of the directions of drawn A's with those of `other`, for each of 100 seeded draws.
+    """Cosines between the directions of 100 seeded draws and the directions `other`.
 
-    With X the inputs and N Gaussian, a draw is N X: the null on the update A − A₀. With a `start` it is A₀ + c N X,
-    ‖c N X‖_F = `norm`: that on A. With `B` besides, the directions are those of B (A₀ + c N X): that on the input side
-    of ΔW.
+    With X the inputs and N Gaussian, a draw stands for an arm's A − A₀, A or B A:
+
+    - N X on the update A − A₀, without `start`;
+    - A₀ + c N X on A, with `start`, where ‖c N X‖_F = `norm`;
+    - B (A₀ + c N X) on the input side of ΔW, with `start` and `B`.
 
     Args:
         stack: holds `other`, `inputs` and `start`.
-        other: directions of the arm that is not redrawn.
+        other: directions of the arm that keeps its factors.
         inputs: directions of X (tokens × d_in).
         rank: rows of the drawn A.
         start: directions of A₀ (rank × d_in).
-        norm: ‖A − A₀‖_F of the arm that is redrawn.
-        B: directions of its Bᵀ, of any stack.
+        norm: ‖A − A₀‖_F of the arm that the draws replace.
+        B: directions of Bᵀ of the arm that the draws replace, from any stack.
     """
     draws = _gaussian(rank, len(inputs.values)) * inputs.values  # N X in terms of X's directions: a rotation of N
     frame = [inputs]
@@ -60,6 +62,6 @@ def drawn_cosines(
 
 @lru_cache(maxsize=2)
 def _gaussian(rank: int, count: int) -> Float64[Tensor, "draws rank count"]:
-    """Always the same draws."""
+    """N of every draw, the same each time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(DRAWS, rank, count, generator=generator, dtype=torch.float64)

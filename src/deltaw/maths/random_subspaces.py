@@ -1,6 +1,6 @@
 """What random subspaces share: φ and the principal angles between uniformly random subspaces of R^width.
 
-It is the weakest level to clear: two arms that read the same inputs share more, whatever they learned
+Random subspaces are the weakest level to clear: two arms that read the same inputs share more, whatever they learned
 (`deltaw.maths.input_draws`).
 """
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.special import airy, betainccinv, expit, fdtrc
 from torch import Tensor
 
-LEVEL = 0.05  # how often random subspaces alone are to give a direction that k_star counts
+LEVEL = 0.05  # probability that k_star counts a direction shared by random subspaces
 
 
 class Chance(NamedTuple):
-    """φ between random subspaces: entry [i - 1, j - 1] of each is that of φ(i, j)."""
+    """φ between random subspaces; entry [i - 1, j - 1] of both describes φ(i, j)."""
 
     mean: Float64[Tensor, "low high"]
     sd: Float64[Tensor, "low high"]
@@ -29,7 +29,7 @@ class Chance(NamedTuple):
 def chance(low: int, high: int, width: int) -> Chance:
     """Mean and standard deviation of φ(i, j) between random subspaces of R^width, i up to `low`, j up to `high`.
 
-    Both are exact; 1 ≤ low, high ≤ width. Widths of ΔW's sides differ: that of `output` is the layer's d_out.
+    Both are exact; 1 ≤ low, high ≤ width. `width` is the layer's d_in, or its d_out on the basis output.
     """
     i, j = torch.arange(1, low + 1)[:, None], torch.arange(1, high + 1)
     return Chance(random_mean(i, j, width), random_sd(i, j, width))
@@ -59,21 +59,21 @@ def random_p(
     """Probability that random subspaces reach `phi`: the tail of the Beta law with their mean and variance.
 
     Exact for i = 1 or j = 1, where φ is Beta(max(i, j) / 2, (width − max(i, j)) / 2), and an approximation
-    elsewhere. Where i + j > width, i + j − width directions are shared by dimension alone, and the tail is that of
-    the rest: ‖UᵀV‖² = i + j − width + ‖U⊥ᵀV⊥‖². 1 where that leaves nothing to chance; NaN where `phi` is.
+    elsewhere. Where i + j > width, any two subspaces share i + j − width directions, and the tail describes the
+    remaining ones: ‖UᵀV‖² = i + j − width + ‖U⊥ᵀV⊥‖². 1 where no direction remains; NaN where `phi` is NaN.
     """
     phi, i, j, d = (np.asarray(values, dtype=float) for values in (phi, i, j, width))
     forced = np.maximum(i + j - d, 0)
     left = phi * np.minimum(i, j) - forced
     i, j = np.where(forced, d - i, i), np.where(forced, d - j, j)
     small, large = np.minimum(i, j), np.maximum(i, j)
-    with np.errstate(divide="ignore", invalid="ignore"):  # where φ is 1, and where nothing is left to chance
+    with np.errstate(divide="ignore", invalid="ignore"):  # φ is 1, or no direction remains
         variance = 2 * i * j * (d - i) * (d - j) / (d**2 * (d - 1) * (d + 2)) / small**2
         mean = large / d
         a = mean * (mean * (1 - mean) / variance - 1)
         b = a * (1 - mean) / mean
         share = np.clip(left / small, 0, 1)
-        p = fdtrc(2 * a, 2 * b, share / (1 - share) * b / a)  # as the F law: several times faster than SciPy's Beta
+        p = fdtrc(2 * a, 2 * b, share / (1 - share) * b / a)  # the F law: several times faster than SciPy's Beta
     return np.where((small == 0) & ~np.isnan(phi), 1.0, p)
 
 
@@ -84,23 +84,23 @@ def k_star(
     width: int,
     level: float = LEVEL,
 ) -> float:
-    """How many directions two subspaces share beyond what random ones reach, counted from the smallest angle on.
+    """How many directions two subspaces share beyond random subspaces, counted from the smallest principal angle.
 
-    One after another: the k-th is shared if its cos²θ is above what the largest of random subspaces of dimensions
-    low − k + 1 and high − k + 1 in R^(width − k + 1) exceeds with probability `level`; the first that is not ends
-    the count. The largest follows Johnstone's Tracy–Widom approximation (Annals of Statistics 36, 2008), and for a
-    single direction the Beta law exactly. The approximation is close at 5 %; far out in the tail, and for ranks of 2
-    to 4, it asks for more than it need, so that the level is kept and not used up.
+    The k-th angle counts if its cos²θ exceeds a threshold; the first angle that does not ends the count. Random
+    subspaces of dimensions low − k + 1 and high − k + 1 in R^(width − k + 1) have a largest cos²θ above the threshold
+    with probability `level`. The threshold follows Johnstone's Tracy–Widom approximation (Annals of Statistics 36,
+    2008); for a single direction it follows the Beta law exactly. The approximation is close at 5 %. Far out in the
+    tail, and for ranks 2 to 4, it is conservative.
 
     Args:
         cos2: cos²θ of the principal angles, falling.
         low, high: dimensions of the two subspaces.
-        width: of the space.
-        level: divide it by the number of sites where many are tested.
+        width: dimension of the space.
+        level: probability of a false direction; divide it by the number of sites tested.
 
     Returns:
-        0 to min(low, high). NaN where low + high ≥ width: low + high − width directions are shared by dimension
-        alone, and with no room left over nothing can be told from that.
+        0 to min(low, high). NaN where low + high ≥ width: two such subspaces fill the space, so their angles show
+        nothing.
     """
     if low + high >= width:
         return np.nan
@@ -109,13 +109,13 @@ def k_star(
 
 @lru_cache(maxsize=1024)
 def largest_by_chance(low: int, high: int, width: int, level: float) -> NDArray[np.float64]:
-    """The cos²θ that `k_star` asks of the first, second, … direction: min(low, high) of them, within (0, 1)."""
+    """The thresholds of `k_star` on cos²θ of the first, second, … angle: min(low, high) numbers within (0, 1)."""
     small, large = sorted([low, high])
     return np.array([_quantile(small - k, large - k, width - k, level) for k in range(small)])
 
 
 def _quantile(small: int, large: int, width: int, level: float) -> float:
-    """What the largest cos²θ of random subspaces exceeds with probability `level`; small + large < width."""
+    """The value that the largest cos²θ of random subspaces exceeds with probability `level`; small + large < width."""
     if small == 1:
         return float(betainccinv(large / 2, (width - large) / 2, level))
     mean, spread = _logit_law(small, large, width)
@@ -123,7 +123,7 @@ def _quantile(small: int, large: int, width: int, level: float) -> float:
 
 
 def _logit_law(small: int, large: int, width: int) -> tuple[float, float]:
-    """μ and σ: logit of the largest cos²θ is about μ + σ · TW₁ (Johnstone 2008, Theorem 1)."""
+    """μ and σ such that logit of the largest cos²θ is about μ + σ · TW₁ (Johnstone 2008, Theorem 1)."""
     n = width - 1
     gamma, omega = (2 * np.arcsin(np.sqrt((size - 0.5) / n)) for size in (small, large))
     mean = 2 * np.log(np.tan((omega + gamma) / 2))
@@ -134,7 +134,7 @@ def _logit_law(small: int, large: int, width: int) -> tuple[float, float]:
 @lru_cache(maxsize=64)
 def _tracy_widom_quantile(level: float) -> float:
     low, high = -5.0, 60.0
-    while high - low > 1e-12:  # by halves: importing SciPy's solvers takes longer than the whole of this
+    while high - low > 1e-12:  # bisection: importing SciPy's solvers takes longer
         middle = (low + high) / 2
         low, high = (middle, high) if tracy_widom_tail(middle) > level else (low, middle)
     return high
@@ -143,11 +143,11 @@ def _tracy_widom_quantile(level: float) -> float:
 def tracy_widom_tail(s: float) -> float:
     """P(TW₁ > s) = 1 − det(1 − K), K the operator with kernel Ai((x + y) / 2) / 2 on (s, ∞), by Gauss–Legendre.
 
-    Ferrari and Spohn (J. Phys. A 38, 2005), evaluated as Bornemann does (Math. Comp. 79, 2010):
-    to 1e-12 for s ≥ −1, to 1e-6 for s ≥ −5.
+    The formula is Ferrari and Spohn's (J. Phys. A 38, 2005), the quadrature Bornemann's (Math. Comp. 79, 2010). The
+    error is below 1e-12 for s ≥ −1, and below 1e-6 for s ≥ −5.
     """
     x, weights = _nodes()
-    x, weights = s + 8 * (x + 1), 8 * weights  # beyond s + 16 the kernel is nothing
+    x, weights = s + 8 * (x + 1), 8 * weights  # the kernel vanishes beyond s + 16
     root = np.sqrt(weights)
     kernel = root[:, None] * airy((x[:, None] + x) / 2)[0] / 2 * root
     return float(1 - np.linalg.det(np.eye(len(x)) - kernel))
@@ -155,6 +155,6 @@ def tracy_widom_tail(s: float) -> float:
 
 @lru_cache(maxsize=1)
 def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places in [−1, 1] and weights."""
+    """Nodes in [−1, 1] and weights of the quadrature."""
     x, weights = leggauss(32)
     return x, weights

@@ -1,4 +1,4 @@
-"""How many directions a matrix really uses: its singular values, and the ranks that summarise them."""
+"""How many directions a matrix uses: its singular values, and the ranks that summarise them."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from deltaw.maths.subspace import Stack, update_directions
 
 ENERGY = 0.9  # share of ‖·‖²_F that the energy rank holds
-CLOSE = 0.05  # a smaller relative gap behind a singular value leaves its direction to rounding and noise
+CLOSE = 0.05  # below this relative gap between two singular values, noise turns their directions
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values of one matrix, those above rounding, and what follows from them. Ranks are NaN or 0 without any.
+    """The k singular values of a matrix X that are above rounding, and the ranks computed from them.
 
     Attributes:
-        singular_values: largest first, in the matrix's own unit.
-        stable_rank: ‖·‖²_F / σ₁², 1 to k.
-        entropy_rank: exp of the entropy of the shares σ² / ‖·‖²_F, in nats; 1 to k.
-        energy_rank: the fewest leading directions that hold 90 % of ‖·‖²_F, 1 to k.
-        gaps: (σ_n − σ_{n+1}) / σ_n behind each, in [0, 1]; 1 behind the last.
+        singular_values: σ, largest first, in the unit of X.
+        stable_rank: ‖X‖²_F / σ₁², from 1 to k; NaN where k = 0.
+        entropy_rank: exp of the entropy of the shares σ² / ‖X‖²_F, in nats; from 1 to k, NaN where k = 0.
+        energy_rank: the fewest leading directions that hold 90 % of ‖X‖²_F, from 1 to k; 0 where k = 0.
+        gaps: (σ_n − σ_{n+1}) / σ_n, in [0, 1]; 1 for the last singular value.
     """
 
     singular_values: Float64[Tensor, " k"]
@@ -39,26 +39,26 @@ class Spectrum:
 
     @property
     def arbitrary(self) -> list[int]:
-        """The directions, from 1, that noise would turn: those next to a gap below 5 %. Their span stays."""
+        """Directions, counted from 1, next to a gap below 5 %: noise turns them, and leaves their common span."""
         close = (self.gaps < CLOSE).nonzero().flatten().tolist()
         return sorted({n + side for n in close for side in (1, 2)})
 
 
 def spectrum(A: Float[Tensor, "rank width"], B: Float[Tensor, "d_out rank"] | None = None) -> Spectrum:
-    """The spectrum of a factor A, or where `B` is given that of B A (times its scale, of ΔW).
+    """The spectrum of a factor A, or of the product B A where `B` is given (ΔW is scale · B A).
 
     Raises:
         ValueError: a factor holds a value that is not finite.
     """
-    (directions,) = Stack(A).directions
+    directions = Stack({"A": A}).directions["A"]
     if B is not None:
-        directions, _ = update_directions(directions, *Stack(B.T).directions)
+        directions, _ = update_directions(directions, Stack({"B": B.T}).directions["B"])
     return spectrum_of(directions.values)
 
 
 def spectrum_of(singular_values: Float64[Tensor, " k"]) -> Spectrum:
-    """The spectrum with these singular values, falling and above 0."""
-    values = singular_values.numpy()  # a few numbers, for which NumPy is quicker than PyTorch
+    """The spectrum that has these singular values, which fall and are above 0."""
+    values = singular_values.numpy()  # on a few numbers NumPy is faster than PyTorch
     shares = values**2 / (values**2).sum()
     after = np.append(values[1:], 0)[: len(values)]
     return Spectrum(

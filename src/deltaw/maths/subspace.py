@@ -1,39 +1,45 @@
 """The subspaces that LoRA factors span, and the paper's similarity φ of two (arXiv 2106.09685, §7.2).
 
-One kernel: with the rows of several matrices over one space stacked, all that is asked of them follows from the small
-matrix of the rows' inner products. No basis of the space's own length is kept, nothing of width × width is formed.
+Everything here follows from one small matrix: the inner products of all rows of all matrices that are compared.
+No vector as long as the space is kept, and no matrix of width × width is formed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import pad
 
-NEGLIGIBLE = 1e-6  # of the largest singular value: below it a direction is rounding, not training
+NEGLIGIBLE = 1e-6  # share of the largest singular value; a direction below it is rounding, not training
 
-# Inner products square the ratio of singular values. A matrix with a smaller ratio is made orthogonal before its
-# products with others are taken: its smallest directions would otherwise be known to less than six digits.
+# Inner products square the ratio of the smallest singular value to the largest. Below this ratio, the smallest
+# directions would be known to less than six digits: such a matrix is made orthogonal first.
 ILL_CONDITIONED = 1e-3
 
-COLUMNS = 2048  # that are multiplied at once
+COLUMNS = 2048  # multiplied at once
 
 
 @dataclass(frozen=True)
 class Directions:
     """The orthonormal directions D of a matrix X = left · diag(values) · D, by falling singular value.
 
-    Only the k that are above rounding. D itself stays in terms of the rows of a `Stack`.
+    D has one row for each of the k singular values above rounding. It is stored as combinations of X's rows.
+
+    Attributes:
+        left: left-singular vectors of X; for ΔW = scale · B A they are combinations of the other factor's directions.
+        values: singular values of X.
+        name: name of X in its `Stack`.
+        combination: D = combinationᵀ · (rows of X in the stack).
     """
 
-    left: Float64[Tensor, "n k"]  # of ΔW: in terms of the other factor's directions
+    left: Float64[Tensor, "n k"]
     values: Float64[Tensor, " k"]
-    place: int  # of X in the stack
-    combination: Float64[Tensor, "rows k"]  # D = combinationᵀ · rows
+    name: Hashable
+    combination: Float64[Tensor, "rows k"]
 
     @property
     def coordinates(self) -> Float64[Tensor, "n k"]:
@@ -41,15 +47,19 @@ class Directions:
         return self.left * self.values
 
     def of_product(self, mixing: Float64[Tensor, "m n"]) -> "Directions":
-        """The directions of `mixing` · X, another matrix over the same rows."""
+        """The directions of `mixing` · X, whose rows are combinations of X's rows."""
         left, values, Vh = torch.linalg.svd(mixing @ self.coordinates, full_matrices=False)
         k = numerical_rank(values)
-        return Directions(left[:, :k], values[:k], self.place, self.combination @ Vh[:k].T)
+        return Directions(left[:, :k], values[:k], self.name, self.combination @ Vh[:k].T)
+
+    def scaled(self, scale: float) -> "Directions":
+        """The same directions with the singular values times `scale`."""
+        return replace(self, values=self.values * scale)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A matrix minus another of its shape; subtracted in float64, where it is needed."""
+    """matrix − start, subtracted in float64 and only when it is needed: no copy is kept."""
 
     matrix: Float[Tensor, "n width"]
     start: Float[Tensor, "n width"]
@@ -66,60 +76,63 @@ class Difference:
         return len(self.matrix)
 
     def double(self) -> Float64[Tensor, "n width"]:
-        """All of it."""
+        """The whole difference."""
         return self.matrix.double() - self.start
 
     def write(self, columns: slice, place: Float64[Tensor, "n columns"]) -> None:
-        """Put some of its columns there."""
+        """Write these columns of the difference into `place`."""
         place.copy_(self.matrix[:, columns])
         place.sub_(self.start[:, columns])
 
 
 class Stack:
-    """Matrices over one space, row below row: the directions of each, and the angles between any two.
+    """Named matrices over one space, row below row: the directions of each, and the angles between any two.
 
     Args:
-        matrices: n × width each, n of any size and any precision, or differences of two; all is counted in float64.
+        matrices: name → matrix (n × width, any n, any precision) or `Difference`. All count in float64.
+
+    Attributes:
+        directions: name → directions of that matrix.
 
     Raises:
         ValueError: a matrix holds a value that is not finite.
     """
 
-    def __init__(self, *matrices: Float[Tensor, "_ width"] | Difference):
-        ends = list(accumulate(map(len, matrices)))
-        self._slices = [slice(end - len(matrix), end) for end, matrix in zip(ends, matrices, strict=True)]
-        self._products = _products(matrices)
-        self.directions = [self._eigenvectors(place) for place in range(len(matrices))]
-        if ill := [found for found in self.directions if _ill_conditioned(found.values)]:
-            self._refine(list(matrices), ill)
+    def __init__(self, matrices: Mapping[Any, Float[Tensor, "_ width"] | Difference]):
+        ends = accumulate(map(len, matrices.values()))
+        self._rows = {name: slice(end - len(matrices[name]), end) for name, end in zip(matrices, ends, strict=True)}
+        self._products = _products(list(matrices.values()))
+        self.directions = {name: self._eigenvectors(name) for name in matrices}
+        if ill := [found for found in self.directions.values() if _ill_conditioned(found.values)]:
+            self._refine(dict(matrices), ill)
 
     def cosines(self, one: Directions, other: Directions) -> Float64[Tensor, "k_one k_other"]:
         """Inner products of the directions of one matrix with those of another."""
-        return one.combination.T @ self._block(one.place, other.place) @ other.combination
+        return one.combination.T @ self._block(one.name, other.name) @ other.combination
 
-    def _refine(self, matrices: list[Tensor | Difference], ill: list[Directions]) -> None:
-        """Put the directions of some matrices in the place of their rows, and take the products again."""
+    def _refine(self, matrices: dict[Any, Tensor | Difference], ill: list[Directions]) -> None:
+        """Replace the rows of some matrices by their directions, and multiply again."""
         for found in ill:
-            matrix = matrices[found.place].double()
+            matrix = matrices[found.name].double()
             rows = found.combination.T.to(matrix) @ matrix
-            matrices[found.place] = _padded(rows.T, len(matrix)).T
-        self._products = _products(matrices)
+            matrices[found.name] = _padded(rows.T, len(matrix)).T
+        self._products = _products(list(matrices.values()))
         for found in ill:
-            orthogonal = self._eigenvectors(found.place)
-            self.directions[found.place] = orthogonal.of_product(_padded(found.coordinates, len(found.left)))
+            orthogonal = self._eigenvectors(found.name)
+            self.directions[found.name] = orthogonal.of_product(_padded(found.coordinates, len(found.left)))
 
-    def _block(self, one: int, other: int) -> Float64[Tensor, "n_one n_other"]:
-        return self._products[self._slices[one], self._slices[other]]
+    def _block(self, one: Hashable, other: Hashable) -> Float64[Tensor, "n_one n_other"]:
+        return self._products[self._rows[one], self._rows[other]]
 
-    def _eigenvectors(self, place: int) -> Directions:
-        squares, vectors = torch.linalg.eigh(self._block(place, place))
+    def _eigenvectors(self, name: Hashable) -> Directions:
+        squares, vectors = torch.linalg.eigh(self._block(name, name))
         values, vectors = squares.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
         k = numerical_rank(values)
-        return Directions(vectors[:, :k], values[:k], place, vectors[:, :k] / values[:k])
+        return Directions(vectors[:, :k], values[:k], name, vectors[:, :k] / values[:k])
 
 
 def _products(matrices: Sequence[Tensor | Difference]) -> Float64[Tensor, "rows rows"]:
-    """Inner products of all rows of all matrices, a slice of columns at a time: it stays in the processor's cache."""
+    """Inner products of all rows of all matrices, by slices of columns that fit into the processor's cache."""
     ends = list(accumulate(map(len, matrices)))
     width, device = matrices[0].shape[1], matrices[0].device
     products = torch.zeros(ends[-1], ends[-1], dtype=torch.float64, device=device)
@@ -139,7 +152,7 @@ def _products(matrices: Sequence[Tensor | Difference]) -> Float64[Tensor, "rows 
 
 
 def _padded(columns: Float64[Tensor, "n k"], count: int) -> Float64[Tensor, "n count"]:
-    """`columns`, then columns of zeros."""
+    """Append columns of zeros up to `count`."""
     return pad(columns, (0, count - columns.shape[1]))
 
 
@@ -160,19 +173,20 @@ def update_directions(A: Directions, B: Directions) -> tuple[Directions, Directi
         B: directions of Bᵀ (r × d_out), in a stack over the output space.
 
     Returns:
-        Directions in the stack of A and in that of Bᵀ; `values` are the singular values of B A.
+        Input directions, in the stack of A, and output directions, in the stack of Bᵀ; their `values` are the
+        singular values of B A.
     """
     left, values, Vh = torch.linalg.svd(B.coordinates.T @ A.coordinates, full_matrices=False)
     k = numerical_rank(values)
     left, values, right = left[:, :k], values[:k], Vh[:k].T
     return (
-        Directions(left, values, A.place, A.combination @ right),
-        Directions(right, values, B.place, B.combination @ left),
+        Directions(left, values, A.name, A.combination @ right),
+        Directions(right, values, B.name, B.combination @ left),
     )
 
 
 def phi(cosines: Float64[Tensor, "k_low k_high"], low: int, high: int) -> Float64[Tensor, "low high"]:
-    """φ for every pair of sizes up to `low` and `high` (Eq. 4), from the cosines of two matrices' directions.
+    """φ for every pair of sizes up to `low` and `high` (Eq. 4), from the cosines between two matrices' directions.
 
     Returns:
         φ, dimensionless, within [0, 1]; entry `[i - 1, j - 1]` holds φ(i, j). NaN beyond the numerical ranks k.
@@ -186,19 +200,16 @@ def phi(cosines: Float64[Tensor, "k_low k_high"], low: int, high: int) -> Float6
 
 
 class Shared(NamedTuple):
-    """What two matrices' directions have in common; k and k' are their numerical ranks."""
+    """What the directions of two matrices, of numerical ranks k and k', have in common; each number within [0, 1]."""
 
     first: Float64[Tensor, "*draws"]  # φ(1, 1)
-    row: Float64[Tensor, "*draws"]  # φ(1, k'): how much of the first direction of the one lies in the whole other
-    corner: Float64[Tensor, "*draws"]  # φ(k, k'): of the whole spans; the mean of cos2
-    cos2: Float64[Tensor, "*draws angles"]  # cos²θ of the min(k, k') principal angles between them, falling
+    row: Float64[Tensor, "*draws"]  # φ(1, k'): the share of the first direction that lies in the whole other span
+    corner: Float64[Tensor, "*draws"]  # φ(k, k'), between the whole spans: the mean of cos2
+    cos2: Float64[Tensor, "*draws angles"]  # cos²θ of the min(k, k') principal angles, falling
 
 
 def shared(cosines: Float64[Tensor, "*draws k_one k_other"]) -> Shared:
-    """The summary of `cosines`, each within [0, 1]; of many draws at once where there are leading dimensions.
-
-    There must be a direction on either side.
-    """
+    """Summarise `cosines`, for many draws at once where they have leading dimensions. k_one, k_other ≥ 1."""
     squares = cosines.square()
     cos2 = torch.linalg.svdvals(cosines).square().clamp(max=1)
     row = squares[..., 0, :].sum(-1).clamp(max=1)
@@ -212,8 +223,8 @@ def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high wi
 
         φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j).
 
-    It is 1 where one span contains the other, 0 where they are orthogonal, and on average max(i, j) / width
-    between two random spans: the level that a claim has to clear (`chance`).
+    φ is 1 where one span contains the other, 0 where they are orthogonal, and max(i, j) / width on average between
+    two random spans: the level that a claim has to clear (`chance`).
 
     Returns:
         φ, dimensionless, within [0, 1]; entry `[i - 1, j - 1]` holds φ(i, j). NaN where i or j is beyond the
@@ -222,5 +233,5 @@ def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high wi
     Raises:
         ValueError: a factor holds a value that is not finite.
     """
-    stack = Stack(A_low, A_high)
-    return phi(stack.cosines(*stack.directions), len(A_low), len(A_high))
+    stack = Stack({"low": A_low, "high": A_high})
+    return phi(stack.cosines(stack.directions["low"], stack.directions["high"]), len(A_low), len(A_high))

@@ -1,1 +1,1 @@
-"""All that knows the inside of transformers' models."""
+"""Everything that knows the inside of transformers' models: names, loading, splitting, 4 bits, packed attention."""

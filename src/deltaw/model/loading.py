@@ -1,6 +1,7 @@
-"""Load a frozen base and its tokenizer: the bundled one, a local folder, or a model of the hub."""
+"""Load a frozen base and its tokenizer: the bundled model, a local folder, or a model on the hub."""
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.model.four_bits import check_dtype, make_trainable
 from deltaw.model.heads import Initialiser, heads_of
+
+if not sys.stderr.isatty():
+    disable_progress_bar()  # a file is no place for carriage returns
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 AUTO_MODELS: dict[str, Any] = {
@@ -36,15 +41,16 @@ AUTO_MODELS: dict[str, Any] = {
 
 @dataclass
 class Base:
-    """A pretrained model as a run records it.
+    """A pretrained model, and what a run records of it.
 
     Attributes:
-        name: what the run's name calls it.
-        path: the folder or hub name it came from.
-        folder: where its files are: the one at `path`, or the hub's snapshot on this machine.
-        sha256: of its safetensors files, in the order of their names.
-        pad: the token that fills its rows up.
-        heads: of a classifier, the modules that each arm has a copy of, with what draws their weights.
+        name: its part of the run's name.
+        path: the folder or the hub name that was given.
+        folder: where its files are: `path` itself, or the hub's snapshot on this machine.
+        sha256: hash of its safetensors files, in the order of their names.
+        model: the model, in training mode.
+        pad: the token that pads rows.
+        heads: the modules of a classifier's head, which each arm has a copy of, with what draws their weights.
     """
 
     name: str
@@ -60,7 +66,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the model at `path`.
 
     Raises:
-        UserError: there is none that transformers can load.
+        UserError: transformers cannot load one.
     """
     with _loading(path):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_resolved(path))
@@ -77,40 +83,24 @@ def load_base(
 ) -> Base:
     """Load the model at `path` ("bundled", a local folder or a hub name) for a task, from safetensors alone.
 
-    Its own dropout is set to 0: arms in company would otherwise draw other masks than alone.
+    The dropout of the base is set to 0, because its masks would depend on which arms share a pass.
 
     Args:
-        path: where it is.
+        path: the model.
         tokenizer: its tokenizer.
-        dtype: of its weights, "float32", "bfloat16", or "nf4" for bfloat16 that `quantise` is yet to put in 4 bits.
-        gradient_checkpointing: compute layers again on the way back instead of keeping what they made.
+        dtype: of its weights: "float32", "bfloat16", or "nf4", which loads bfloat16 for `quantise`.
+        gradient_checkpointing: whether to compute activations again in the backward pass instead of keeping them.
         task: one of `AUTO_MODELS`.
-        labels: of a classification, how many there are. A head for another number is drawn anew.
+        labels: number of classes of a classification; a head for another number is drawn anew.
 
     Raises:
-        UserError: `path` is no model of this task that transformers can load, or some of its weights are missing.
+        UserError: transformers cannot load `path` for this task, or some of its weights are missing.
     """
     name, path = Path(path).name, _resolved(path)
-    torch_dtype = _torch_dtype(dtype)
-    with _loading(path):
-        config = _config(path, labels)
-    check_dtype(path, dtype, getattr(config, "quantization_config", None))
-    with _loading(path):
-        loaded: Any = AUTO_MODELS[task].from_pretrained(
-            path,
-            config=config,
-            dtype=torch_dtype,
-            device_map="cpu",  # where one that is stored in 4 bits would not go by itself
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=task == "classification",  # the report tells, and a head may be of other labels
-        )
-    model, report = loaded
-    make_trainable(model)
-    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    model, missing = _load(path, dtype, task, labels)
     heads = heads_of(model, missing) if task == "classification" else {}
     if missing and not heads:
-        raise UserError(f"model.path={path} lacks {len(missing)} weights, as {missing[0]}: give a whole model")
+        raise UserError(f"model.path={path} lacks {len(missing)} weights, as {missing[0]}: give a complete checkpoint")
     _check_direction(model, task)
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -120,11 +110,32 @@ def load_base(
     return Base(name, path, folder, _sha256(folder), model.train(), pad, heads)  # `from_pretrained` leaves eval mode
 
 
+def _load(path: str, dtype: str, task: str, labels: int | None) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of the weights that its checkpoint lacks or has in another shape."""
+    torch_dtype = _torch_dtype(dtype)
+    with _loading(path):
+        config = _config(path, labels)
+    check_dtype(path, dtype, getattr(config, "quantization_config", None))
+    with _loading(path):
+        loaded: Any = AUTO_MODELS[task].from_pretrained(
+            path,
+            config=config,
+            dtype=torch_dtype,
+            device_map="cpu",  # a model stored in 4 bits would go elsewhere by default
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=task == "classification",  # a head may have other labels; the report tells
+        )
+    model, report = loaded
+    make_trainable(model)
+    return model, sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+
+
 def base_shape(path: str, dtype: str = "float32", task: str = "causal", labels: int | None = None) -> Base:
-    """The model at `path` on the meta device, from its config.json alone: neither weights nor tokenizer need be there.
+    """The model at `path` on the meta device, from its config.json: it needs neither weights nor tokenizer.
 
     Raises:
-        UserError: `path` has no config of a model that transformers has for this task.
+        UserError: `path` has no config, or transformers has no such model for this task.
     """
     torch_dtype = _torch_dtype(dtype)
     with _loading(_resolved(path)), torch.device("meta"):
@@ -140,7 +151,7 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, NF4: torch.bfloat16}
     if dtype not in dtypes:
         raise UserError(
-            f"model.dtype={dtype} is not float32, bfloat16 or nf4: the base is frozen, its factors are float32"
+            f"model.dtype={dtype} is none of float32, bfloat16 and nf4, the dtypes of a base; factors are float32"
         )
     return dtypes[dtype]
 
@@ -166,21 +177,21 @@ def _loading(path: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"model.path={path} could not be loaded ({str(error).splitlines()[0]}): give a local folder with "
-            "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub, of a kind that "
-            "the task is for"
+            "config.json, safetensors weights and a tokenizer, or the name of such a model on the hub; it must be of a "
+            "kind that fits the task"
         ) from error
 
 
 def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str) -> int:
-    """The token that fills rows up: the model's own, the tokenizer's, or its end of text; the model is told it."""
+    """The token that pads rows: the model's, the tokenizer's, or its end of text; the model's config gets it too."""
     config = model.config.get_text_config()
-    given = [config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
-    pads = [pad for pad in given if pad is not None and pad >= 0]  # some configs have -1 for none
-    if task == "causal":  # what stands there is not seen
+    candidates = [config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
+    pads = [pad for pad in candidates if pad is not None and pad >= 0]  # some configs have -1 for none
+    if task == "causal":  # no token attends to padding
         return pads[0] if pads else 0
     if not pads:
         raise UserError(
-            f"{tokenizer.name_or_path} has neither pad_token nor eos_token, and task={task} must tell where a row "
+            f"{tokenizer.name_or_path} has neither pad_token nor eos_token, and task={task} must know where a row "
             "ends: name one in the tokenizer's config"
         )
     config.pad_token_id = model.config.pad_token_id = pads[0]
@@ -189,7 +200,7 @@ def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str) 
 
 @torch.no_grad()
 def _check_direction(model: PreTrainedModel, task: str) -> None:
-    """Refuse to predict tokens with a model that reads them: one token's logits must not tell what follows it."""
+    """Refuse a model that looks ahead for task=causal: the logits of a token must not depend on the next one."""
     if task != "causal":
         return
     logits = model(input_ids=torch.tensor([[1, 1], [1, 2]])).logits[:, 0].float()
@@ -204,7 +215,7 @@ def _sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UserError(f"{folder} has no *.safetensors: give a model.path that is saved so")
+        raise UserError(f"{folder} has no *.safetensors: give a model.path with safetensors weights")
     for file in files:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):

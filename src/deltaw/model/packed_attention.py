@@ -1,7 +1,7 @@
-"""Packing: examples laid end to end in few rows, and an attention that keeps them apart.
+"""Attention for packed rows, which does not cross the examples that share a row.
 
-Positions count from 0 in every example. Each token of padding has position 0: to the attention it is an example of
-its own, and so it has itself to look at.
+Positions count from 0 in each example. Each token of padding has position 0 too, so that it is an example of its own
+and attends to itself.
 
 Shapes: R rows of a batch, T tokens of the longest.
 """
@@ -15,17 +15,17 @@ from transformers import PreTrainedModel
 
 from deltaw.errors import UserError
 
-# What a base is given beside the tokens of packed rows, from their positions.
+# From a model and the positions of packed rows to the inputs that the model needs beside the tokens.
 Attention = Callable[[nn.Module, Int[Tensor, "R T"]], dict[str, Tensor]]
 
 
 def by_positions(model: nn.Module, positions: Int[Tensor, "R T"]) -> dict[str, Tensor]:
-    """Positions alone: most models of transformers then keep apart what restarts, in sliding windows as well."""
+    """Positions alone: most models of transformers attend within a run of rising positions, in sliding windows too."""
     return {"position_ids": positions}
 
 
 def by_mask(model: nn.Module, positions: Int[Tensor, "R T"]) -> dict[str, Tensor]:
-    """Positions, and a mask that is added to the scores: (R, 1, T, T), 0 where a token looks."""
+    """Positions, and a mask (R, 1, T, T) to add to the scores: 0 where a token attends, else the lowest number."""
     example = (positions == 0).cumsum(1)
     seen = (example[:, :, None] == example[:, None, :]).tril()[:, None]
     dtype = next(model.parameters()).dtype
@@ -34,13 +34,13 @@ def by_mask(model: nn.Module, positions: Int[Tensor, "R T"]) -> dict[str, Tensor
 
 
 def attention_of(model: PreTrainedModel) -> Attention:
-    """What keeps the examples of a row apart in `model`, tried on a short one.
+    """The first attention that keeps the examples of a row apart in `model`, found by trying a short row.
 
     Raises:
-        UserError: nothing does.
+        UserError: none does.
     """
     windows = getattr(model.config.get_text_config(), "sliding_window", None)
-    for attention in [by_positions] if windows else [by_positions, by_mask]:  # our mask would take the windows' place
+    for attention in [by_positions] if windows else [by_positions, by_mask]:  # a mask would replace the windows
         if _keeps_apart(model, attention):
             return attention
     raise UserError(
@@ -51,15 +51,15 @@ def attention_of(model: PreTrainedModel) -> Attention:
 
 @torch.no_grad()
 def _keeps_apart(model: PreTrainedModel, attention: Attention) -> bool:
-    """Whether the logits of a packed row are those of its examples alone, up to rounding."""
-    examples = [[1, 2, 3], [3, 1, 2, 1], [0], [0]]  # the last as padding is
+    """Whether the logits of a packed row equal the logits of its examples alone, up to rounding."""
+    examples = [[1, 2, 3], [3, 1, 2, 1], [0], [0]]  # the last two are like padding
     ids = torch.tensor([[token for example in examples for token in example]])
     positions = torch.tensor([[n for example in examples for n in range(len(example))]])
     alone = torch.cat([model(input_ids=torch.tensor([example])).logits[0] for example in examples])
     try:
-        together = model(input_ids=ids, **attention(model, positions)).logits[0]
-    except (TypeError, ValueError, RuntimeError):  # a model that knows no such argument, or no mask of this shape
+        packed = model(input_ids=ids, **attention(model, positions)).logits[0]
+    except (TypeError, ValueError, RuntimeError):  # the model takes no such argument, or no mask of this shape
         return False
-    mixed, error = model(input_ids=ids).logits[0], (together - alone).abs().max()
-    rounding = torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max()  # which is wide in bfloat16
+    mixed, error = model(input_ids=ids).logits[0], (packed - alone).abs().max()
+    rounding = torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max()  # wide in bfloat16
     return bool(error <= min(rounding, 0.1 * (mixed - alone).abs().max()))

@@ -1,4 +1,4 @@
-"""Layers that fuse q, k and v, split before LoRA, so that ΔW_q and ΔW_v have factors of their own."""
+"""Split layers that fuse q, k and v before LoRA, so that ΔW_q and ΔW_v have factors of their own."""
 
 import json
 from collections.abc import Sequence
@@ -9,18 +9,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deltaw.errors import UserError
-from deltaw.model.names import ALL_LINEAR, Fused, fused_layers, is_4bit
-from deltaw.run.adapter import SPLIT
+from deltaw.model.fused import Fused, fused_layers
+from deltaw.model.names import ALL_LINEAR, is_4bit
+from deltaw.run.peft_files import SPLIT
 
 
 class SplitLinear(nn.Module):
-    """A layer that fuses q, k and v, as three: their outputs come back in the order of the fused rows.
+    """Three layers for q, k and v in place of one that fuses them; the output has the order of the fused rows.
 
-    The attention around it is untouched. The weights are the fused one's to the bit, and frozen.
+    The attention around them does not notice. The weights are equal to the fused layer's to the bit, and frozen.
 
     Args:
         fused: an nn.Linear or a Conv1D.
-        layout: of its rows.
+        layout: which of its rows are q, k and v.
     """
 
     order: Tensor | None
@@ -33,12 +34,12 @@ class SplitLinear(nn.Module):
         rows = {letter: _indices(layout.rows[letter]) for letter in "qkv"}
         self.q_proj, self.k_proj, self.v_proj = (_part(weight, bias, rows[letter]) for letter in "qkv")
         order = torch.cat([rows[letter] for letter in "qkv"]).argsort()
-        sorted_already = bool((order.diff() == 1).all())
-        self.register_buffer("order", None if sorted_already else order.to(weight.device), persistent=False)
+        in_order = bool((order.diff() == 1).all())
+        self.register_buffer("order", None if in_order else order.to(weight.device), persistent=False)
 
     @property
     def weight(self) -> Tensor:
-        """That of q, which is frozen: some models ask its dtype."""
+        """The weight of q, because some models ask for its dtype."""
         return self.q_proj.weight
 
     def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
@@ -53,7 +54,7 @@ def _indices(rows: tuple[range, ...]) -> Int[Tensor, " rows"]:
 def _part(
     weight: Float[Tensor, "d_out d_in"], bias: Float[Tensor, " d_out"] | None, rows: Int[Tensor, " rows"]
 ) -> nn.Linear:
-    part = nn.Linear(weight.shape[1], len(rows), bias is not None, "meta")  # whose own start nobody needs
+    part = nn.Linear(weight.shape[1], len(rows), bias is not None, "meta")  # so that no weights are drawn
     part.weight = nn.Parameter(weight[rows], requires_grad=False)
     if bias is not None:
         part.bias = nn.Parameter(bias.detach()[rows], requires_grad=False)
@@ -61,10 +62,10 @@ def _part(
 
 
 def split(model: nn.Module, wanted: Sequence[str] = ("q", "v")) -> None:
-    """Replace each layer of `model` that fuses q, k and v, in place, if any of them or all layers are `wanted`.
+    """Split each layer of `model` that fuses q, k and v, in place, if any of the three or all layers are `wanted`.
 
     Raises:
-        UserError: a layer has other rows than its config tells, or is in 4 bits already.
+        UserError: the rows of a layer do not fit its config, or it is in 4 bits already.
     """
     if {"q", "k", "v", ALL_LINEAR}.isdisjoint(wanted):
         return
@@ -80,9 +81,9 @@ def split(model: nn.Module, wanted: Sequence[str] = ("q", "v")) -> None:
 
 
 def split_metadata(model: nn.Module) -> dict[str, str]:
-    """What a snapshot's safetensors file tells of the layers of `model` that are split; nothing where none is.
+    """The metadata of a snapshot's safetensors file: the layouts of the split layers; empty if no layer is split.
 
-    It stands there and not in `adapter_config.json`, of whose unknown keys PEFT warns.
+    They are not in `adapter_config.json`, because PEFT warns of keys that it does not know.
     """
     layouts = {name: asdict(layer.layout) for name, layer in model.named_modules() if isinstance(layer, SplitLinear)}
     return {SPLIT: json.dumps(layouts)} if layouts else {}

@@ -1,1 +1,1 @@
-"""What a run takes, counted and reckoned before it starts."""
+"""What a run takes, counted before it starts, and the engine that suits it."""

@@ -1,6 +1,6 @@
-"""What a training step of a model takes, counted on the meta device: shapes go through it and no numbers.
+"""Count what a training step takes, on torch's meta device: tensors there have shapes and no values.
 
-So it needs neither weights nor memory, and what is counted is what is trained: the same model, arms and loss.
+A count needs neither weights nor memory. It runs what training runs: the same model, arms and loss.
 """
 
 from collections import Counter
@@ -19,10 +19,10 @@ from deltaw.data.example import Example
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import parameters_of
 from deltaw.model.names import block_of, is_conv1d
-from deltaw.plan.arithmetic import Facts
-from deltaw.training.objectives import Causal, Objective, summed
+from deltaw.plan.workload import ArmsSize, BaseSize, RowCost, Workload
+from deltaw.training.objectives import Causal, Objective, summed_losses
 
-# Products, with how many tensors they are given before the two factors.
+# Products, with the number of tensors that come before the two factors.
 _PRODUCTS: dict[Any, int] = {
     linear: 0,
     torch.matmul: 0,
@@ -31,38 +31,38 @@ _PRODUCTS: dict[Any, int] = {
     torch.bmm: 0,
     Tensor.bmm: 0,
     torch.addmm: 1,
-    torch.nn.functional.grouped_mm: 0,  # of experts
+    torch.nn.functional.grouped_mm: 0,  # experts
     torch.baddbmm: 1,
     Tensor.baddbmm: 1,
 }
-# What models ask of values: whether a mask is plain throughout, and whether padding is in a row.
+# What models ask about values, answered for rows of one length: is a mask plain everywhere, and has a row padding?
 _ANSWERS = {Tensor.__bool__: True, Tensor.__contains__: False}
-_IN_FLOAT32 = (layer_norm, softmax, torch.softmax, Tensor.softmax)  # under autocast, of what keeps its input
+_IN_FLOAT32 = (layer_norm, softmax, torch.softmax, Tensor.softmax)  # under autocast, of those that keep their input
 
 
-class DryRun(TorchFunctionMode):
-    """Torch on the meta device: draws nothing, and counts what is multiplied and what is kept for the backward pass.
+class ShapeRun(TorchFunctionMode):
+    """Run torch on the meta device: draw nothing, and count what is multiplied and kept for the backward pass.
 
-    Rows are as long as each other: their masks are plain, and have no padding.
+    All rows have the same length, so that masks are plain and hold no padding.
 
     Args:
-        weights: whose the storage of a weight is, "base" or "arms".
-        autocast: compute in bfloat16 as a GPU does under `bf16-mixed`; torch has no autocast of the meta device.
+        owners: "base" or "arms" for the storage of each weight.
+        autocast: compute in bfloat16 as a GPU does under `bf16-mixed`; torch has no autocast for the meta device.
 
     Attributes:
-        place: the layer that is at work, "loss", or "" outside of both.
-        flops: of products, forward, by place and by whose they are: "base", "arms" or "attention".
-        kept: storages other than weights kept for the backward pass, with the place that was first to keep them.
-        read: storages that layers were called with.
+        place: the layer at work, "loss", or "" outside of both.
+        flops: products, forward, by place and by the owner of the weight: "base", "arms", or "attention" for none.
+        kept: storages that the backward pass needs, except weights, each with the place that kept it first.
+        inputs: storages that layers were called with.
     """
 
-    def __init__(self, weights: Mapping[int, str] | None = None, autocast: bool = False):
+    def __init__(self, owners: Mapping[int, str] | None = None, autocast: bool = False):
         super().__init__()
-        self.weights, self.autocast = weights or {}, autocast
+        self.owners, self.autocast = owners or {}, autocast
         self.place = ""
         self.flops: Counter[tuple[str, str]] = Counter()
         self.kept: dict[int, tuple[torch.UntypedStorage, str]] = {}
-        self.read: dict[int, torch.UntypedStorage] = {}
+        self.inputs: dict[int, torch.UntypedStorage] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -80,11 +80,12 @@ class DryRun(TorchFunctionMode):
         if func is linear:  # a bias keeps nothing, and takes a millisecond here
             args, kwargs = args[:2], {name: given for name, given in kwargs.items() if name != "bias"}
         out: Tensor = func(*self._cast(args, torch.bfloat16), **kwargs)
-        whose = self.weights.get(_storage(factors[1]), "attention")
-        self.flops[self.place, whose] += 2 * out.numel() * factors[0].shape[-1]
+        owner = self.owners.get(_storage(factors[1]), "attention")
+        self.flops[self.place, owner] += 2 * out.numel() * factors[0].shape[-1]
         return out
 
     def _cast(self, args: Iterable[Any], dtype: torch.dtype) -> list[Any]:
+        """Under autocast, the arguments with their floating-point tensors in another dtype."""
         floats = (torch.float32, torch.bfloat16)
         cast = [self.autocast and isinstance(given, Tensor) and given.dtype in floats for given in args]
         return [given.to(dtype) if wanted else given for given, wanted in zip(args, cast, strict=True)]
@@ -100,9 +101,9 @@ class DryRun(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """What the fast kernels of every device are to autograd: they keep q, k, v, their output and a sum a query.
+        """Attention as the fast kernels do it, which keep q, k, v, the output and one sum per query.
 
-        They are not taken where k has fewer heads than q and is not said to: then the probabilities are kept.
+        Torch takes no fast kernel if k has fewer heads than q without `enable_gqa`: then it keeps the probabilities.
         """
         self.flops[self.place, "attention"] += 2 * q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
         if attn_mask is not None and attn_mask.dtype is torch.bool:
@@ -114,98 +115,95 @@ class DryRun(TorchFunctionMode):
         return out
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """Note what autograd keeps; for `saved_tensors_hooks`."""
+        """Note a tensor that autograd keeps; a hook of `saved_tensors_hooks`."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self.weights:
+        if storage._cdata not in self.owners:
             self.kept.setdefault(storage._cdata, (storage, self.place))
         return tensor
 
     def enter(self, place: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        """Note that a layer is at work, and what it reads; for a pre-hook."""
+        """Note that a layer is at work, and its inputs; a forward pre-hook."""
         self.place = place
         storages = [given.untyped_storage() for given in args if isinstance(given, Tensor)]
-        self.read |= {storage._cdata: storage for storage in storages}
+        self.inputs |= {storage._cdata: storage for storage in storages}
 
     def leave(self, place: str, *_: object) -> None:
-        """Note where the work goes on behind a module; for a hook."""
+        """Note where the work goes on behind a module; a forward hook."""
         self.place = place
 
 
 def count(
     base: nn.Module, arms: list[Arm], objective: Objective, prompt: int, completion: int, autocast: bool = False
-) -> Facts:
-    """Run the loss of one row of every arm through a base on the meta device, and count.
+) -> Workload:
+    """Run the loss of one row of each arm on the meta device, and count.
 
     Args:
         base: with the arms on it.
         arms: all of them.
-        objective: makes a loss of what the base gives.
-        prompt: tokens of a row that are read and not learnt.
-        completion: tokens or labels of a row that are learnt.
+        objective: makes the loss from the logits.
+        prompt: tokens of a row that the arms read.
+        completion: tokens or labels of a row that the arms learn.
         autocast: whether training is under `bf16-mixed`.
     """
-    row = Example([0] * prompt, [0] * completion, [0] * completion)
-    batch = {name: tensor.to("meta") for name, tensor in objective.collate([row] * len(arms)).items()}
-    of_arms = {arm.name: parameters_of(base, k) for k, arm in enumerate(arms)}
-    weights = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
-    weights |= {_storage(weight): "arms" for of_arm in of_arms.values() for weight in of_arm}
-    names = dict.fromkeys(block_of(name) for name, _ in base.named_modules())
-    layers = {name: base.get_submodule(name) for name in names if name}
-    layers = {name: layer for name, layer in layers.items() if _frozen(layer, weights)}  # and no arm's head
-    dry = _forward(base, objective, layers, batch, DryRun(weights, autocast))
+    example = Example([0] * prompt, [0] * completion, [0] * completion)
+    batch = {name: tensor.to("meta") for name, tensor in objective.collate([example] * len(arms)).items()}
+    factors = {arm.name: parameters_of(base, k) for k, arm in enumerate(arms)}
+    owners = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
+    owners |= {_storage(weight): "arms" for of_arm in factors.values() for weight in of_arm}
+    layers = _layers(base, owners)
+    run = ShapeRun(owners, autocast)
+    _forward(run, base, objective, layers, batch)
     tokens = sum(mask.shape[1] for mask in objective.read(batch))
-    seen = 0.5 if isinstance(objective, Causal) else 1.0  # of a row's tokens by each of them, on average
-    flops = {key: times * (seen if key[1] == "attention" else 1) for key, times in dry.flops.items()}
-    base_flops, attention_flops, arms_flops = (
-        sum(times for (_, name), times in flops.items() if name == whose) for whose in ("base", "attention", "arms")
+    return Workload(
+        _base_size(base, layers, owners),
+        _arms_size(factors),
+        _row_cost(run, layers, tokens, isinstance(objective, Causal)),
     )
-    frozen = [weight for weight in base.parameters() if weights[_storage(weight)] == "base"]
-    trained = [weight for of_arm in of_arms.values() for weight in of_arm]
-    sizes = [_frozen(layer, weights) for layer in layers.values()]
-    packable = [weight for layer in layers.values() for weight in _matrices(layer)]
-    return Facts(
-        parameters=sum(weight.numel() for weight in frozen),
-        multiplied=base_flops / (2 * tokens * len(arms)),
-        packable=sum(weight.numel() for weight in packable),
-        weight=packable[0].element_size(),
-        arms={name: sum(weight.numel() for weight in of_arm) for name, of_arm in of_arms.items()},
-        layers=len(layers),
-        tokens=tokens,
-        base=_frozen(base, weights),
-        in_layers=sum(sizes),
-        largest=max(sizes),
-        factors=sum(weight.nbytes for weight in trained),
-        gradients=sum(weight.nbytes for weight in trained if weight.requires_grad),
-        base_flops=base_flops,
-        attention_flops=attention_flops,
-        arms_flops=arms_flops,
-        layers_flops=sum(times for (place, _), times in flops.items() if place in layers),
-        **_activations(dry, layers),
-    )
-
-
-def _forward(
-    base: nn.Module, objective: Objective, layers: Mapping[str, nn.Module], batch: dict[str, Tensor], dry: DryRun
-) -> DryRun:
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            stack.callback(layer.register_forward_pre_hook(partial(dry.enter, name)).remove)
-            stack.callback(layer.register_forward_hook(partial(dry.leave, "")).remove)
-        stack.callback(base.register_forward_hook(partial(dry.leave, "loss")).remove)
-        stack.enter_context(saved_tensors_hooks(dry.keep, lambda tensor: tensor))
-        stack.enter_context(dry)
-        summed(objective.logits(base, batch), objective.targets(batch), arms=1)
-    return dry
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _frozen(module: nn.Module, weights: Mapping[int, str]) -> int:
-    """Bytes of the parameters and buffers that are the base's."""
-    own = (*module.parameters(), *module.buffers())
-    return sum(tensor.nbytes for tensor in own if weights[_storage(tensor)] == "base")
+def _layers(base: nn.Module, owners: Mapping[int, str]) -> dict[str, nn.Module]:
+    """The numbered layers by name, without the lists that hold heads of arms."""
+    names = dict.fromkeys(block_of(name) for name, _ in base.named_modules())
+    layers = {name: base.get_submodule(name) for name in names if name}
+    return {name: layer for name, layer in layers.items() if _base_bytes(layer, owners)}
+
+
+def _forward(
+    run: ShapeRun, base: nn.Module, objective: Objective, layers: Mapping[str, nn.Module], batch: dict[str, Tensor]
+) -> None:
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(partial(run.enter, name)).remove)
+            stack.callback(layer.register_forward_hook(partial(run.leave, "")).remove)
+        stack.callback(base.register_forward_hook(partial(run.leave, "loss")).remove)
+        stack.enter_context(saved_tensors_hooks(run.keep, lambda tensor: tensor))
+        stack.enter_context(run)
+        summed_losses(objective.logits(base, batch), objective.targets(batch), arms=1)
+
+
+def _base_size(base: nn.Module, layers: Mapping[str, nn.Module], owners: Mapping[int, str]) -> BaseSize:
+    frozen = [weight for weight in base.parameters() if owners[_storage(weight)] == "base"]
+    packable = [weight for layer in layers.values() for weight in _matrices(layer)]
+    sizes = [_base_bytes(layer, owners) for layer in layers.values()]
+    return BaseSize(
+        layers=len(layers),
+        parameters=sum(weight.numel() for weight in frozen),
+        packable_parameters=sum(weight.numel() for weight in packable),
+        parameter_bytes=packable[0].element_size(),
+        total_bytes=_base_bytes(base, owners),
+        layers_bytes=sum(sizes),
+        largest_layer_bytes=max(sizes),
+    )
+
+
+def _base_bytes(module: nn.Module, owners: Mapping[int, str]) -> int:
+    """Bytes of the parameters and buffers in a module that belong to the base."""
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(tensor.nbytes for tensor in tensors if owners[_storage(tensor)] == "base")
 
 
 def _matrices(layer: nn.Module) -> list[Tensor]:
@@ -213,15 +211,35 @@ def _matrices(layer: nn.Module) -> list[Tensor]:
     return [module.get_parameter("weight") for module in linear_layers]
 
 
-def _activations(dry: DryRun, layers: Iterable[str]) -> dict[str, int]:
-    """Bytes kept for the backward pass without and with gradient checkpointing, and by the loss."""
-    kept, unread = Counter[str](), Counter[str]()
-    for key, (storage, place) in dry.kept.items():
+def _arms_size(factors: Mapping[str, list[nn.Parameter]]) -> ArmsSize:
+    weights = [weight for of_arm in factors.values() for weight in of_arm]
+    return ArmsSize(
+        parameters={name: sum(weight.numel() for weight in of_arm) for name, of_arm in factors.items()},
+        total_bytes=sum(weight.nbytes for weight in weights),
+        trained_bytes=sum(weight.nbytes for weight in weights if weight.requires_grad),
+    )
+
+
+def _row_cost(run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool) -> RowCost:
+    """What a `run` of one row of each arm has counted."""
+    share = 0.5 if causal else 1.0  # of a row's tokens that a token attends to, on average
+    flops = {key: times * (share if key[1] == "attention" else 1) for key, times in run.flops.items()}
+    base_flops, attention_flops, arms_flops = (
+        sum(times for (_, owner), times in flops.items() if owner == counted)
+        for counted in ("base", "attention", "arms")
+    )
+    kept, recomputed = Counter[str](), Counter[str]()  # bytes by place; a checkpointed layer keeps its inputs
+    for key, (storage, place) in run.kept.items():
         kept[place] += storage.nbytes()
-        unread[place] += storage.nbytes() if key not in dry.read else 0
-    return {
-        "kept": kept.total() - kept["loss"],
-        "inputs": sum(storage.nbytes() for storage in dry.read.values()) + unread[""],
-        "again": max(unread[name] for name in layers),
-        "loss": kept["loss"],
-    }
+        recomputed[place] += storage.nbytes() if key not in run.inputs else 0
+    return RowCost(
+        tokens=tokens,
+        kept_bytes=kept.total() - kept["loss"],
+        checkpointed_bytes=sum(storage.nbytes() for storage in run.inputs.values()) + recomputed[""],
+        recomputed_bytes=max(recomputed[name] for name in layers),
+        loss_bytes=kept["loss"],
+        base_flops=base_flops,
+        attention_flops=attention_flops,
+        arms_flops=arms_flops,
+        layers_flops=sum(times for (place, _), times in flops.items() if place in layers),
+    )

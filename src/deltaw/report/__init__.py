@@ -9,16 +9,16 @@ from typing import Any
 from deltaw.analysis.output import SUMMARY_NUMBERS, SUMMARY_WORDS
 from deltaw.report.findings import findings
 from deltaw.report.numbers import Summary, summarise
-from deltaw.report.words import in_words
+from deltaw.report.words import markdown
 
 __all__ = ["findings", "summarise", "write"]
 
 
 def write(summary: Summary, folder: Path) -> None:
-    """Leave `summary.md` and `summary.json` in `folder`; what is not defined is null in JSON."""
+    """Write `summary.md` and `summary.json` into `folder`; a number that is not defined is null in JSON."""
     numbers = _without_nan(asdict(summary) | {"findings": findings(summary)})
     (folder / SUMMARY_NUMBERS).write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / SUMMARY_WORDS).write_text(in_words(summary), encoding="utf-8")
+    (folder / SUMMARY_WORDS).write_text(markdown(summary), encoding="utf-8")
 
 
 def _without_nan(value: Any) -> Any:

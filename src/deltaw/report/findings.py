@@ -1,116 +1,98 @@
-"""The findings, a sentence each. Every one follows from the numbers, whichever way they point."""
+"""The findings, a sentence or two each. Every finding follows from the numbers, whichever way they point."""
 
 from collections.abc import Sequence
 
 from deltaw.report.levels import Control, Level, Levels
 from deltaw.report.numbers import Contrast, Summary
 
-HARDLY = 0.01  # of φ: a smaller difference is called none
+HARDLY = 0.01  # a smaller difference of φ is not called a rise or a fall
 
+# What a control was trained on, by the unit that the task is measured in.
 CONTROLS = {
     "shuffled": {
         "token": "Without the pairing of prompt and completion",
         "row": "Without the pairing of text and label",
     },
     "random": {"token": "On random tokens instead of completions", "row": "On random labels"},
-    "frozen_a": dict.fromkeys(("token", "row"), "With A at its start and B alone trained"),
+    "frozen_a": dict.fromkeys(("token", "row"), "With A frozen at its start and only B trained"),
 }
 
 
 def findings(summary: Summary) -> list[str]:
-    """Sentences: what is shared beyond chance, the leading directions, the whole subspaces, each control."""
+    """The findings on sharing beyond chance, on the leading directions, on the whole spans, and on each control."""
     return [
-        _verdict(summary),
+        _sharing(summary),
         _leading(summary),
         _whole(summary),
         *(_control(summary, control) for control in summary.controls if control.levels),
     ]
 
 
-def _verdict(summary: Summary) -> str:
-    """Whether anything is shared beyond random subspaces, by basis. What causes it, these numbers do not tell."""
+def _sharing(summary: Summary) -> str:
+    """Whether anything is shared beyond random subspaces, by basis. These numbers do not tell what causes it."""
     names = f"{summary.left.name} and {summary.right.name}{_step(summary)}"
     if not summary.levels:
-        return f"Nothing can be compared: in no basis do {names} both have a direction."
-    told = [levels for levels in summary.levels if levels.k_star is not None]
-    if not told:
-        return f"Of what {names} share nothing can be told from chance: {summary.levels[0].reason}."
-    beyond = [levels for levels in told if levels.sharing]
-    rest = [levels for levels in told if not levels.sharing]
+        return f"Nothing can be compared: in no basis do both {names} have a direction."
+    known = [levels for levels in summary.levels if levels.k_star is not None]
+    if not known:
+        return f"What {names} share cannot be told from chance: {summary.levels[0].reason}."
+    beyond = [levels for levels in known if levels.sharing]
     if not beyond:
-        return f"Nothing beyond chance: {names} share no direction beyond random subspaces, on {_named(told)}."
-    counts = "; ".join(f"on {levels.basis} {_count(levels)}" for levels in beyond)
-    nothing = f"; none on {_named(rest)}" if rest else ""
+        return f"Nothing beyond chance: {names} share no direction beyond random subspaces{_in_bases(known)}."
+    nothing = [levels for levels in known if not levels.sharing]
+    counts = [_count(levels) for levels in beyond] + ([f"none{_in_bases(nothing)}"] if nothing else [])
     return (
         f"Directions of {names} are shared beyond random subspaces; whether the task or the inputs cause it cannot yet "
-        f"be told. Their number: {counts}{nothing}."
+        f"be told. Directions shared per site, on average: {'; '.join(counts)}."
     )
 
 
 def _step(summary: Summary) -> str:
     steps = list(dict.fromkeys(side.step for side in (summary.left, summary.right) if side.step is not None))
-    return f", after step {' and '.join(map(str, steps))}," if steps else ""
+    return f" (after step {' and '.join(map(str, steps))})" if steps else ""
 
 
-def _named(levels: Sequence[Levels]) -> str:
-    return ", ".join(one.basis for one in levels)
+def _in_bases(levels: Sequence[Levels]) -> str:
+    return f" in the {'basis' if len(levels) == 1 else 'bases'} {', '.join(one.basis for one in levels)}"
 
 
 def _count(levels: Levels) -> str:
-    return f"{levels.k_star:.1f} on average, at {levels.sharing} of {levels.sites} sites"
-
-
-def _control(summary: Summary, control: Control) -> str:
-    """How much of the gain and of φ appears in a control."""
-    task = {levels.basis: levels for levels in summary.levels}
-    unit = next(arm["unit"] for arm in summary.losses if arm["arm"] == control.name)
-    shares = [
-        f"on {levels.basis} φ(1, 1) = {levels.first.phi:.3f} ({own.first.phi:.3f})"
-        for levels in control.levels
-        if (own := task.get(levels.basis)) and (levels.basis != "input" or "A" not in task)
-    ]
-    return (
-        f"{CONTROLS[control.control][unit]}, {control.name} {_gain(control.share)} and shares with {summary.left.name} "
-        f"{'; '.join(shares)}; in brackets what {summary.right.name} shares. One pair each: not a test."
-    )
-
-
-def _gain(share: float | None) -> str:
-    if share is None:
-        return "has no gain to compare"
-    return f"reaches {share:.0%} of the gain in validation loss" if share > 0 else "gains nothing in validation loss"
+    return f"{levels.k_star:.1f} in the basis {levels.basis} (found at {levels.sharing} of {levels.sites} sites)"
 
 
 def _leading(summary: Summary) -> str:
-    levels = summary.drawn
+    levels = summary.levels_in_basis
     if levels is None:
-        return f"φ(1, 1) is undefined at every site: on the basis {summary.basis} an adapter has no direction."
+        return f"φ(1, 1) is undefined at every site: in the basis {summary.basis} an adapter has no direction."
     more = "more" if levels.first.beyond_random else "no more"
     return (
         f"The leading directions of {summary.left.name} and {summary.right.name} have {more} in common than "
-        f"random ones {_where(levels.first, levels.sites)}: φ(1, 1) on {summary.basis} is {_level(levels.first)}."
+        f"random directions {_where(levels.first, levels.sites)}: φ(1, 1) in the basis {summary.basis} is "
+        f"{_level(levels.first)}."
     )
 
 
 def _whole(summary: Summary) -> str:
-    levels = summary.drawn
+    levels = summary.levels_in_basis
     if levels is None:
-        return "Nor is φ of the whole spans defined anywhere."
-    ranks = f"{summary.left.rank} and {summary.right.rank}"
-    whole = (
-        f"φ of the whole spans, of up to {ranks} directions, is {_level(levels.corner)}; it is "
-        f"{'' if levels.corner.beyond_random else 'not '}beyond random ones {_where(levels.corner, levels.sites)}"
-    )
-    return "; ".join([whole, *fall(summary)]) + "."
+        return "φ of the whole spans is undefined at every site."
+    beyond = "is" if levels.corner.beyond_random else "is not"
+    sentences = [
+        f"φ of the whole spans, of up to {summary.left.rank} and {summary.right.rank} directions, is "
+        f"{_level(levels.corner)}",
+        f"It {beyond} beyond random subspaces {_where(levels.corner, levels.sites)}",
+        *course(summary),
+    ]
+    return ". ".join(sentences) + "."
 
 
-def fall(summary: Summary) -> list[str]:
+def course(summary: Summary) -> list[str]:
     """How φ(i, rank of right) goes from i = 1 to the rank of left; nothing where there is one i."""
     if len(summary.by_i) < 2:
         return []
     first, last = summary.by_i[0], summary.by_i[-1]
     ends = f"from {first:.3f} at i = 1 to {last:.3f} at i = {len(summary.by_i)}"
-    half = f", half of its lead over chance gone by i = {summary.half_at}" if summary.half_at else ""
+    half = f", and half of its lead over chance is gone by i = {summary.half_at}" if summary.half_at else ""
     if abs(last - first) < HARDLY:
         return [f"φ(i, {summary.right.rank}) hardly changes, {ends}"]
     if last > first:
@@ -128,8 +110,29 @@ def _where(level: Level, sites: int) -> str:
 
 
 def _level(level: Level) -> str:
-    spread = f"{level.phi:.3f} on average ({level.lowest:.3f} to {level.highest:.3f})"
-    return f"{spread}, where random subspaces give {level.random:.3f}"
+    spread = f"{level.phi:.3f} on average (from {level.lowest:.3f} to {level.highest:.3f})"
+    return f"{spread}, and {level.random:.3f} for random subspaces"
+
+
+def _control(summary: Summary, control: Control) -> str:
+    """How much of the task's gain a control reaches, and its φ(1, 1) beside the one of the task."""
+    unit = next(arm["unit"] for arm in summary.losses if arm["arm"] == control.name)
+    task = {levels.basis: levels for levels in summary.levels}
+    similarities = [
+        f"{levels.first.phi:.3f} in the basis {levels.basis} ({of_task.first.phi:.3f} for {summary.right.name})"
+        for levels in control.levels
+        if (of_task := task.get(levels.basis)) and (levels.basis != "input" or "A" not in task)
+    ]
+    return (
+        f"{CONTROLS[control.control][unit]}, {control.name} {_gain(control.share)}. Its φ(1, 1) with "
+        f"{summary.left.name} is {'; '.join(similarities)}. This is one pair of each, and no test."
+    )
+
+
+def _gain(share: float | None) -> str:
+    if share is None:
+        return "has no gain to compare"
+    return f"reaches {share:.0%} of the gain in validation loss" if share > 0 else "gains nothing in validation loss"
 
 
 def depth(summary: Summary) -> str:
@@ -140,28 +143,29 @@ def depth(summary: Summary) -> str:
     if trend.rho is None:
         return f"Mean φ is the same at all {_layers(trend.layers)}."
     return (
-        f"A trend over depth is not resolved: Spearman's ρ of mean φ against layer is {_signed(trend.rho)} over "
+        f"No trend over depth can be concluded: Spearman's ρ of mean φ against layer is {_signed(trend.rho)} over "
         f"{_layers(trend.layers)}, but layers are not independent, and this is one pair of arms."
     )
 
 
 def contrast(found: Contrast | None) -> str:
-    """One matrix beside the other, as numbers; nothing where there are not two."""
+    """The first projection beside the second, as numbers; "" where there are not exactly two."""
     if found is None:
         return ""
-    one, other = f"ΔW_{found.first}", f"ΔW_{found.second}"
+    first, second = f"ΔW_{found.first}", f"ΔW_{found.second}"
     if found.layers == 0:
-        return f"No cell has a φ of both {one} and {other}."
-    first = (
-        f"Mean φ − chance of {one} minus that of {other}: {_signed(found.difference, 3)}; above zero in "
-        f"{found.layers_above} of {_layers(found.layers)}. One pair of arms without a control says nothing about "
-        f"{found.first} and {found.second} in general. "
+        return f"No cell has a φ of both {first} and {second}."
+    difference = (
+        f"Mean φ − chance of {first} minus mean φ − chance of {second} is {_signed(found.difference, 3)}; it is "
+        f"positive in {found.layers_above} of {_layers(found.layers)}. One pair of arms without a control says nothing "
+        f"about {found.first} and {found.second} in general."
     )
     if found.correlation is None or found.correlation_beyond_chance is None:
-        return first + "φ does not vary enough over cells for a correlation of the two."
+        return f"{difference} φ does not vary enough over the cells to correlate the two."
     return (
-        f"{first}Cell by cell (layer, i, j), φ of the two correlate with r = {_signed(found.correlation)}; with "
-        f"chance subtracted from both, φ − max(i, j)/d, with r = {_signed(found.correlation_beyond_chance)}."
+        f"{difference} Over the cells (layer, i, j), φ of {first} and φ of {second} correlate with "
+        f"r = {_signed(found.correlation)}; once chance, max(i, j)/d, is subtracted from both, they correlate with "
+        f"r = {_signed(found.correlation_beyond_chance)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What pairs share in each basis beside chance; the same of controls; and spectra."""
+"""What a pair shares in each basis beside chance, what it shares with controls, and the spectra of each adapter."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import numpy as np
 import pandas as pd
 
 from deltaw.analysis.compare import RARE, Pairing
-from deltaw.exhibit.selection import Tables
+from deltaw.exhibit.tables import Tables
 from deltaw.maths.spectrum import CLOSE
 from deltaw.run.adapter import Adapter
 
 
 @dataclass(frozen=True)
 class Level:
-    """One measure of φ on average over sites, and the number of sites where it is beyond chance."""
+    """One measure of φ over the sites, and the number of sites where it is beyond random subspaces."""
 
-    phi: float
+    phi: float  # on average
     lowest: float
     highest: float
-    random: float  # on average between random subspaces
-    beyond_random: int  # sites that random subspaces reach in fewer than 1 % of cases divided by the sites
+    random: float  # φ of random subspaces, on average
+    beyond_random: int  # sites whose φ random subspaces reach with a probability below 1 % divided by the sites
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Levels:
 
     Attributes:
         first, row, corner: φ(1, 1), φ(1, r) and φ of the whole spans.
-        k_star: directions shared beyond random subspaces; None where the space has no room to tell (`reason`).
-        sharing: sites with one such direction or more.
-        reason: why a number is missing at some site.
+        k_star: directions shared beyond random subspaces, on average; None where the ranks fill the space (`reason`).
+        sharing: sites with at least one such direction.
+        reason: why a number is missing at some site; None where none is missing.
     """
 
     basis: str
@@ -46,17 +46,17 @@ class Levels:
 
 @dataclass(frozen=True)
 class Control:
-    """Left against a control of the right arm."""
+    """Left against one control of the right arm."""
 
     name: str
     control: str
-    share: float | None  # of the task's gain in validation loss
+    share: float | None  # of the task's gain in validation loss; None where it is not known
     levels: list[Levels]
 
 
 @dataclass(frozen=True)
 class Spectra:
-    """Ranks of one adapter's matrices in one basis, on average over sites."""
+    """The ranks of one adapter's matrices in one basis, on average over the sites."""
 
     arm: str
     basis: str
@@ -64,26 +64,26 @@ class Spectra:
     stable_rank: float
     entropy_rank: float
     energy_rank: float
-    arbitrary: int  # sites where the first two singular values lie within 5 %
+    arbitrary: int  # sites where the first two singular values lie within 5 % of each other
     sites: int
 
 
 def levels_of(pairs: pd.DataFrame) -> list[Levels]:
-    """Of the rows of one pair, a `Levels` for each basis in which some site has directions."""
+    """The levels of one pair in each basis where some site has directions, from its rows of `Comparison.pairs`."""
     defined = pairs.dropna(subset="phi_first")
     return [_levels(basis, sites) for basis, sites in defined.groupby("basis", sort=False)]
 
 
 def _levels(basis: object, sites: pd.DataFrame) -> Levels:
-    told = sites.k_star.dropna()
+    k_stars = sites.k_star.dropna()
     return Levels(
         basis=str(basis),
         sites=len(sites),
         first=_level(sites, "first"),
         row=_level(sites, "row"),
         corner=_level(sites, "corner"),
-        k_star=float(told.mean()) if len(told) else None,
-        sharing=int((told > 0).sum()),
+        k_star=float(k_stars.mean()) if len(k_stars) else None,
+        sharing=int((k_stars > 0).sum()),
         reason=next(iter(sites.reason.dropna()), None),
     )
 
@@ -100,7 +100,7 @@ def _level(sites: pd.DataFrame, name: str) -> Level:
 
 
 def controls_of(tables: Tables, pairings: Sequence[Pairing], projections: Collection[str]) -> list[Control]:
-    """Of pairs that have a control on their right."""
+    """What each pair with a control on its right shares, where the losses of the control are recorded."""
     recorded = tables.losses.set_index("arm")
     return [
         Control(
@@ -119,10 +119,10 @@ def _or_none(share: float) -> float | None:
 
 
 def spectra_of(tables: Tables, sides: Sequence[Adapter], projections: Collection[str]) -> list[Spectra]:
-    """Of each adapter, in each basis with directions."""
+    """The spectra of each adapter in each basis where it has directions."""
     found = []
     for side in sides:
-        defined = tables.spectra(side, projections)
+        defined = tables.sites(side, projections)
         defined = defined[defined.numerical_rank > 0]
         for basis, rows in defined.groupby("basis", sort=False):
             found.append(

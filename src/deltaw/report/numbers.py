@@ -1,17 +1,16 @@
-"""What the tables say in numbers: levels beside chance, depth, q against v, the structure in i and j.
+"""The summary in numbers: levels beside chance, φ by depth, q against v, the structure in i and j.
 
-Everything is about the projections chosen. Cells beyond a numerical rank have no φ and count nowhere.
+All numbers are about the projections of the view. Cells beyond a numerical rank have no φ and do not count.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deltaw.analysis.pairs import Subject
-from deltaw.exhibit.selection import Tables
+from deltaw.exhibit.tables import Tables
+from deltaw.exhibit.view import View
 from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
 from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
@@ -19,7 +18,7 @@ from deltaw.run.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two adapters; None where no run tells."""
+    """One of the two adapters. What only a run records is None outside of a run."""
 
     name: str
     rank: int  # the largest over its sites
@@ -31,7 +30,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Spread:
-    """φ over some cells, and what random subspaces give on average over the same cells."""
+    """φ over some cells, and the mean φ of random subspaces over the same cells."""
 
     lowest: float
     mean: float
@@ -41,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Range:
-    """One site that the figure draws, over all i and over j from 1 to `columns`."""
+    """One site that Figure 6 draws, over all i and over j from 1 to `columns`."""
 
     layer: int
     projection: str
@@ -51,7 +50,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Cell:
-    """φ(i, j) over all sites that have it."""
+    """φ(i, j) over all sites where it is defined."""
 
     i: int
     j: int
@@ -60,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Trend:
-    """Spearman's ρ of mean φ against layer; None with fewer than 5 layers, or where all are equal."""
+    """Spearman's ρ of mean φ against layer; None for fewer than 5 layers, or where all layers have the same mean."""
 
     layers: int
     rho: float | None
@@ -68,93 +67,84 @@ class Trend:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The first projection against the second; a correlation is None where φ does not vary."""
+    """The first of two projections against the second. A correlation is None where φ does not vary."""
 
     first: str
     second: str
     correlation: float | None  # of φ over cells (layer, i, j)
-    correlation_beyond_chance: float | None  # of φ − chance: without what i and j alone explain
-    difference: float  # mean φ − chance of the first − that of the second
-    layers_above: int  # in how many layers the mean of the first is higher
+    correlation_beyond_chance: float | None  # of φ − chance, where i and j alone explain nothing
+    difference: float  # mean φ − chance of the first, minus mean φ − chance of the second
+    layers_above: int  # layers where the first has the higher mean φ − chance
     layers: int
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All that `summary.json` holds besides the findings. What is about cells is in the one basis that is drawn."""
+    """All that `summary.json` holds besides the findings. Numbers about cells are in the basis of the figures."""
 
     left: Side
     right: Side
     basis: str
-    widths: list[int]  # of the spaces of that basis
+    widths: list[int]  # the dimensions d of the spaces in that basis
     remarks: list[str]
     levels: list[Levels]  # by basis
     controls: list[Control]
     spectra: list[Spectra]
     exhibits: list[str]
-    layers: list[int]  # that the figure draws
+    layers: list[int]  # the rows of Figure 6
     zoom: int  # largest j of its zoomed panels
-    undefined: int  # cells beyond a numerical rank
-    ranges: list[tuple[Range, Range]]  # of each drawn site: all j, and j up to `zoom`
+    undefined: int  # number of cells beyond a numerical rank
+    ranges: list[tuple[Range, Range]]  # for each site of Figure 6: all j, and j up to `zoom`
     depth: Trend
-    contrast: Contrast | None  # of two projections
+    contrast: Contrast | None  # None where there are not exactly two projections
     cells: list[Cell]
     by_i: list[float]  # φ(i, rank of right) on average over sites, from i = 1
-    half_at: int | None  # the first i where that has at most half of its lead over chance at i = 1
+    half_at: int | None  # the first i where `by_i` has at most half of its lead over chance at i = 1
     losses: list[dict[str, Any]]  # rows of `losses_of`
     amplification: list[dict[str, Any]]  # rows of Table 7
 
     @property
-    def drawn(self) -> Levels | None:
-        """What is shared in the basis that is drawn; None where no site has directions in it."""
+    def levels_in_basis(self) -> Levels | None:
+        """The levels in the basis of the figures; None where no site has directions in it."""
         return next((levels for levels in self.levels if levels.basis == self.basis), None)
 
     def cell(self, i: int, j: int) -> Cell | None:
-        """One of `cells`; None where no site has it, or it was not chosen."""
+        """One of `cells`; None where it is not among them."""
         return next((cell for cell in self.cells if (cell.i, cell.j) == (i, j)), None)
 
 
-def summarise(
-    tables: Tables,
-    subject: Subject,
-    basis: str,
-    projections: Sequence[str],
-    layers: list[int],
-    exhibits: list[str],
-) -> Summary:
-    """The numbers of left and right, and of left and the controls of right.
+def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
+    """The numbers about left and right, and about left and the controls of right.
 
     Args:
-        tables: of `subject`.
-        subject: who was compared.
-        basis: that the figures draw.
-        projections: those to speak of.
-        layers: those that Figure 6 draws; each has all of the projections.
-        exhibits: that are drawn.
+        tables: the tables of the analysis.
+        view: the two adapters, and the basis, projections and layers to report.
+        exhibits: the exhibits that are drawn.
     """
+    subject, projections = view.subject, view.projections
     left, right = subject.left, subject.right
     compared = tables.pairs(subject.pairing, projections)
-    phi = tables.cells(subject.pairing, basis, projections)
-    phi = phi.round({"phi": 9})  # the last digits are rounding, no structure
+    phi = tables.cells(subject.pairing, view)
+    phi = phi.round({"phi": 9})  # the last digits are rounding errors
     rank_left, rank_right = int(phi.i.max()), int(phi.j.max())
     zoom = min(rank_left, rank_right)
     defined = phi.dropna(subset="phi")
     by_i = defined[defined.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
-    drawn = [(layer, projection) for layer in layers for projection in projections]
+    sites = [(layer, projection) for layer in view.layers for projection in projections]
     return Summary(
         left=_side(left),
         right=_side(right),
-        basis=basis,
-        widths=sorted(set(compared.width[compared.basis == basis])),
+        basis=view.basis,
+        widths=sorted(set(compared.width[compared.basis == view.basis])),
         remarks=tables.comparison.remarks,
         levels=levels_of(compared),
         controls=controls_of(tables, subject.controls(), projections),
         spectra=spectra_of(tables, [left, right], projections),
         exhibits=exhibits,
-        layers=layers,
+        layers=view.layers,
         zoom=zoom,
         undefined=len(phi) - len(defined),
-        ranges=[(_range(defined, *site, rank_right), _range(defined, *site, zoom)) for site in drawn],
+        ranges=[(_range(defined, *site, rank_right), _range(defined, *site, zoom)) for site in sites],
         depth=_depth(defined),
         contrast=_contrast(defined, *projections) if len(projections) == 2 else None,
         cells=_cells(defined, rank_left, rank_right),
@@ -167,10 +157,9 @@ def summarise(
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """A dict per row, with None for what is missing."""
-    plain = table.astype(object)
-    return [
-        {str(key): value for key, value in row.items()} for row in plain.where(plain.notna(), None).to_dict("records")
-    ]
+    values = table.astype(object)
+    rows = values.where(values.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _side(adapter: Adapter) -> Side:
@@ -193,7 +182,7 @@ def _range(phi: pd.DataFrame, layer: int, projection: str, columns: int) -> Rang
 
 
 def _cells(phi: pd.DataFrame, rank_left: int, rank_right: int) -> list[Cell]:
-    """Those that show the structure: φ(k, k), φ(1, k), φ(k, rank of right), k a power of two or a rank."""
+    """The cells that show the structure: φ(k, k), φ(1, k) and φ(k, rank of right), for k a power of two or a rank."""
     sizes = {2**n for n in range(max(rank_left, rank_right).bit_length())} | {rank_left, rank_right}
     chosen = {cell for k in sizes for cell in ((k, k), (1, k), (k, rank_right))}
     by_cell = phi.groupby(["i", "j"])
@@ -201,7 +190,7 @@ def _cells(phi: pd.DataFrame, rank_left: int, rank_right: int) -> list[Cell]:
 
 
 def _half_at(lead: list[float]) -> int | None:
-    """The first i, from 1, with at most half of the lead over chance of i = 1; None without one."""
+    """The first i, from 1, with at most half of the lead over chance at i = 1; None where there is no such i."""
     if not lead or lead[0] <= 0:
         return None
     return next((i for i, value in enumerate(lead, start=1) if value <= lead[0] / 2), None)

@@ -1,23 +1,18 @@
-"""The summary as Markdown: the findings, what is to be said against them, and the numbers in tables."""
+"""The summary as Markdown: the findings, their caveats, and the numbers in tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from deltaw.analysis.bases import MEANINGS
 from deltaw.analysis.compare import RARE
-from deltaw.report.findings import contrast, depth, fall, findings
+from deltaw.report.caveats import caveats
+from deltaw.report.findings import contrast, course, depth, findings
 from deltaw.report.levels import Level, Levels
 from deltaw.report.numbers import Spread, Summary
 from deltaw.run.metrics import MEASURED
 
-MEANINGS = {
-    "A": "the right-singular vectors of A, by falling singular value, as in the paper",
-    "update": "those of A − A₀, what training added to A",
-    "input": "the right-singular vectors of ΔW",
-    "output": "the left-singular vectors of ΔW",
-}
 
-
-def in_words(summary: Summary) -> str:
+def markdown(summary: Summary) -> str:
     """The summary as Markdown."""
     left, right = summary.left, summary.right
     numbered = (f"{number}. {sentence}" for number, sentence in enumerate(findings(summary), start=1))
@@ -25,20 +20,20 @@ def in_words(summary: Summary) -> str:
         f"# φ(A_{{r={left.rank}}}, A_{{r={right.rank}}}, i, j): {left.name} against {right.name}",
         "## Findings",
         "\n".join(numbered),
-        "\n".join(f"- {reservation}" for reservation in _reservations(summary)),
+        "\n".join(f"- {caveat}" for caveat in caveats(summary)),
         "## What is compared",
         _compared(summary),
-        "## Every basis beside chance, on average over the sites",
+        "## Every basis beside chance, averaged over the sites",
         _bases(summary),
         *(["## Controls", _controls(summary)] if summary.controls else []),
-        "## Spectra, on average over the sites",
+        "## Spectra, averaged over the sites",
         _spectra(summary),
         *(["## Figure 6", _figure(summary)] if "fig6" in summary.exhibits else []),
         "## φ by layer and matrix, over all i",
         _levels(summary),
-        "## Depth, and one matrix against the other",
+        "## φ by depth, and one matrix against the other",
         f"{depth(summary)} {contrast(summary.contrast)}".rstrip(),
-        "## Structure in i and j, on average over the sites",
+        "## Structure in i and j, averaged over the sites",
         _structure(summary),
         *(
             ["## Against W: Table 7 of the paper", _amplification(summary.amplification)]
@@ -48,31 +43,6 @@ def in_words(summary: Summary) -> str:
         *(["## Validation", _losses(summary.losses)] if summary.losses else []),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _reservations(summary: Summary) -> Iterator[str]:
-    d = ", ".join(map(str, summary.widths))
-    yield (
-        f"Random: what random subspaces of ℝ^d give, d = {d} on the basis {summary.basis}: max(i, j)/d on average. A "
-        f"site is beyond it where they are as similar in fewer than {RARE:.0%} of cases divided by the number of sites."
-    )
-    yield "Arms that read the same inputs share directions for that alone, whatever they learned."
-    yield "A and input share φ of the whole spans by algebra, wherever B has full rank: they are not two findings."
-    if any(levels.k_star is not None for levels in summary.levels):
-        yield "k_star counts directions; it is a description at this step, in this basis, against this chance."
-    close = [f"{s.arm} on {s.basis} at {s.arbitrary} of {s.sites} sites" for s in summary.spectra if s.arbitrary]
-    if close:
-        yield (
-            f"The first two singular values lie within 5 % of each other in {', '.join(close)}: there the first "
-            "direction, and φ(1, 1) with it, is arbitrary, while the span is not."
-        )
-    if summary.left.lr_tuned is None or summary.right.lr_tuned is None:
-        yield "How an adapter that is no arm of a run was trained is not known."
-    if summary.left.lr_tuned is False or summary.right.lr_tuned is False:
-        yield "Learning rate not tuned per rank."
-    if summary.undefined:
-        yield f"{summary.undefined} cells are beyond the numerical rank of an adapter: they have no φ, nor count."
-    yield from (f"{remark}." for remark in summary.remarks)
 
 
 def _compared(summary: Summary) -> str:
@@ -87,8 +57,8 @@ def _compared(summary: Summary) -> str:
     bases = "; ".join(
         f"{basis}: {MEANINGS[basis]}" for basis in dict.fromkeys(["A", *(one.basis for one in summary.levels)])
     )
-    drawn = f"Bases: {bases}. Cells, figures and the findings about them are those of the basis {summary.basis}."
-    return _table(["", "left", "right"], rows) + f"\n\n{drawn}"
+    meaning = f"Bases: {bases}. Figures, cells and the findings about them use the basis {summary.basis}."
+    return _table(["", "left", "right"], rows) + f"\n\n{meaning}"
 
 
 def _bases(summary: Summary) -> str:
@@ -97,8 +67,8 @@ def _bases(summary: Summary) -> str:
     head = ["basis", *(name for cell in names for name in (cell, "random")), "k_star"]
     rows = [[levels.basis, *_measures(levels)] for levels in summary.levels]
     meaning = (
-        "k_star is the number of directions shared beyond random subspaces; in brackets the number of sites that have "
-        f"one. Random subspaces would have one at any site of a basis in fewer than {RARE:.0%} of cases."
+        "k_star is the number of directions shared beyond random subspaces, with the number of sites that share at "
+        f"least one in brackets. Random subspaces share one at any site of a basis in fewer than {RARE:.0%} of cases."
     )
     reasons = sorted({f"- {one.basis}: {one.reason}" for one in summary.levels if one.reason})
     return "\n\n".join([meaning, _table(head, rows), *(["\n".join(reasons)] if reasons else [])])
@@ -112,9 +82,9 @@ def _controls(summary: Summary) -> str:
         share = _percent(control.share)
         rows += [[control.name, share, levels.basis, *_measures(levels)] for levels in control.levels]
     return (
-        f"{summary.left.name} against the same rank, seed and learning rate without the task. Two arms without the "
-        "task share directions as well, and this table has no such pair: the distance between its rows does not "
-        f"measure the task.\n\n{_table(head, rows)}"
+        f"{summary.left.name} against {summary.right.name}, and against its controls: arms of the same rank, seed and "
+        "learning rate without the task. Two arms without the task share directions as well, and this table has no "
+        f"such pair: the difference between its rows does not measure the task.\n\n{_table(head, rows)}"
     )
 
 
@@ -134,8 +104,8 @@ def _spectra(summary: Summary) -> str:
         if one.basis != "output"
     ]
     meaning = (
-        "Stable rank ‖·‖²_F / σ₁²; entropy rank exp H(σ² / Σσ²); energy rank, the fewest directions with 90 % of "
-        "‖·‖²_F. Those of ΔW stand in the row `input`."
+        "The stable rank is ‖·‖²_F / σ₁². The entropy rank is exp H(σ² / Σσ²). The energy rank is the smallest number "
+        "of directions with 90 % of ‖·‖²_F. The ranks of ΔW stand in the rows of the basis input."
     )
     return f"{meaning}\n\n{_table(['arm', 'basis', 'rank', 'stable', 'entropy', 'energy'], rows)}"
 
@@ -144,11 +114,11 @@ def _figure(summary: Summary) -> str:
     i, j = summary.left.rank, summary.right.rank
     layers = ", ".join(map(str, summary.layers))
     return (
-        f"`fig6` has a row for each of the layers {layers} (counted from 1), and in it a panel of each matrix with j "
-        f"from 1 to {j}, then one with j from 1 to {summary.zoom}. i runs downward from 1 to {i}, j to the right, and "
-        "one colour scale from 0 to 1 serves all panels. The wide panels leave out the cells with j < i, the zoomed "
-        "ones those with j > i (grey-blue). That only halves the view: a cell left out of one panel of a site is in "
-        "its other one, and those with i = j are in both. `fig6-times-chance` shows φ / (max(i, j)/d) instead."
+        f"`fig6` has a row for each of the layers {layers} (counted from 1). A row has a wide panel of each matrix, "
+        f"with j from 1 to {j}, then a zoomed panel of each, with j from 1 to {summary.zoom}. i runs downward, from 1 "
+        f"to {i}, and j to the right. All panels share one colour scale from 0 to 1. The wide panels leave out cells "
+        "with j < i, the zoomed panels cells with j > i (grey-blue). Every cell is in one of the two panels of its "
+        "site, and the cells with i = j are in both. `fig6-times-chance` shows φ divided by chance, max(i, j)/d."
     )
 
 
@@ -172,7 +142,7 @@ def _numbers(phi: Spread) -> list[str]:
 def _structure(summary: Summary) -> str:
     j = summary.right.rank
     meaning = (
-        f"φ(1, k) is the share of the first direction of {summary.left.name} that lies in the first k of "
+        f"φ(1, k) is the share of the first direction of {summary.left.name} that lies in the first k directions of "
         f"{summary.right.name}"
     )
     sizes = sorted({cell.i for cell in summary.cells} | {cell.j for cell in summary.cells})
@@ -181,7 +151,7 @@ def _structure(summary: Summary) -> str:
         for k in sizes
     ]
     table = _table(["k", "φ(k, k)", "random", "φ(1, k)", "random", f"φ(k, {j})", "random"], rows)
-    return "; ".join([meaning, *fall(summary)]) + f".\n\n{table}"
+    return ". ".join([meaning, *course(summary)]) + f".\n\n{table}"
 
 
 def _beside_chance(summary: Summary, i: int, j: int) -> list[str]:
@@ -204,20 +174,20 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
     head = ["arm", "control", "loss at start", "loss", *metrics.values(), "share of the task's gain"]
     unit = " or ".join(dict.fromkeys(arm["unit"] for arm in losses))
     return (
-        f"Loss, in nats, and accuracy are per {unit}; at start is before the first step, the others at the last "
-        "validation up to the step compared. How far another draw of validation examples would move them is not "
-        "recorded, so small differences may be chance. The share divides a control's gain by the gain of the arm that "
-        f"learned the task and is the same in all else.\n\n{_table(head, rows)}"
+        f"Loss, in nats, and accuracy are per {unit}. The loss at start is measured before the first step, all else at "
+        "the last validation up to the compared step. How much they vary with the choice of validation examples is not "
+        "recorded, so small differences may be chance. The share divides the gain of a control by the gain of the arm "
+        f"that learned the task with the same settings.\n\n{_table(head, rows)}"
     )
 
 
 def _measured(value: float) -> str:
-    """Two decimals: validation examples do not settle a third. Two digits where the number is small."""
+    """Two decimals, since the validation examples do not determine a third; two digits where the number is small."""
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _percent(share: float | None) -> str:
-    """Of a gain: nothing where it is not known, and no number where there is a loss instead."""
+    """A share of a gain: "" where it is not known, "none" where nothing is gained."""
     if share is None:
         return ""
     return f"{share:.0%}" if share > 0 else "none"
@@ -231,12 +201,12 @@ def _amplification(rows: Sequence[dict[str, Any]]) -> str:
         "arm",
         "‖W‖",
         "‖ΔW‖",
-        "U, V of ΔW",
+        "‖UᵀWVᵀ‖, U and V of ΔW",
         "of W",
         "random",
-        "r‖W‖/√(d_out d_in)",
+        "random, expected: r‖W‖/√(d_out d_in)",
         "amplification",
-        "of random directions",
+        "amplification of random directions",
     ]
     lines = [
         [
@@ -249,8 +219,9 @@ def _amplification(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     ]
     meaning = (
-        "Frobenius norms; the three columns from the sixth on are ‖UᵀWVᵀ‖. Amplification is ‖ΔW‖/‖UᵀWVᵀ‖ with U, V of "
-        "ΔW. It means something only beside the last column, the same ratio for r random directions."
+        "All norms are Frobenius norms. U and V are the first r left- and right-singular vectors of ΔW, of W, or of a "
+        "random matrix. Amplification is ‖ΔW‖ / ‖UᵀWVᵀ‖ with U and V of ΔW. It has a meaning only beside the last "
+        "column, the same ratio for r random directions."
     )
     return f"{meaning}\n\n{_table(head, lines)}"
 

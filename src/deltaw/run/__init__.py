@@ -1,1 +1,1 @@
-"""The run directory and adapter folders: all that training and analysis share."""
+"""The run directory and adapter folders, which training writes and the analysis reads."""

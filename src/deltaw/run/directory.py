@@ -1,12 +1,10 @@
-"""The run directory: the only thing that training and analysis share. Alone in knowing its file names."""
+"""The run directory, all that training and analysis share. No other module knows its file names."""
 
-import json
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite, nan
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import pandas as pd
 from jaxtyping import Float
@@ -16,6 +14,7 @@ from torch import Tensor
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Origin, load_adapter
 from deltaw.run.metrics import MEASURED
+from deltaw.run.record import ArmRecord, RunRecord, settings_of
 
 RECORD = "run.json"
 RUN_CONFIG = "config.yaml"
@@ -26,94 +25,48 @@ INPUTS = "inputs.safetensors"
 SNAPSHOTS = "snapshots"
 
 
-class BaseRecord(TypedDict):
-    """The frozen base of a run, as `run.json` tells it."""
-
-    name: str
-    sha256: str
-
-
-class ArmRecord(TypedDict):
-    """One arm of a run, as `run.json` tells it."""
-
-    name: str
-    rank: int
-    seed: int
-    lr: float
-    control: str | None
-    alpha: float
-    scaling: str
-    variant: NotRequired[str]  # another alpha or scaling than the run's, and patterns; no key means none
-
-
-class WeightRecord(TypedDict):
-    """Where the frozen weight of a site lies, as `run.json` tells it."""
-
-    file: str
-    tensor: str
-    rows: list[list[int]]  # first and behind the last of each range
-    transposed: bool
-
-
-class Record(TypedDict):
-    """What analysis reads of `run.json`."""
-
-    base: BaseRecord
-    task: str
-    arms: list[ArmRecord]
-    weights: dict[str, WeightRecord]  # by module
-
-
-def settings_of(arm: ArmRecord, **other: object) -> tuple[object, ...]:
-    """What arms have in common that differ in the control alone, with some of it taken to be another, as seed=0."""
-    return tuple(({"variant": ""} | arm | other)[key] for key in ("rank", "seed", "lr", "variant"))
-
-
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run: its record, its metrics, and the snapshots of its arms."""
+    """One run: its record, its metrics, and the snapshots of its arms. Reads only."""
 
     path: Path
 
     @classmethod
     def newest(cls, runs: Path) -> "RunDirectory | None":
-        """The run under `runs` with the newest record; None where there is none."""
+        """The run under `runs` with the newest record; None if there is none."""
         records = sorted(runs.glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime)
         return cls(records[-1].parent) if records else None
 
     @cached_property
-    def record(self) -> Record:
-        path = self.path / RECORD
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing: give a run directory that train.py wrote") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): train the run again") from None
-        if not isinstance(record, dict) or not {"base", "arms"} <= record.keys():
-            raise UserError(f"{path} does not tell the run's base and arms: train the run again")
-        return record  # type: ignore[return-value]
+    def record(self) -> RunRecord:
+        """What `run.json` tells. Raises as `RunRecord.load` does."""
+        return RunRecord.load(self.path / RECORD)
 
     @property
     def arms(self) -> dict[str, ArmRecord]:
-        """The arms by name, in the order in which they were asked for."""
-        return {arm["name"]: arm for arm in self.record["arms"]}
+        """The arms by name, in the order of the config."""
+        return {arm["name"]: arm for arm in self.record.arms}
 
     def metrics(self) -> pd.DataFrame:
-        """Columns step, arm, name, value; no rows where nothing was recorded."""
+        """Columns step, arm, name, value; no rows if nothing was recorded."""
         path = self.path / METRICS
         return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step", "arm", "name", "value"])
 
     @property
     def unit(self) -> str:
-        """What its losses are a mean over: a token, or a row of a classification."""
-        return "row" if self.record.get("task") == "classification" else "token"
+        """What the losses are a mean over: tokens, or rows in a classification."""
+        return "row" if self.record.task == "classification" else "token"
 
     def validation(self, step: int | None = None) -> pd.DataFrame:
-        """What validation measured: a row per arm, columns start and end of the loss, and those of `MEASURED`.
+        """What validation measured.
 
-        The start is before the first step. All others are after the last step that was validated, up to `step` where
-        that is given; NaN is a loss after a divergence, and a metric that the task does not have.
+        Args:
+            step: the last step to consider; None for all.
+
+        Returns:
+            A row per arm. Columns: start, the loss before the first step; end, the loss at the last validation; and
+            those of `MEASURED`, there too. Losses are in nats per `unit`. NaN stands for a loss after a divergence
+            and for a metric that the task does not have.
         """
         names = {"val/loss": "end", **{f"val/{name}": name for name in MEASURED}}
         metrics = self.metrics()
@@ -128,7 +81,10 @@ class RunDirectory:
         return last.rename(columns=names).assign(start=first["val/loss"])
 
     def best_lr(self, arm: ArmRecord) -> float | None:
-        """The learning rate of lowest final validation loss, all else as in `arm`; None unless several were tried."""
+        """The learning rate with the lowest final validation loss among arms that differ from `arm` in it alone.
+
+        None if there is only one such arm, or if every loss diverged.
+        """
         losses = self.validation().end
         tried = {
             one["lr"]: losses.get(name, nan)
@@ -139,16 +95,16 @@ class RunDirectory:
         return min(finite, key=finite.__getitem__) if len(tried) > 1 and finite else None
 
     def steps(self, arm: str) -> list[int]:
-        """The steps after which `arm` has a snapshot, in ascending order."""
+        """The steps at which `arm` has a snapshot, in ascending order."""
         names = (path.name for path in (self.path / SNAPSHOTS / arm).glob("step-*"))
         return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
     def snapshot(self, arm: str, step: int) -> Path:
-        """The folder of one snapshot, in PEFT's format, whether or not it has been written."""
+        """The folder of one snapshot, whether or not it exists."""
         return self.path / SNAPSHOTS / arm / f"step-{step:08d}"
 
     def adapter(self, arm: str, step: int | None = None) -> Adapter:
-        """The factors of `arm` after `step`; after the last one that has a snapshot where `step` is None.
+        """The factors of `arm` at `step`; at the last step that has a snapshot if `step` is None.
 
         Raises:
             UserError: there is no such snapshot, or it cannot be read.
@@ -160,14 +116,14 @@ class RunDirectory:
             raise UserError(f"{self.path} has snapshots of {arm} after the steps {steps}: step={step} is not there")
         step = steps[-1] if step is None else step
         start = self.snapshot(arm, 0) if steps[0] == 0 else None
-        origin = Origin(self.path, arm, step, self.record["base"]["sha256"])
+        origin = Origin(self.path, arm, step, self.record.base["sha256"])
         return replace(load_adapter(self.snapshot(arm, step), start), name=arm, origin=origin)
 
     def inputs(self, module: str) -> Float[Tensor, "tokens d_in"] | None:
-        """Token inputs of an adapted module; None where the run has not kept them, or not of this one.
+        """The inputs that the run kept of an adapted module; None if it kept none.
 
         Raises:
-            UserError: they are kept, and cannot be read.
+            UserError: the file is there and cannot be read.
         """
         path = self.path / INPUTS
         if not path.is_file():

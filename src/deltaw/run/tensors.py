@@ -1,7 +1,7 @@
-"""Tensors of a safetensors file, found by its header and read one by one.
+"""Tensors of a safetensors file, located through its header and read one at a time.
 
-A file that stays mapped counts as resident memory, page by page; read so, a gigabyte needs the memory of its largest
-tensor, and goes at the speed of the page cache.
+A mapped file counts as resident memory, page by page. Reading one tensor at a time needs the memory of the largest
+tensor, and runs at the speed of the page cache.
 """
 
 import json
@@ -21,24 +21,24 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 
 class Buffers(threading.local):
-    """Memory to read tensors into, used again for every tensor of a kind: fresh pages cost more than the reading.
+    """Memory to read tensors into, reused for every tensor of a kind: fresh pages cost more than reading.
 
-    Each thread has its own.
+    Each thread has its own buffers.
     """
 
     def __init__(self) -> None:
         self._held: dict[object, Tensor] = {}
 
     def get(self, kind: object, octets: int) -> Tensor:
-        """So many bytes, the same each time: what was read into them before is overwritten."""
+        """`octets` bytes, uint8 (octets,): the same memory each time, whose old content is overwritten."""
         if kind not in self._held or len(self._held[kind]) < octets:
             self._held[kind] = torch.empty(octets, dtype=torch.uint8)
         return self._held[kind][:octets]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A tensor that lies in a safetensors file."""
+class StoredTensor:
+    """A tensor in a safetensors file."""
 
     path: Path
     name: str
@@ -47,11 +47,11 @@ class Stored:
     offset: int  # bytes from the start of the file
 
     def read(self, buffers: Buffers | None = None, kind: object = None) -> Tensor:
-        """The tensor, in memory of its own or in that which `buffers` has for its `kind`.
+        """Read the tensor, into the buffer of its `kind` or into new memory.
 
         Raises:
-            UserError: the file has changed since its header was read; or, in memory of its own, the tensor holds a
-                value that is not finite (else whoever multiplies it will see that, for less).
+            UserError: the file has changed since its header was read; or, without `buffers`, a value is not finite
+                (with buffers, the caller's products show it at less cost).
         """
         octets = prod(self.shape) * self.dtype.itemsize
         memory = buffers.get(kind, octets) if buffers else torch.empty(octets, dtype=torch.uint8)
@@ -70,13 +70,13 @@ class Stored:
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Name → dtype, shape and data_offsets (bytes from the start of the file) of every tensor.
+    """By name: dtype, shape and data_offsets of every tensor; offsets in bytes from the start of the file.
 
     Raises:
         UserError: the file is missing, cut short or broken.
     """
     try:
-        with safe_open(path, framework="pt"):  # refuses a file that is not as long as its header says
+        with safe_open(path, framework="pt"):  # refuses a file whose length is not the one in its header
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -92,17 +92,17 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the header of a readable safetensors file tells beside its tensors."""
+    """The metadata in the header of a readable safetensors file."""
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
 
-def stored(path: Path, name: str, entry: dict[str, Any]) -> Stored:
-    """One tensor of a header.
+def locate(path: Path, name: str, entry: dict[str, Any]) -> StoredTensor:
+    """The tensor that an entry of the header describes.
 
     Raises:
-        UserError: its dtype is none that factors have.
+        UserError: the dtype is not a floating-point type of at least 16 bits.
     """
     if entry["dtype"] not in _DTYPES:
         raise UserError(f"{path}: {name} has dtype {entry['dtype']}: save it as one of {', '.join(_DTYPES)}")
-    return Stored(path, name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"][0])
+    return StoredTensor(path, name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"][0])

@@ -1,4 +1,4 @@
-"""The frozen weight W of a site: where it lies in the base's safetensors files, and reading it without the model."""
+"""The frozen weight W of a site: found in the base's safetensors files, and read without the model."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from deltaw.errors import UserError
-from deltaw.model.names import Fused, projection_of
+from deltaw.model.fused import Fused
+from deltaw.model.names import projection_of
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,13 @@ class Weight:
 
     file: str  # absolute path
     tensor: str
-    rows: tuple[tuple[int, int], ...]  # of (d_out, d_in), each first and behind the last: a fused one holds several W
+    rows: tuple[tuple[int, int], ...]  # [start, stop) ranges of d_out: a fused tensor holds several W
     transposed: bool  # stored as (d_in, d_out), as transformers' Conv1D does
+
+    @classmethod
+    def from_json(cls, place: dict[str, Any]) -> "Weight":
+        """The place as `run.json` tells it, where the rows are lists."""
+        return cls(**place | {"rows": tuple((first, end) for first, end in place["rows"])})
 
 
 def find_weight(
@@ -32,20 +38,20 @@ def find_weight(
     transposed: bool = False,
     split: Mapping[str, Fused] | None = None,
 ) -> Weight:
-    """Look through the headers of all safetensors files of `folder` for the weight of `module`.
+    """Search the headers of all safetensors files in `folder` for the weight of `module`.
 
     A file and the model in memory may differ in the first parts of a name, as in `model.layers.0.attn.q_proj` and
-    `layers.0.attn.q_proj`: without a tensor of the very name, the only one whose name ends like it is taken.
+    `layers.0.attn.q_proj`. If no tensor has the same name, the only one whose name ends alike is taken.
 
     Args:
-        folder: of the base.
+        folder: the folder of the base.
         module: the layer's name in the model.
-        shape: its (d_out, d_in).
-        transposed: it keeps (d_in, d_out).
-        split: the layers whose parts are modules of their own in the model, and one weight in the base.
+        shape: (d_out, d_in) of the layer.
+        transposed: whether the layer stores (d_in, d_out).
+        split: by module, the layout of layers that the model splits into several and the base stores as one.
 
     Raises:
-        UserError: no or several tensors fit, or the one has another shape or is in 4 bits.
+        UserError: no tensor fits, or several do, or the one that fits has another shape or is in 4 bits.
     """
     rows: tuple[tuple[int, int], ...] = ((0, shape[0]),)
     fused, _, part = module.rpartition(".")
@@ -64,7 +70,9 @@ def find_weight(
         )
     ((file, tensor),) = found
     if (file, f"{tensor}.absmax") in shapes:
-        raise UserError(f"{tensor} in {file} is in 4 bits, and W is read in full: give the base as it was before")
+        raise UserError(
+            f"{tensor} in {file} is in 4 bits, and W is read in full precision: give the base before quantisation"
+        )
     stored, expected = shapes[file, tensor], shape[::-1] if transposed else shape
     if stored != expected:
         raise UserError(f"{tensor} in {file} is {stored}, and {module} is {expected}: give the base that was adapted")
@@ -72,10 +80,10 @@ def find_weight(
 
 
 def read_weight(weight: Weight) -> Float[Tensor, "d_out d_in"]:
-    """W as it is stored, and of a fused layer the site's rows alone.
+    """W (d_out, d_in) in the dtype of the file; for a fused layer, the rows of the site alone.
 
     Raises:
-        UserError: the file is gone, or holds the tensor no more.
+        UserError: the file is gone, or no longer holds the tensor.
     """
     with _opened(Path(weight.file)) as file:
         stored = file.get_slice(weight.tensor)
@@ -84,7 +92,7 @@ def read_weight(weight: Weight) -> Float[Tensor, "d_out d_in"]:
 
 
 def _shapes(folder: Path) -> dict[tuple[Path, str], tuple[int, ...]]:
-    """Shape of every tensor in the safetensors files of `folder`, by file and name."""
+    """By file and name: the shape of every tensor in the safetensors files of `folder`."""
     shapes: dict[tuple[Path, str], tuple[int, ...]] = {}
     for path in sorted(folder.absolute().glob("*.safetensors")):
         with _opened(path) as file:
@@ -93,7 +101,7 @@ def _shapes(folder: Path) -> dict[tuple[Path, str], tuple[int, ...]]:
 
 
 def _ends_alike(left: str, right: str) -> bool:
-    """Whether one of two dotted names is the other's end."""
+    """Whether one of two dotted names ends with the other."""
     return f".{left}".endswith(f".{right}") or f".{right}".endswith(f".{left}")
 
 
@@ -103,6 +111,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError:
-        raise UserError(f"{path} is gone, with W of the base: give analyze.py base=, a folder that has it") from None
+        raise UserError(
+            f"{path} is gone, and W of the base with it: give analyze.py base=, a folder that has it"
+        ) from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}): give analyze.py base=, a folder with the base") from None

@@ -1,12 +1,10 @@
-"""The run directory as training writes it: opened once, resumed where it stopped, every file whole or absent."""
+"""The run directory from the training side: opened once, resumed where it stopped, every file complete or absent."""
 
-import fcntl
 import json
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,42 +13,30 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deltaw.config.keys import keys_of
+from deltaw.config.schema import TrainConfig
 from deltaw.errors import UserError
-from deltaw.run.adapter import CONFIG, WEIGHTS
 from deltaw.run.directory import CHECKPOINT, INPUTS, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
+from deltaw.run.files import locked, replacing, unfinished
+from deltaw.run.peft_files import CONFIG, WEIGHTS
+from deltaw.run.record import RunRecord
 
-# A run stays the same run on other devices, however its batch is cut, wherever its tokens are kept, and with or
-# without inputs beside it.
-_NOT_THE_RUN = {
-    "plan",
-    "run.dir",
-    "run.keep_inputs",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.accelerator",
-    "device.memory",
-    "device.bandwidth",
-    "device.speed",
-    "engine",
-    "timeout",
-    "dry_run",
-    "data.micro_batch",
-    "data.cache",
-}
+# A run stays the same run on other devices, with other micro-batches, another cache, and with or without inputs.
+_FREE_TO_CHANGE = {name for name, key in keys_of(TrainConfig) if not key.identity}
 
 
 class RunWriter:
-    """One run directory, from the training side. Process 0 alone calls what writes.
+    """One run directory, as training writes it. Process 0 alone calls the methods that write.
 
     Args:
         path: the directory; it need not exist.
-        config: the resolved config, which tells whether a directory holds this same run.
+        config: the resolved config; a directory with another config holds another run.
     """
 
     def __init__(self, path: Path, config: DictConfig):
         self.path, self.config = path, config
         self.run = RunDirectory(path)
-        self._lock: TextIO | None = None
+        self._lock = ExitStack()
 
     @property
     def checkpoint(self) -> Path:
@@ -61,20 +47,18 @@ class RunWriter:
         return self.path / INPUTS
 
     def resume_from(self) -> int | None:
-        """The step of the checkpoint to go on from; None for a run that starts at 0. Reads only.
+        """The step of the last checkpoint; None if there is none and the run starts at step 0. Reads only.
 
         Raises:
-            UserError: the directory holds another run, or something else.
+            UserError: the directory holds another run, or files that are no run.
         """
-        ours = {LOCK, _unfinished(self.path / RUN_CONFIG).name}  # all there is until the config is in place
+        ours = {LOCK, unfinished(self.path / RUN_CONFIG).name}  # a start that was killed before the config
         try:
             if not self.path.exists() or {entry.name for entry in self.path.iterdir()} <= ours:
                 return None
             there = OmegaConf.load(self.path / RUN_CONFIG)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.path} is there and holds no {RUN_CONFIG} of a run: give another run.name"
-            ) from error
+            raise UserError(f"{self.path} exists and holds no {RUN_CONFIG} of a run: give another run.name") from error
         if different := _differences(there, self.config):
             raise UserError(
                 f"{self.path} holds a run of another config ({'; '.join(different)}): "
@@ -82,21 +66,24 @@ class RunWriter:
             )
         return _step_of(self.checkpoint) if self.checkpoint.exists() else None
 
-    def open(self, step: int | None, record: dict[str, Any]) -> None:
-        """Take the directory for this process and write its config and record, or cut a resumed run back to `step`.
+    def open(self, step: int | None, record: RunRecord) -> None:
+        """Lock the directory, write the config and a missing record, and cut the metrics back to `step`.
+
+        Args:
+            step: the result of `resume_from` when this process loaded its base.
+            record: describes the run that is starting.
 
         Raises:
-            UserError: another live process has it, it changed since `resume_from`, or the base or the data did.
+            UserError: another process holds the lock; or the directory changed since `resume_from`; or the base or
+                the data are not those that the run began with.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / LOCK).open("w")
+            self._lock.enter_context(locked(self.path / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise UserError(f"{self.path} is being written by another process: wait for it, or stop it") from error
         except OSError as error:
             raise UserError(f"run.dir={self.path} cannot be written ({error.strerror}): give another") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{self.path} is being written by another process: wait for it, or stop it") from error
         if self.resume_from() != step:
             raise UserError(f"{self.path} changed while this run was starting: start it again")
         if (self.path / RECORD).exists():
@@ -104,36 +91,39 @@ class RunWriter:
         with self.writing(self.path):
             _write(self.path / RUN_CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
             if not (self.path / RECORD).exists():
-                _write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
+                record.save(self.path / RECORD)
             self._cut_metrics(step)
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """While something is written to `path`, by whatever library.
+        """Report a full disk or a missing permission in the block as an error in writing `path`.
 
         Raises:
-            UserError: the disk is full, or the place cannot be written.
+            UserError: the block raised an error of the file system or of safetensors.
         """
         try:
             yield
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"{path} could not be written ({error}): what was there before is whole; make room, and the same "
+                f"{path} could not be written ({error}): what was there before is intact; make room, and the same "
                 "command goes on from the last checkpoint"
             ) from error
 
     def close(self) -> None:
-        """Give the directory back."""
-        if self._lock:
-            self._lock.close()
+        """Free the lock."""
+        self._lock.close()
 
-    def _check_same(self, record: dict[str, Any]) -> None:
-        there: dict[str, Any] = dict(self.run.record)
-        for part, key in (("base", "sha256"), ("data", "fingerprint")):
-            if there[part][key] != record[part][key]:
+    def _check_same(self, record: RunRecord) -> None:
+        there = self.run.record
+        hashes = {
+            "base": (there.base["sha256"], record.base["sha256"]),
+            "data": (there.data["fingerprint"], record.data["fingerprint"]),
+        }
+        for part, (old, new) in hashes.items():
+            if old != new:
                 raise UserError(
-                    f"{self.path} was begun with {part} {there[part][key][:12]} and now it is "
-                    f"{record[part][key][:12]}: give another run.name, or bring the old one back"
+                    f"{self.path} was begun with {part} {old[:12]} and now it is {new[:12]}: give another run.name, or "
+                    "bring the old one back"
                 )
 
     def _cut_metrics(self, step: int | None) -> None:
@@ -142,15 +132,14 @@ class RunWriter:
         _write(self.path / METRICS, "".join(f"{line}\n" for line in ["step,arm,name,value", *kept]))
 
     def append_metrics(self, step: int, rows: Iterable[tuple[str, str, float]]) -> None:
-        """Add rows of (arm, name, value) after `step`."""
+        """Append rows of (arm, name, value), measured at `step`; the arm is "" where a value concerns all arms."""
         with self.writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
             file.write("".join(f"{step},{arm},{name},{value!r}\n" for arm, name, value in rows))
 
     def write_inputs(self, tensors: dict[str, Float[Tensor, "tokens d_in"]]) -> None:
-        """Inputs of the adapted modules, by the module's name."""
-        with self.writing(self.inputs):
-            save_file(tensors, _unfinished(self.inputs))
-            _unfinished(self.inputs).replace(self.inputs)
+        """Write the inputs of the adapted modules, by the module's name."""
+        with self.writing(self.inputs), replacing(self.inputs) as new:
+            save_file(tensors, new)
 
     def write_snapshot(
         self,
@@ -158,40 +147,29 @@ class RunWriter:
         step: int,
         tensors: dict[str, Tensor],
         config: dict[str, object],
-        told: dict[str, str] | None = None,
+        metadata: dict[str, str],
     ) -> None:
-        """The factors of `arm` after `step`, in PEFT's format. The start is never written twice.
+        """Write the factors of `arm` at `step` in PEFT's format. A snapshot of step 0 is never replaced.
 
         Args:
-            arm: its name.
-            step: optimiser steps that it has taken.
+            arm: the arm's name.
+            step: optimiser steps that the arm has taken.
             tensors: the factors by their names in PEFT's format.
-            config: `adapter_config.json`.
-            told: metadata of the weights' file.
+            config: content of `adapter_config.json`.
+            metadata: strings for the header of the weights' file.
         """
         folder = self.run.snapshot(arm, step)
         if step == 0 and folder.exists():
             return
-        new, old = _unfinished(folder), folder.with_name(f".{folder.name}.old")
-        for left in (new, old):  # of a run that was killed here
-            shutil.rmtree(left, ignore_errors=True)
-        with self.writing(folder):
+        with self.writing(folder), replacing(folder) as new:
             new.mkdir(parents=True)
-            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | (told or {}))
+            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | metadata)
             (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
 
 
 def _write(path: Path, text: str) -> None:
-    _unfinished(path).write_text(text)
-    _unfinished(path).replace(path)
+    with replacing(path) as new:
+        new.write_text(text)
 
 
 def _step_of(checkpoint: Path) -> int:
@@ -203,8 +181,9 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def _differences(there: Any, here: DictConfig) -> list[str]:
+    """The settings that make `here` another run than `there`, in words."""
     old, new = _flat(OmegaConf.to_container(there)), _flat(OmegaConf.to_container(here, resolve=True))
-    keys = sorted((old.keys() | new.keys()) - _NOT_THE_RUN)
+    keys = sorted((old.keys() | new.keys()) - _FREE_TO_CHANGE)
     missing = "nothing"
     return [
         f"{key} is {old.get(key, missing)} there and {new.get(key, missing)} here"
@@ -214,6 +193,7 @@ def _differences(there: Any, here: DictConfig) -> list[str]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted keys."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}

@@ -1,1 +1,1 @@
-"""The training of arms side by side, with Lightning."""
+"""Training of several arms side by side on one base, with Lightning."""

@@ -1,4 +1,4 @@
-"""What a config describes, built: arms, the data set, and a base that is ready for the arms."""
+"""Build what a config describes: the arms, the data set, the base, and the task with the arms attached."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,53 +8,91 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from deltaw.config.schema import NF4, names_in
-from deltaw.data.corpus import Corpus, cache_folder, tokenised
-from deltaw.data.encode import Encoder
+from deltaw.data.corpus import Corpus, cache_folder, cached_corpus
+from deltaw.data.encode import encoder_for
 from deltaw.data.record import Columns, Source
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
 from deltaw.model.four_bits import quantise
-from deltaw.model.loading import Base
-from deltaw.model.names import projections
+from deltaw.model.loading import Base, load_base
 from deltaw.model.packed_attention import attention_of
+from deltaw.model.projections import projections
 from deltaw.model.split import split
 from deltaw.training.objectives import OBJECTIVES, Causal, Objective
+from deltaw.training.task import LoraArms
 
 
 def arms_of(cfg: DictConfig) -> list[Arm]:
-    """The arms that `cfg` asks for.
+    """The arms of a config.
 
     Raises:
-        UserError: they cannot be, or are not all different.
+        UserError: a setting of an arm is impossible, or two arms are the same.
     """
-    asked: Any = OmegaConf.to_container(cfg.arms, resolve=True)
-    listed, _ = asked.pop("list"), asked.pop("projections")
-    return arms_from(**asked, listed=listed, default_lr=cfg.optim.lr)
+    settings: Any = OmegaConf.to_container(cfg.arms, resolve=True)
+    listed, _ = settings.pop("list"), settings.pop("projections")
+    return arms_from(**settings, listed=listed, default_lr=cfg.optim.lr)
 
 
 def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
-    """The data set that `data` describes, tokenised for a task: causal, seq2seq or classification.
-
-    Raises:
-        UserError: it cannot be read, or is not what the task reads.
-    """
-    source: Source = instantiate(data.source, _partial_=True)()  # so that its errors come unwrapped
-    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
-    classes = source.classes(*columns.of("label")) if task == "classification" else None
-    encoder = Encoder(tokenizer, task, data.max_length, data.max_completion, data.eos, classes)
-    return tokenised(source, columns, encoder, cache_folder(data.cache))
-
-
-def prepared(cfg: DictConfig, base: Base) -> tuple[dict[str, str], Objective]:
-    """A base made ready for arms: the projection of each module to adapt by the module's name, and the objective.
+    """The data set of a config, tokenised.
 
     Args:
-        cfg: of the run.
-        base: changed in place. On the meta device it is neither put in 4 bits nor tried for packing.
+        data: `cfg.data`.
+        task: causal, seq2seq or classification.
+        tokenizer: the base's.
 
     Raises:
-        UserError: the base is none for packing, or has not the projections asked for.
+        UserError: the data cannot be read, or the task cannot use their fields.
+    """
+    source: Source = instantiate(data.source, _partial_=True)()  # called here, so that Hydra does not wrap its errors
+    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
+    classes = source.classes(*columns.names_for("label")) if task == "classification" else None
+    encoder = encoder_for(task, tokenizer, data.max_length, data.max_completion, data.eos, classes)
+    return cached_corpus(source, columns, encoder, cache_folder(data.cache))
+
+
+def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> Base:
+    """The base of the run, loaded for its task.
+
+    Raises:
+        UserError: the model cannot be loaded for the task, or the labels do not fit the data.
+    """
+    labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
+    return load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
+
+
+def task_with_arms(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, str], LoraArms]:
+    """Attach the arms to the base.
+
+    Args:
+        cfg: the config of the run.
+        arms: what to train.
+        base: changed in place.
+
+    Returns:
+        The projection of each adapted module by the module's name, and the task that trains the arms.
+
+    Raises:
+        UserError: the base cannot pack examples, or lacks the projections.
+    """
+    modules, objective = prepare_base(cfg, base)
+    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # each arm has its own lr
+    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
+
+
+def prepare_base(cfg: DictConfig, base: Base) -> tuple[dict[str, str], Objective]:
+    """Make a base ready for arms: split fused layers, quantise to 4 bits, and find the modules to adapt.
+
+    Args:
+        cfg: the config of the run.
+        base: changed in place. On the meta device it is neither quantised nor tested for packing.
+
+    Returns:
+        The projection of each module to adapt by the module's name, and the objective.
+
+    Raises:
+        UserError: the base cannot pack examples, or lacks the projections.
     """
     wanted, objective = names_in(cfg.arms.projections), OBJECTIVES[cfg.task](base.pad)
     split(base.model, wanted)
@@ -67,10 +105,10 @@ def prepared(cfg: DictConfig, base: Base) -> tuple[dict[str, str], Objective]:
 
 
 def label_count(given: int | None, found: Sequence[str]) -> int:
-    """How many labels a classifier tells apart: `given`, or as many as the data have.
+    """The number of labels of a classification: `given`, or as many as the data have.
 
     Raises:
-        UserError: the data have more, or there is one label alone.
+        UserError: the data have more labels than `given`, or there is only one.
     """
     count = len(found) if given is None else given
     if len(found) > count:

@@ -1,4 +1,4 @@
-"""The metrics of a task, beside its loss."""
+"""The metrics of a task beside its loss."""
 
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -14,13 +14,15 @@ from deltaw.training.objectives import Classification, Objective, Seq2Seq
 
 
 def scores(objective: Objective, config: PretrainedConfig) -> MetricCollection:
-    """Of predicted and true tokens or labels, for a model of this config.
+    """The metrics that compare predicted with true tokens or labels; `config` is the model's.
 
-    - causal: accuracy, the share of tokens that are right.
-    - seq2seq: the same, and exact_match, the share of rows that are right throughout. Each token is predicted behind
-      the true ones before it; a row that is right throughout so is one that greedy decoding writes exactly, and the
-      other way round: until the first error the two read the same.
-    - classification: accuracy, f1 (the mean of the labels') and matthews (Matthews' correlation).
+    - causal: accuracy, the share of correct tokens.
+    - seq2seq: accuracy, and exact_match, the share of rows without a wrong token. Each token is predicted after the
+      true tokens before it. Greedy decoding writes exactly the same rows correctly: up to the first error, it reads
+      the true tokens as well.
+    - classification: accuracy, f1 (the mean over the labels) and matthews (Matthews' correlation coefficient).
+
+    Accuracy, exact_match and f1 are in [0, 1], matthews is in [-1, 1].
     """
     if isinstance(objective, Classification):
         return _of_labels(config.num_labels)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What happens around an optimiser step, one callback in each file.
+"""What happens before, between and after the optimiser steps; one callback per file.
 
-Their order matters: a checkpoint after step t finds everything up to t already recorded.
+Their order matters: everything up to step t is recorded before the checkpoint of step t.
 """

@@ -1,4 +1,4 @@
-"""Keep what the adapted modules of the base read."""
+"""Keep the inputs of the adapted modules of the base."""
 
 from functools import partial
 from random import Random
@@ -8,22 +8,22 @@ from jaxtyping import Bool
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from deltaw.data.pairs import SAMPLE
-from deltaw.lora.layers import inputs_of_base
+from deltaw.data.batches import SAMPLE
+from deltaw.lora.attach import inputs_of_base
 from deltaw.run.writer import RunWriter
 from deltaw.training.task import LoraArms
 
 
 class KeepInputs(Callback):
-    """Before the first step, write what every adapted module of the base reads at some tokens, unless it is there.
+    """Before the first step, write the inputs of every adapted module of the base at `SAMPLE` tokens.
 
-    All processes compute them, since each may hold a part of the base alone, and process 0 writes. Nothing of it
-    reaches the training.
+    An existing file stays. All processes compute the inputs, because each may hold only a part of the base; process 0
+    writes them. Training does not notice.
 
     Args:
         writer: the run directory.
-        batches: rows that the tokens are drawn from: `SAMPLE`, or all where there are fewer. How they are cut does
-            not matter. An encoder's and a decoder's are drawn apart.
+        batches: rows to draw the tokens from, divided in any way. If they have fewer than `SAMPLE` tokens, all are
+            kept. For an encoder and a decoder, the tokens are drawn separately.
     """
 
     def __init__(self, writer: RunWriter, batches: list[dict[str, Tensor]]):
@@ -34,7 +34,7 @@ class KeepInputs(Callback):
             return
         batches = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
         sequences = zip(*(task.objective.read(batch) for batch in batches), strict=True)
-        chosen = zip(*(drawn(list(masks)) for masks in sequences), strict=True)
+        chosen = zip(*(choose_tokens(list(masks)) for masks in sequences), strict=True)
         task.eval()
         with trainer.precision_plugin.val_step_context():
             parts = [
@@ -47,8 +47,11 @@ class KeepInputs(Callback):
             self.writer.write_inputs(inputs)
 
 
-def drawn(masks: list[Bool[Tensor, "_ _"]]) -> list[Bool[Tensor, "_ _"]]:
-    """`SAMPLE` of all tokens in the masks, or all where there are fewer: the same, however the rows are cut."""
+def choose_tokens(masks: list[Bool[Tensor, "_ _"]]) -> list[Bool[Tensor, "_ _"]]:
+    """Masks of `SAMPLE` of the tokens in `masks`, or of all if there are fewer.
+
+    The choice does not depend on how the rows are divided into batches.
+    """
     counts = [int(mask.sum()) for mask in masks]
     kept = torch.zeros(sum(counts), dtype=torch.bool, device=masks[0].device)
     kept[Random(0).sample(range(len(kept)), min(SAMPLE, len(kept)))] = True

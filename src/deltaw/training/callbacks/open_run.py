@@ -1,24 +1,23 @@
-"""Take the run directory before anything is written to it."""
-
-from typing import Any
+"""Lock the run directory before anything is written to it."""
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from deltaw.errors import UserError
+from deltaw.run.record import RunRecord
 from deltaw.run.writer import RunWriter
 
 
 class OpenRun(Callback):
-    """Take the run directory before anything is written to it: process 0 decides, and all agree or all stop.
+    """Lock the run directory: process 0 tries, and all processes go on or all stop.
 
     Args:
-        writer: the directory.
-        step: the step that this process is about to resume from, None for a start.
-        engine: that this process trains under.
-        record: what `run.json` is to hold.
+        writer: the run directory.
+        step: the step that this process resumes from; None for a start.
+        engine: the engine that this process trains under.
+        record: the content of `run.json`.
     """
 
-    def __init__(self, writer: RunWriter, step: int | None, engine: str, record: dict[str, Any]):
+    def __init__(self, writer: RunWriter, step: int | None, engine: str, record: RunRecord):
         self.writer, self.step, self.engine, self.record = writer, step, engine, record
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,7 +1,7 @@
-"""What must hold of the first step and of every checkpoint, whatever the engine: if it does not, training stops.
+"""Checks of the first step and of every checkpoint, under any engine; training stops where one fails.
 
-Each of these goes wrong without a word elsewhere: factors that no process reduces, processes that drift apart, an arm
-that does not reach the loss.
+Without them, these errors pass unnoticed: gradients that the processes do not reduce, processes that drift apart, an
+arm that does not reach the loss.
 """
 
 from collections.abc import Iterable
@@ -13,16 +13,17 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from deltaw.errors import UserError
-from deltaw.lora.sharded import whole
+from deltaw.lora.sharded import gather
+from deltaw.training.callbacks.steps import ends_step
 from deltaw.training.engines import Sharded
 from deltaw.training.task import LoraArms
 
 
 class SelfChecks(Callback):
-    """Refuse to go on where processes are not one training, or an arm is not trained.
+    """Refuse to go on if the processes hold different arms, or if an arm does not learn.
 
     Args:
-        every: optimiser steps between the later comparisons, which are those between checkpoints.
+        every: optimiser steps between checkpoints; before each one, the processes compare their arms.
     """
 
     def __init__(self, every: int):
@@ -30,10 +31,10 @@ class SelfChecks(Callback):
 
     def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
         if isinstance(trainer.strategy, Sharded):
-            whole_here = [name for name, weight in _trained(task) if not isinstance(weight, DTensor)]
-            if whole_here:
+            unsharded = [name for name, weight in _trained(task) if not isinstance(weight, DTensor)]
+            if unsharded:
                 raise UserError(
-                    f"engine=fsdp left {len(whole_here)} weights of the arms unsharded, as {whole_here[0]}, so that no "
+                    f"engine=fsdp left {len(unsharded)} weights of the arms unsharded, as {unsharded[0]}, so that no "
                     "process would reduce their gradients: take engine=ddp, and report this base"
                 )
         self._compare(trainer, task, "before the first step")
@@ -57,15 +58,15 @@ class SelfChecks(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        step, ended = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if ended and (step == 1 or step % self.every == 0 or step == trainer.max_steps):
+        step = trainer.global_step
+        if ends_step(trainer, batch_idx) and (step == 1 or step % self.every == 0 or step == trainer.max_steps):
             self._compare(trainer, task, f"after step {step}")
 
     def _compare(self, trainer: Trainer, task: LoraArms, when: str) -> None:
-        if not _same_everywhere(trainer, [weight.detach() for weight in task.kept().values()]):
+        if not _same_everywhere(trainer, [weight.detach() for weight in task.state_of_arms().values()]):
             raise UserError(
                 f"{when} the arms of the processes are not the same: they have drifted apart since the last snapshot, "
-                "of which the same command goes on"
+                "from which the same command goes on"
             )
 
 
@@ -74,11 +75,11 @@ def _trained(task: LoraArms) -> list[tuple[str, Tensor]]:
 
 
 def _is_zero(gradient: Tensor) -> bool:
-    return not bool(whole((gradient != 0).sum()))  # a part may be empty, which has no largest value
+    return not bool(gather((gradient != 0).sum()))  # not max(): a part may be empty, and has no largest value
 
 
 def _same_everywhere(trainer: Trainer, tensors: Iterable[Tensor]) -> bool:
-    """Whether this process and all others hold the same bits in tensors that each has whole."""
+    """Whether all processes hold the same bits in `tensors`; those held in parts are left out."""
     sums = [_bits(tensor) for tensor in tensors if not isinstance(tensor, DTensor)]
     mine = torch.stack(sums).tolist() if sums else []
     same = trainer.strategy.broadcast(mine) == mine
@@ -86,7 +87,7 @@ def _same_everywhere(trainer: Trainer, tensors: Iterable[Tensor]) -> bool:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """A sum over a tensor's bits that a swap of two of its values changes: two draws of noise never share it."""
+    """A checksum of a tensor that depends on the order of its values."""
     words = tensor.contiguous().view(torch.int64 if tensor.dtype in (torch.float64, torch.int64) else torch.int32)
     flat = words.flatten().to(torch.int64)
     return (flat * (2 * torch.arange(len(flat), device=flat.device) + 1)).sum()

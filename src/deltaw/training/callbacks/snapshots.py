@@ -8,6 +8,7 @@ from torch import Tensor
 
 from deltaw.lora.snapshot import adapter_config, adapter_tensors
 from deltaw.model.split import split_metadata
+from deltaw.run.files import replacing
 from deltaw.run.writer import RunWriter
 from deltaw.training.callbacks.steps import ends_step
 from deltaw.training.callbacks.stop_signals import StopSignals
@@ -15,15 +16,16 @@ from deltaw.training.task import LoraArms
 
 
 class Snapshots(Callback):
-    """Write every arm's factors at step 0, every `every` optimiser steps and at the end, and a checkpoint with them.
+    """Write the factors of every arm at step 0, every `every` optimiser steps and at the end.
 
-    On a signal to stop there is a checkpoint as well, and no further step. The same command goes on from there.
+    A checkpoint goes with each of them, except at step 0. After a signal to stop, write a checkpoint and end the
+    training; the same command goes on from there.
 
     Args:
         writer: the run directory.
-        signals: tells whether to stop.
+        signals: knows whether a signal to stop has come.
         every: optimiser steps between snapshots.
-        base_path: the base as `adapter_config.json` names it.
+        base_path: the name of the base in `adapter_config.json`.
     """
 
     def __init__(self, writer: RunWriter, signals: StopSignals, every: int, base_path: str):
@@ -48,7 +50,7 @@ class Snapshots(Callback):
         if due and trainer.is_global_zero:
             self.writer.append_metrics(trainer.global_step, [("", "snapshot_s", time.perf_counter() - started)])
         if stop:
-            self.signals.caught = self.signals.caught or signal.SIGTERM  # another process was told
+            self.signals.caught = self.signals.caught or signal.SIGTERM  # another process caught the signal
             trainer.should_stop = True
 
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
@@ -56,13 +58,13 @@ class Snapshots(Callback):
             tensors = adapter_tensors(task.base, k)
             if trainer.is_global_zero:
                 config = adapter_config(arm, task.base, self.base_path, task.objective.task_type)
-                told = split_metadata(task.base)
-                self.writer.write_snapshot(arm.name, trainer.global_step, tensors, config, told)
+                metadata = split_metadata(task.base)
+                self.writer.write_snapshot(arm.name, trainer.global_step, tensors, config, metadata)
 
     def _checkpoint(self, trainer: Trainer) -> None:
         last = self.writer.checkpoint
-        new = last.with_name(f".{last.name}.new")
-        with self.writer.writing(last):
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(last, weights_only=False)  # gathers the parts of the arms, and writes nothing
+            return
+        with self.writer.writing(last), replacing(last) as new:
             trainer.save_checkpoint(new, weights_only=False)
-            if trainer.is_global_zero:
-                new.replace(last)

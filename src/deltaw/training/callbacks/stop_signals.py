@@ -8,10 +8,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class StopSignals(Callback):
-    """Note SIGTERM and SIGINT while training, so that the step in progress can end; `caught` is then the number.
+    """Note SIGTERM and SIGINT during training, so that the step in progress can end.
 
-    To be the first of the callbacks at the start of training: Lightning's own handlers, which raise in the middle of
-    a step, are in place until then.
+    This callback is the first in the list: until its `on_train_start`, Lightning's own handlers are in place, and they
+    raise in the middle of a step.
+
+    Attributes:
+        caught: the number of the signal; None if none has come.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the grids of φ share: the page, its heading, panels of cells, and what their colours mean."""
+"""The parts of every grid of φ: the page, its heading, the panels of cells, and the colour bar."""
 
 import textwrap
 from collections.abc import Callable
@@ -15,20 +15,24 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.transforms import blended_transform_factory
 
-# Lightness rises evenly, so that the picture reads in grey too. Cells left out have a colour of their own.
+# Lightness rises evenly, so that the figure can also be read in grey. Cells that are left out have another colour.
 COLORS = LinearSegmentedColormap.from_list("phi", ["#0a0618", "#571c52", "#c81d51", "#f3835a", "#fbeadc"])
 BLANK = "#d9dfeb"
 
-# Inches: the whole is as wide as a paper's text.
+# Inches. The page is as wide as the text of a paper.
 WIDTH, LEFT, RIGHT, BOTTOM = 7.0, 0.6, 0.4, 0.36
 GAP, GROUP_GAP, ROW_GAP, TITLED_ROW_GAP, BAR = 0.18, 0.26, 0.21, 0.44, 0.1
-TITLE_ROOM, NOTE_ROOM, LABEL_ROOM = 0.28, 0.13, 0.3  # above the panels: the title, a line of the note, their own titles
-LINE = 0.14  # from one line of a label to the next
+TITLE_ROOM, NOTE_ROOM, LABEL_ROOM = (
+    0.28,
+    0.13,
+    0.3,
+)  # above the panels: the title, a line of the note, the titles of panels
+LINE = 0.14  # the height of a line of a label
 TITLE, LABEL, NOTE, NUMBER = 11, 9, 7, 6  # points
-ACROSS = 4  # projections side by side, so that a page of many stays as wide as one of q, k, v and o
-BROKEN, CHARACTERS = LABEL - 1, 17  # a label of several lines: its points, and how many fit the narrowest panel
+ACROSS = 4  # projections side by side at most, as q, k, v and o
+BROKEN, CHARACTERS = LABEL - 1, 17  # a label of several lines: its points, and the characters of a line
 
-# What is compared, by basis: its symbol in a title, and what the reader has to be told about it.
+# Basis → the symbol of the compared matrix in a title, and its meaning where the paper does not give it.
 SYMBOLS = {"A": "A", "update": r"\Delta A", "input": r"\Delta W", "output": r"\Delta W"}
 MEANINGS = {
     "A": "",
@@ -43,9 +47,9 @@ class Scale:
     """What the colours of φ mean.
 
     Attributes:
-        label: what stands above the colour bar.
-        values: the numbers that cells (columns phi and null_mean) are coloured by; NaN stays NaN.
-        norm: the range of the bar, from all values drawn and from where the paper's bar begins and ends.
+        label: the text above the colour bar.
+        values: cells (columns phi and null_mean) → the numbers that colours stand for; NaN stays NaN.
+        norm: all numbers that are shown, and the two ends of the paper's bar → the range of this bar.
     """
 
     label: str
@@ -53,54 +57,54 @@ class Scale:
     norm: Callable[["pd.Series[float]", float, float], Normalize]
 
 
-def _reaching_the_data(values: "pd.Series[float]", low: float, high: float) -> Normalize:
-    """From `low` to `high`, further to the next 0.1 where the data go further: no cell is silently off the bar."""
-    tenths = (10 * values.dropna()).round(9).to_numpy()  # 0.3 is no more than three tenths
+def _paper_range(values: "pd.Series[float]", low: float, high: float) -> Normalize:
+    """From `low` to `high`, or to the next 0.1 beyond the data, so that no cell is off the bar."""
+    tenths = (10 * values.dropna()).round(9).to_numpy()  # rounded, so that 0.3 needs no further tenth
     return Normalize(floor(tenths.min(initial=10 * low)) / 10, ceil(tenths.max(initial=10 * high)) / 10)
 
 
-def _from_chance_up(values: "pd.Series[float]", *_: float) -> Normalize:
-    """Logarithmic from 1 to the first of 2, 5, 10, 20, … that no value exceeds."""
+def _range_from_chance(values: "pd.Series[float]", *_: float) -> Normalize:
+    """Logarithmic, from 1 to the smallest of 2, 5, 10, 20, … that no value exceeds."""
     largest = values.dropna().to_numpy().max(initial=2)
     return LogNorm(1, next(top for n in count() for top in (10**n, 2 * 10**n, 5 * 10**n) if top >= largest))
 
 
-# As in the paper, on a linear scale; or how many times more than chance, where chance and less are one colour.
-PAPER = Scale("", lambda cells: cells.phi, _reaching_the_data)
-TIMES_CHANCE = Scale("φ / chance", lambda cells: (cells.phi / cells.null_mean).clip(lower=1), _from_chance_up)
+# φ on a linear scale, as in the paper; or φ as a multiple of chance, with one colour for chance and less.
+PAPER = Scale("", lambda cells: cells.phi, _paper_range)
+TIMES_CHANCE = Scale("φ / chance", lambda cells: (cells.phi / cells.null_mean).clip(lower=1), _range_from_chance)
 
 
 def heading(cells: pd.DataFrame) -> tuple[str, str]:
-    """Title and note of a figure of one pair in one basis. The note tells arms of one rank apart."""
-    ends = cells.iloc[0]
-    symbol, meaning = SYMBOLS[ends.basis], MEANINGS[ends.basis]
+    """Title and note of a figure of one pair in one basis. Of two arms with one rank, the note gives the names."""
+    cell = cells.iloc[0]
+    symbol, meaning = SYMBOLS[cell.basis], MEANINGS[cell.basis]
     left, right = cells.i.max(), cells.j.max()  # ranks
     prime = r"^{\prime}" if left == right else ""
     title = rf"$\phi({symbol}_{{r={left}}}, {symbol}_{{r={right}}}{prime}, i, j)$"
     if not prime:
         return title, meaning
-    names = f"{plain(symbol)}: {_arm(ends, 'left')}; {plain(symbol)}′: {_arm(ends, 'right')}"
+    names = f"{plain_text(symbol)}: {_arm(cell, 'left')}; {plain_text(symbol)}′: {_arm(cell, 'right')}"
     return title, "; ".join(filter(None, [names, meaning]))
 
 
-def plain(symbol: str) -> str:
-    """One of SYMBOLS outside of a formula."""
+def plain_text(symbol: str) -> str:
+    """One of SYMBOLS as text, outside of a formula."""
     return symbol.replace(r"\Delta ", "Δ")
 
 
-def named(symbol: str, projection: str) -> str:
-    """The matrix `symbol` of a projection, in one line: W_q, an upright subscript for a name, "W of" for a path."""
+def math_label(symbol: str, projection: str) -> str:
+    """The matrix `symbol` of a projection in one line: W_q, with an upright subscript for a name, or "W of" a path."""
     if len(projection) == 1:
         return f"${symbol}_{projection}$"
     if projection.isidentifier() and len(projection) < CHARACTERS:
         upright = projection.replace("_", r"\_")
         return rf"${symbol}_\mathrm{{{upright}}}$"
-    return f"{plain(symbol)} of {projection}"
+    return f"{plain_text(symbol)} of {projection}"
 
 
-def label_of(projection: str) -> str:
-    """ΔW of a projection as a label, a path broken into lines at its dots."""
-    label = named(r"\Delta W", projection)
+def update_label(projection: str) -> str:
+    """ΔW of a projection as a label; a path is broken into lines at its dots."""
+    label = math_label(r"\Delta W", projection)
     if label.startswith("$"):
         return label
     lines = textwrap.wrap(label.replace(".", ". "), CHARACTERS, break_on_hyphens=False)
@@ -108,13 +112,14 @@ def label_of(projection: str) -> str:
 
 
 def label_size(label: str) -> int:
-    """Points: smaller where it has several lines."""
+    """The font size of a label in points: smaller for several lines."""
     return BROKEN if "\n" in label else LABEL
 
 
-def _arm(ends: "pd.Series[Any]", side: str) -> str:
-    step = ends[f"step_{side}"]
-    return ends[side] if pd.isna(step) else f"{ends[side]} (step {step})"
+def _arm(cell: "pd.Series[Any]", side: str) -> str:
+    """The name of the left or right arm of a cell, with its step."""
+    step = cell[f"step_{side}"]
+    return cell[side] if pd.isna(step) else f"{cell[side]} (step {step})"
 
 
 def page(
@@ -125,10 +130,10 @@ def page(
     Args:
         title: one line; "" for none.
         note: in small type below the title, broken into lines where it is long; "" for none.
-        groups: widths of a row's panels in inches, as groups that a wider gap sets apart.
-        height: of a panel, in inches.
-        titles: of panels in reading order: of the first row, or of every row.
-        rows: of panels.
+        groups: widths of the panels of a row in inches, in groups with a wider gap between them.
+        height: the height of a panel, in inches.
+        titles: the titles of the panels in reading order, for the first row or for all rows.
+        rows: the number of rows.
     """
     widths = np.concatenate(groups)
     gaps = np.concatenate([[GAP] * (len(group) - 1) + [GROUP_GAP] for group in groups])
@@ -136,9 +141,9 @@ def page(
     bar_x = starts[-1] - GROUP_GAP + GAP
     across = bar_x + BAR + RIGHT
     lines = textwrap.wrap(note, int(17 * across), break_on_hyphens=False)
-    further = max(label.count("\n") for label in titles) * LINE
-    row_gap = further + TITLED_ROW_GAP if len(titles) > len(widths) else ROW_GAP
-    top = 0.02 + bool(title) * TITLE_ROOM + len(lines) * NOTE_ROOM + LABEL_ROOM + further
+    label_room = max(label.count("\n") for label in titles) * LINE
+    row_gap = label_room + TITLED_ROW_GAP if len(titles) > len(widths) else ROW_GAP
+    top = 0.02 + bool(title) * TITLE_ROOM + len(lines) * NOTE_ROOM + LABEL_ROOM + label_room
     tall = rows * height + (rows - 1) * row_gap
     down = top + tall + BOTTOM
     figure = Figure(figsize=(across, down))
@@ -159,15 +164,15 @@ def page(
     return figure, panels, place(bar_x, top, BAR, tall)
 
 
-def wrapped(projections: list[str]) -> list[list[str]]:
-    """One layer's projections in rows of one length, at most ACROSS; "" fills the last."""
+def break_rows(projections: list[str]) -> list[list[str]]:
+    """The projections of a layer in rows of the same length, at most ACROSS; "" fills up the last row."""
     length = ceil(len(projections) / ceil(len(projections) / ACROSS))
     filled = projections + [""] * (-len(projections) % length)
     return [filled[first : first + length] for first in range(0, len(filled), length)]
 
 
-def shown(panels: list[list[Axes]], number: int) -> list[Axes]:
-    """The first `number` panels in reading order; the others are hidden."""
+def keep_first(panels: list[list[Axes]], number: int) -> list[Axes]:
+    """The first `number` panels in reading order. Hides the others."""
     flat = list(chain(*panels))
     for axes in flat[number:]:
         axes.set_visible(False)
@@ -175,17 +180,17 @@ def shown(panels: list[list[Axes]], number: int) -> list[Axes]:
 
 
 def matrix(cells: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """The coloured values of one site: row i, column j."""
+    """The numbers that the colours of one site stand for: row i, column j."""
     return cells.assign(value=scale.values(cells)).pivot(index="i", columns="j", values="value")
 
 
 def site(cells: pd.DataFrame, layer: int, projection: str) -> pd.DataFrame:
-    """The rows of one layer and projection."""
+    """The cells of one layer and projection."""
     return cells[(cells.layer == layer) & (cells.projection == projection)]
 
 
 def fill(axes: Axes, values: pd.DataFrame, norm: Normalize, i_ticks: int = 11, j_ticks: int = 11) -> AxesImage:
-    """Draw the matrix `values`, i downward and j to the right; NaN is blank. At most so many ticks on each axis."""
+    """Draw the matrix `values`, i downward and j to the right, with at most so many ticks; NaN is blank."""
     i, j = values.index.astype(int).to_list(), values.columns.astype(int).to_list()
     axes.set_facecolor(BLANK)
     axes.spines[:].set_linewidth(0.5)
@@ -196,14 +201,14 @@ def fill(axes: Axes, values: pd.DataFrame, norm: Normalize, i_ticks: int = 11, j
     marks = ticks(j[0], j[-1], j_ticks)
     axes.set_xticks(marks, _numbers(marks, axes.bbox.width * points / (j[-1] - j[0] + 1), room=4 * len(str(j[-1]))))
     edges = (j[0] - 0.5, j[-1] + 0.5, i[-1] + 0.5, i[0] - 0.5)  # cell (i, j) is centred on its numbers
-    cells = np.ma.masked_invalid(values.to_numpy())  # NaN beyond a numerical rank, and where left out
+    cells = np.ma.masked_invalid(values.to_numpy())  # NaN: cells beyond a numerical rank, and cells left out
     return axes.imshow(cells, COLORS, norm, extent=edges, aspect="auto", interpolation="nearest")
 
 
 def ticks(first: int, last: int, most: int = 11) -> list[int]:
-    """Which numbers an axis marks: all where they are `most` or fewer, else `most` even steps, the last end left out.
+    """The numbers that an axis marks: all if there are at most `most`, else `most` in even steps, without the last.
 
-    This gives the ticks of the paper: 1, 6, 12, …, 58 of 64 with 11 of them, 1, 5, 10, …, 59 with 13.
+    These are the ticks of the paper: from 1 to 64, 11 ticks are 1, 6, 12, …, 58, and 13 are 1, 5, 10, …, 59.
     """
     if last - first < most:
         return list(range(first, last + 1))
@@ -211,14 +216,20 @@ def ticks(first: int, last: int, most: int = 11) -> list[int]:
 
 
 def _numbers(marks: list[int], cell: float, room: int) -> list[str]:
-    """The text at each tick: its number, or every other (third, …) where cells are narrow (sizes in points)."""
+    """The text at each tick: its number, or "" for some where cells are narrow.
+
+    Args:
+        marks: the numbers.
+        cell: the size of a cell in points.
+        room: the room that a number takes in points.
+    """
     nearest = min((after - before for before, after in pairwise(marks)), default=room)
     every = ceil(room / (nearest * cell))
     return ["" if n % every else str(mark) for n, mark in enumerate(marks)]
 
 
 def name_axes(panels: list[list[Axes]], labels: list[str]) -> None:
-    """j below the last panel of each column, i left of each row, and left of that the row's label, if any."""
+    """Write j below the last panel of each column, i left of each row, and the label of the row left of that."""
     for column in zip(*panels, strict=True):
         [axes for axes in column if axes.get_visible()][-1].set_xlabel("$j$", fontsize=LABEL, labelpad=1)
     for (first, *_), label in zip(panels, labels, strict=True):
@@ -228,7 +239,7 @@ def name_axes(panels: list[list[Axes]], labels: list[str]) -> None:
 
 
 def add_bar(axes: Axes, image: AxesImage, scale: Scale) -> None:
-    """The colour bar of all panels, in `axes`."""
+    """Draw the colour bar of all panels in `axes`."""
     bar = axes.figure.colorbar(image, cax=axes)
     if isinstance(image.norm, LogNorm):
         top = image.norm.vmax or 1

@@ -7,10 +7,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deltaw.errors import UserError
-from deltaw.exhibit import fig6, panel
-from deltaw.exhibit.panel import PAPER, TIMES_CHANCE
-from deltaw.exhibit.selection import layers_to_draw
+from deltaw.exhibit.drawing import fig6, panel
+from deltaw.exhibit.drawing.panel import PAPER, TIMES_CHANCE
 from tests.support.tables import phi
 
 
@@ -29,36 +27,6 @@ def bar(figure: Figure) -> dict[float, str]:
     """The numbers at the colour bar."""
     axes = figure.axes[-1]
     return dict(zip(axes.get_yticks().tolist(), (text.get_text() for text in axes.get_yticklabels()), strict=True))
-
-
-ROWS = {
-    **{1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [1, 3, 4], 8: [1, 3, 5, 8], 12: [1, 4, 8, 12]},
-    **{24: [1, 8, 16, 24], 28: [1, 9, 19, 28], 96: [1, 32, 64, 96]},
-}
-
-
-@pytest.mark.parametrize(("depth", "rows"), ROWS.items())
-def test_rows_are_the_first_layer_and_the_thirds_of_the_depth(depth: int, rows: list[int]) -> None:
-    assert layers_to_draw(phi(1, 1, list(range(1, depth + 1)))) == rows
-
-
-def test_depth_counts_the_layers_that_were_adapted() -> None:
-    assert layers_to_draw(phi(1, 1, [10, 11, 12, 13, 14, 15])) == [10, 11, 13, 15]
-
-
-def test_layers_can_be_chosen_where_they_have_all_projections() -> None:
-    assert layers_to_draw(phi(1, 1, [1, 2, 3]), [3, 1]) == [3, 1]
-    with pytest.raises(UserError, match=r"\[7\]"):
-        layers_to_draw(phi(1, 1, [1, 2, 3]), [1, 7])
-    table = phi(1, 1, [1, 2, 3, 4], ["o", "up_proj"])
-    some = table[(table.projection == "o") | (table.layer > 2)]
-    assert layers_to_draw(some) == [3, 4] and layers_to_draw(table) == [1, 3, 4]
-    with pytest.raises(UserError, match=r"\['o', 'up_proj'\] are all in \[3, 4\], not in \[1\]"):
-        layers_to_draw(some, [1, 3])
-    with pytest.raises(UserError, match=r"no layer has all of the projections \['o', 'up_proj'\]"):
-        layers_to_draw(table[(table.projection == "o") == (table.layer < 3)])
-    with pytest.raises(UserError, match="asked for"):
-        layers_to_draw(table[:0])
 
 
 def test_ticks_are_those_of_the_paper() -> None:
@@ -128,7 +96,7 @@ def test_the_bar_of_times_chance_reaches_the_data(largest: float, top: float, nu
     assert ",".join(bar(figure).values()) == (numbers or "≤ 1,10,100,1000,10000")
 
 
-def test_titles_and_labels_say_what_is_drawn() -> None:
+def test_titles_and_labels_name_the_pair_the_matrices_and_the_layers() -> None:
     figure = fig6.draw(phi(8, 64, [1, 4]), [1, 4])
     assert figure.get_suptitle() == r"$\phi(A_{r=8}, A_{r=64}, i, j)$"
     first, last = panels(figure)[:4], panels(figure)[-4:]
@@ -156,7 +124,7 @@ def test_the_heading_names_the_basis(basis: str, heading: tuple[str, str]) -> No
 @pytest.mark.parametrize(
     ("step", "names"), [(150, "A: r4-s0 (step 150); A′: r4-s1 (step 150)"), (None, "A: r4-s0; A′: r4-s1")]
 )
-def test_arms_of_one_rank_are_told_apart(step: Any, names: str) -> None:
+def test_the_note_names_the_arms_where_both_have_one_rank(step: Any, names: str) -> None:
     table = phi(4, 4, [1]).assign(step_left=step, step_right=step)
     assert panel.heading(table) == (r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$", names)
 

@@ -1,7 +1,5 @@
-"""The other exhibits, and what holds for all of them, read back from their artists."""
+"""All exhibits, and each but Figure 6 by itself, read back from their artists."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
-from deltaw.exhibit.files import DPI, save
-from deltaw.exhibit.panel import PAPER, TIMES_CHANCE, Scale, ticks
-from deltaw.exhibit.picture import Picture, drawn
+from deltaw.exhibit.drawing import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
+from deltaw.exhibit.drawing.files import DPI, save
+from deltaw.exhibit.drawing.panel import PAPER, TIMES_CHANCE, Scale, ticks
 from tests.support.tables import amplification, losses, pairs, phi
 
 GRIDS: dict[str, Callable[[int, int, Scale, Sequence[str]], Figure]] = {
@@ -77,26 +74,26 @@ def test_no_two_texts_of_a_grid_touch_and_all_are_on_the_page(name: str, ranks: 
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_the_other_scale_leaves_room_for_its_bar(name: str) -> None:
+def test_the_scale_of_times_chance_leaves_room_for_its_bar(name: str) -> None:
     assert_all_can_be_read(GRIDS[name](8, 64, TIMES_CHANCE, "qv"))
 
 
 @pytest.mark.parametrize("names", PROJECTIONS, ids=str)
 @pytest.mark.parametrize("name", GRIDS)
-def test_other_projections_can_be_read_as_well(name: str, names: list[str]) -> None:
+def test_grids_can_be_read_with_other_projections(name: str, names: list[str]) -> None:
     for ranks, scale in (((8, 64), TIMES_CHANCE), ((128, 128), PAPER)):
         assert_all_can_be_read(GRIDS[name](*ranks, scale, names))
 
 
 @pytest.mark.parametrize("names", PROJECTIONS, ids=str)
 @pytest.mark.parametrize("name", FIGURES)
-def test_other_projections_can_be_read_in_the_others(name: str, names: list[str]) -> None:
+def test_other_exhibits_can_be_read_with_other_projections(name: str, names: list[str]) -> None:
     assert_all_can_be_read(FIGURES[name](8, 64, names))
 
 
 @pytest.mark.parametrize("ranks", RANKS[:3])
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_two_texts_of_the_others_touch_and_all_are_on_the_page(name: str, ranks: tuple[int, int]) -> None:
+def test_no_two_texts_of_other_exhibits_touch_and_all_are_on_the_page(name: str, ranks: tuple[int, int]) -> None:
     assert_all_can_be_read(FIGURES[name](*ranks, "qv"))
 
 
@@ -138,28 +135,6 @@ def test_the_files_are_the_same_each_time_and_the_pdf_has_real_text(name: str, t
     assert b"/FontFile2" in once and b"/Type3" not in once
 
 
-def test_pictures_are_drawn_beside_the_block_and_are_those_of_their_module(tmp_path: Path) -> None:
-    cells = phi(2, 4, [1])
-    pictures = [Picture("fig6", {"cells": cells, "layers": [1]}, times_chance=variant) for variant in (False, True)]
-    with drawn(pictures, tmp_path):
-        pass
-    for name, scale in (("fig6", PAPER), ("fig6-times-chance", TIMES_CHANCE)):
-        save(fig6.draw(cells, [1], scale), tmp_path / "here")
-        assert (tmp_path / f"{name}.png").read_bytes() == (tmp_path / "here.png").read_bytes()
-
-
-def test_what_cannot_be_drawn_is_an_error_here(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="'rows'"), drawn([Picture("table6", {"rows": 0})], tmp_path):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("module", "other"), [("deltaw.commands.analyze", "matplotlib"), ("deltaw.exhibit.table7", "torch")]
-)
-def test_no_process_loads_what_another_needs(module: str, other: str) -> None:
-    subprocess.run([sys.executable, "-c", f"import sys, {module}; assert {other!r} not in sys.modules"], check=True)
-
-
 def values(axes: Axes) -> np.ndarray:
     return np.ma.asarray(axes.images[0].get_array()).filled(np.nan)
 
@@ -174,7 +149,7 @@ def test_fig3_is_the_row_of_one_layer() -> None:
     assert figure.axes[0].texts[0].get_text() == "Layer 48"
 
 
-def test_fig4_shows_both_matrices_and_the_random_pair_whole() -> None:
+def test_fig4_shows_every_cell_of_both_matrices_and_of_the_gaussian_pair() -> None:
     seeds, random = phi(64, 64, [1, 48]).assign(phi=0.2), phi(64, 64, [48], "q").assign(phi=0.1)
     figure = fig4.draw(seeds, random, 48)
     q, v, gaussian, bar = figure.axes
@@ -186,7 +161,7 @@ def test_fig4_shows_both_matrices_and_the_random_pair_whole() -> None:
 
 
 @pytest.mark.parametrize(("largest", "top"), [(0.5, 0.5), (0.3, 0.5), (0.51, 0.6), (0.6, 0.6), (1 + 1e-15, 1)])
-def test_the_bar_goes_on_to_the_data(largest: float, top: float) -> None:
+def test_the_bar_reaches_the_data(largest: float, top: float) -> None:
     table = phi(2, 2, [1])
     table["phi"] = [largest, *[0.1] * 7]
     assert fig4.draw(table, table[table.projection == "v"], 1).axes[-1].get_ylim() == (0, top)
@@ -236,7 +211,7 @@ def test_a_path_is_broken_at_its_dots() -> None:
 def test_fig8_names_a_long_projection_in_the_note() -> None:
     figure = fig8.draw({"r=4": phi(40, 4, [48], PATHS[:1]).assign(phi=0.15)}, 48)
     assert figure.axes[0].get_title() == r"$\phi(W, A_{r=4}, i, j)$"
-    assert f"vectors of W of {PATHS[0]}, by" in figure.texts[-1].get_text().replace("\n", " ")
+    assert f"vectors of W of {PATHS[0]} ($i$) and of A" in figure.texts[-1].get_text().replace("\n", " ")
 
 
 def test_fig8_has_a_panel_per_arm_and_counts_i_as_the_table_does() -> None:
@@ -253,7 +228,7 @@ def test_fig8_has_a_panel_per_arm_and_counts_i_as_the_table_does() -> None:
 
 
 @pytest.mark.parametrize(("lowest", "largest", "limits"), [(0.1, 0.21, (0.1, 0.3)), (0.04, 0.2, (0, 0.2))])
-def test_the_bar_of_fig8_goes_on_both_ways(lowest: float, largest: float, limits: tuple[float, float]) -> None:
+def test_the_bar_of_fig8_reaches_the_data_both_ways(lowest: float, largest: float, limits: tuple[float, float]) -> None:
     tables = {str(value): phi(4, 4, [1], "q").assign(phi=value) for value in (lowest, largest)}
     assert fig8.draw(tables, 1).axes[-1].get_ylim() == limits
 
@@ -267,7 +242,7 @@ def lines(figure: Figure) -> list[list[str]]:
     return [[text for _, text in sorted(positions[y])] for y in sorted(positions)]
 
 
-def test_table7_is_the_papers() -> None:
+def test_table7_is_the_table_of_the_paper() -> None:
     table = lines(table7.draw(amplification([4, 64], [48])))
     assert table[3] == ["Layer 48, $W_q$"] and table[6] == ["Layer 48, $W_v$"]
     assert table[4] == ["r4-s0", "4", "0.32", "21.67", "0.019", "0.020", "61.95", "6.91", "21.6", "15.8"]
@@ -275,7 +250,7 @@ def test_table7_is_the_papers() -> None:
     assert lines(table7.draw(amplification([4], [1], PATHS)))[3] == [f"Layer 1, W of {PATHS[0]}"]
 
 
-def test_table7_says_where_a_number_is_missing() -> None:
+def test_table7_shows_a_missing_number_as_a_dash() -> None:
     table = lines(table7.draw(amplification([4], [1]).assign(factor=np.nan)))
     assert table[4][8] == "–"
 
@@ -289,10 +264,10 @@ def test_table6_gives_mean_and_spread_over_seeds_and_controls_below() -> None:
         ["8", "0.010", "2", "2.50", "1.08", "0.16", "0.73", "0.04", "0.73", "0.04"],
         ["shuffled", "8", "0.010", "1", "2.50", "2.00", "–", "0.50", "–", "0.50", "–"],
     ]
-    assert table[5][0].startswith("Loss, in nats, and accuracy are per token. Means over the seeds")
+    assert table[5][0].startswith("Loss, in nats, and accuracy are per token. Numbers are means over seeds.")
 
 
-def test_table6_of_one_seed_has_no_spread_and_says_of_what_a_loss_is() -> None:
+def test_table6_of_one_seed_has_no_spread_and_names_the_unit_of_a_loss() -> None:
     table = lines(table6.draw(losses({(None, 8, 0.01): [1.0], (None, 64, 0.01): [0.9]}, "accuracy", "f1", "matthews")))
     assert table[1:3] == [
         ["control", "$r$", "learning rate", "seeds", "loss at start", "loss", "accuracy", "F1", "Matthews"],
@@ -349,4 +324,4 @@ def test_evolution_has_eight_of_many_layers_and_says_so() -> None:
     figure = evolution.draw(pairs([8], list(range(1, 97)), basis="update"))
     assert [axes.get_title() for axes in figure.axes[:8]] == [f"Layer {n}" for n in (1, 15, 28, 42, 55, 69, 82, 96)]
     assert figure.texts[-1].get_text() == "ΔA = A − A₀: what training added to A; 8 of 96 layers, evenly spread"
-    assert evolution.layers_to_draw([3, 1, 2]) == [1, 2, 3]
+    assert evolution.spread_evenly([3, 1, 2]) == [1, 2, 3]

@@ -1,3 +1,5 @@
+"""Which examples each arm learns at a step, and in which order."""
+
 from collections import Counter
 from dataclasses import replace
 
@@ -7,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaw.data.example import IGNORED
-from deltaw.data.order import arranged
-from deltaw.data.pairs import SAMPLE, SAMPLED_PAIRS, FromStep, StepBatches, held_out
+from deltaw.data.batches import SAMPLE, SAMPLED_PAIRS, FromStep, StepBatches, held_out
+from deltaw.data.example import IGNORED, Example
+from deltaw.data.order import order_by_length
 from deltaw.data.record import Pair
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
-from deltaw.training.callbacks.keep_inputs import drawn
+from deltaw.training.callbacks.keep_inputs import choose_tokens
 from tests.support.texts import WORDS, corpus, examples, pairs
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)
@@ -66,20 +68,20 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(size: int, bat
         assert len(set(seen[epoch * size : (epoch + 1) * size])) == size
 
 
-def test_arms_of_one_seed_see_the_same_and_of_two_seeds_another_order() -> None:
+def test_arms_of_one_seed_see_the_same_rows_and_arms_of_two_seeds_see_different_ones() -> None:
     arms = [ARM, replace(ARM, name="r8-s0", rank=8), replace(ARM, name="r2-s1", seed=1)]
     seen = rows(StepBatches(examples(pairs(30)), arms, 6, 6, 1, 0, 1)[0])
     assert seen[:6] == seen[6:12] != seen[12:]
 
 
-def test_shuffled_completions_are_all_there_and_none_with_its_prompt() -> None:
+def test_a_shuffled_control_has_every_completion_and_none_with_its_prompt() -> None:
     control = StepBatches(examples(pairs(30)), [replace(ARM, control="shuffled")], 30, 30, 1, 0, 1)[0]
     ends = [row[-2] for row in rows(control)]
     assert sorted(ends) == list(range(1, 31))
     assert all(row[-2] != row[-3] for row in rows(control))  # the last word of prompt n is its completion
 
 
-def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_function_of_seed_and_example() -> None:
+def test_random_completions_keep_the_length_use_the_whole_vocabulary_and_follow_from_seed_and_example() -> None:
     long = [Pair(f"{pair.prompt} {pair.prompt}", pair.prompt) for pair in pairs(30)]
     read = examples(long)
     noisy = replace(ARM, control="random")
@@ -98,14 +100,16 @@ def test_random_completions_are_as_long_and_of_the_whole_vocabulary_and_a_functi
 
 
 @given(size=st.integers(1, 200), words=st.integers(1, 12), cut=st.integers(1, 50))
-def test_a_sample_has_enough_pairs_and_512_tokens_are_drawn_however_it_is_cut(size: int, words: int, cut: int) -> None:
+def test_a_sample_has_enough_examples_and_gives_the_same_512_tokens_however_it_is_cut(
+    size: int, words: int, cut: int
+) -> None:
     read = examples([Pair(" ".join(WORDS[n % 20 : n % 20 + words]), WORDS[n % 40]) for n in range(size)], eos=False)
     sample = read.sample()
     assert len(sample) == min(size, max(SAMPLED_PAIRS, -(-SAMPLE // (words + 1))))
 
     def tokens(cut: int) -> torch.Tensor:
         batches = [read.collate(sample[start : start + cut]) for start in range(0, len(sample), cut)]
-        masks = drawn([batch["attention_mask"].bool() for batch in batches])
+        masks = choose_tokens([batch["attention_mask"].bool() for batch in batches])
         assert all(batch["attention_mask"][mask].all() for batch, mask in zip(batches, masks, strict=True))
         return torch.cat([batch["input_ids"][mask] for batch, mask in zip(batches, masks, strict=True)])
 
@@ -113,7 +117,7 @@ def test_a_sample_has_enough_pairs_and_512_tokens_are_drawn_however_it_is_cut(si
     assert torch.equal(tokens(cut), tokens(1))
 
 
-def test_held_out_examples_are_the_same_each_time_and_not_learnt() -> None:
+def test_held_out_examples_are_the_same_each_time_and_are_not_learnt() -> None:
     learnt, validation = held_out(30, 7)
     assert (len(validation), sorted([*learnt, *validation])) == (7, list(range(30)))
     assert [part.tolist() for part in held_out(30, 7)] == [learnt.tolist(), validation.tolist()]
@@ -122,11 +126,11 @@ def test_held_out_examples_are_the_same_each_time_and_not_learnt() -> None:
 
 
 @given(size=st.integers(1, 400), batch=st.integers(1, 20), seed=st.integers(0, 3), epoch=st.integers(0, 4))
-def test_an_epoch_is_every_example_once_and_a_whole_batch_of_it_is_in_order_of_length(
+def test_an_epoch_has_every_example_once_and_sorts_each_full_batch_by_length(
     size: int, batch: int, seed: int, epoch: int
 ) -> None:
     lengths = np.random.default_rng(size).integers(1, 500, size).astype(np.int32)
-    order = arranged(lengths, batch, seed, epoch)
+    order = order_by_length(lengths, batch, seed, epoch)
     assert sorted(order.tolist()) == list(range(size))
     first = -epoch * size % batch
     for at in range(first, size - batch + 1, batch):
@@ -135,9 +139,11 @@ def test_an_epoch_is_every_example_once_and_a_whole_batch_of_it_is_in_order_of_l
 
 @given(size=st.integers(2000, 5000), seeds=st.lists(st.integers(0, 99), min_size=2, max_size=3, unique=True))
 @settings(max_examples=10)
-def test_arms_of_several_seeds_meet_like_lengths_at_a_step_and_other_examples(size: int, seeds: list[int]) -> None:
+def test_arms_of_several_seeds_meet_similar_lengths_at_a_step_but_different_examples(
+    size: int, seeds: list[int]
+) -> None:
     lengths = np.random.default_rng(size).lognormal(4, 0.6, size).clip(2, 500).astype(np.int32)
-    orders = [arranged(lengths, 8, seed, 0)[: size // 8 * 8].reshape(-1, 8) for seed in seeds]
+    orders = [order_by_length(lengths, 8, seed, 0)[: size // 8 * 8].reshape(-1, 8) for seed in seeds]
     rows = lengths[np.concatenate(orders, 1)]  # of a step, all arms
     drawn = np.random.default_rng(0).permutation(rows.ravel()).reshape(rows.shape)
     padded, padded_as_drawn = (int((of_step.max(1, keepdims=True) - of_step).sum()) for of_step in (rows, drawn))
@@ -145,37 +151,39 @@ def test_arms_of_several_seeds_meet_like_lengths_at_a_step_and_other_examples(si
     assert np.mean(np.sort(orders[0], 1) == np.sort(orders[1], 1)) < 0.2
 
 
-def test_a_small_text_is_cut_into_other_batches_in_every_epoch() -> None:
+def test_a_small_text_is_cut_into_different_batches_in_every_epoch() -> None:
     lengths = np.arange(1, 65, dtype=np.int32)
-    batches = [{frozenset(row) for row in arranged(lengths, 4, 0, epoch).reshape(-1, 4).tolist()} for epoch in range(5)]
+    batches = [
+        {frozenset(row) for row in order_by_length(lengths, 4, 0, epoch).reshape(-1, 4).tolist()} for epoch in range(5)
+    ]
     assert len(set.union(*batches)) > 60
 
 
-def test_padding_is_what_the_batches_of_the_run_have() -> None:
+def test_padding_is_the_share_in_the_batches_of_the_run() -> None:
     steps = StepBatches(examples(pairs(30)), [ARM, replace(ARM, name="r2-s1", seed=1)], 6, 3, 9, 0, 1)
     masks = [steps[index]["attention_mask"] for index in range(18)]
     padded = sum(int((mask == 0).sum()) for mask in masks)
     assert steps.padding() == pytest.approx(padded / sum(mask.numel() for mask in masks)) and padded
 
 
-def test_a_dealt_completion_shortens_its_new_prompt_where_they_share_a_length() -> None:
+def test_another_completion_shortens_the_prompt_where_they_share_a_length() -> None:
     rows = [{"prompt": "w1 w2 w3 w4", "completion": "w5"}, {"prompt": "w6", "completion": "w7 w8 w9"}]
     read = examples([Pair(**row) for row in rows], max_length=5, eos=False)
-    assert read.dealt(0, 1) == ([4, 5], [8, 9, 10], [8, 9, 10])
-    assert read.dealt(1, 0) == ([7], [6], [6])
+    assert read.with_completion_of(0, 1) == Example([4, 5], [8, 9, 10], [8, 9, 10])
+    assert read.with_completion_of(1, 0) == Example([7], [6], [6])
 
 
-def test_what_is_not_learnt_of_a_completion_is_not_noise() -> None:
+def test_tokens_that_are_not_learnt_are_not_replaced_by_noise() -> None:
     read = examples([Pair("w1", "w2 w3 w4")], eos=False)
-    read.corpus._tokens = read.corpus._tokens.copy()  # a memory map of the file
-    read.corpus._tokens[2] = -1 - read.corpus._tokens[2]
-    assert read[0] == ([2], [3, 4, 5], [3, IGNORED, 5])
-    noisy = read.noisy(0, 0)
+    read.corpus._marks = read.corpus._marks.copy()  # a memory map of the file
+    read.corpus._marks[2] = 0
+    assert read[0] == Example([2], [3, 4, 5], [3, IGNORED, 5])
+    noisy = read.with_random_completion(0, 0)
     assert (noisy.completion[1], noisy.labels[1]) == (4, IGNORED)
     assert [noisy.labels[0], noisy.labels[2]] == [noisy.completion[0], noisy.completion[2]] != [3, 5]
 
 
-def test_noise_of_a_class_is_a_class() -> None:
+def test_the_noise_of_a_classification_is_drawn_from_its_classes() -> None:
     made = corpus([{"text": "w1", "label": n % 3} for n in range(40)], task="classification")
     assert made.vocabulary == 3
 

@@ -9,16 +9,21 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
-from deltaw.exhibit.panel import NOTE, TITLE, WIDTH
+from deltaw.exhibit.drawing.panel import NOTE, TITLE, WIDTH
 
-MARGIN, ROW = 0.2, 0.18  # inches: the sides of the page, from line to line
-NARROW, BROAD = 0.1, 0.32  # inches: between two columns, at least and at most
+MARGIN, ROW = 0.2, 0.18  # inches: each side of the page, the height of a line
+NARROW, BROAD = 0.1, 0.32  # inches: the least and the largest gap between two columns
 TEXT = 8  # points
-HEAVY, LIGHT = 0.9, 0.5  # points: rules
+HEAVY, LIGHT = 0.9, 0.5  # points: the weights of rules
 
 
 class Sheet:
-    """A table that is written from the top down; `rows` are all its lines of one text per column, to measure them."""
+    """A table that is written line by line, from the top down.
+
+    Args:
+        title: one line above the table.
+        rows: every line with a text per column, to measure the widths of the columns.
+    """
 
     def __init__(self, title: str, rows: list[list[str]]) -> None:
         self.widths = [max(map(_inches, column)) for column in zip(*rows, strict=True)]
@@ -43,7 +48,7 @@ class Sheet:
             for text, (x, side) in zip(texts, ends, strict=False)
         ]
 
-    def over(self, text: str, first: int, last: int) -> None:
+    def spanning(self, text: str, first: int, last: int) -> None:
         """A line with one text over the columns `first` to `last`, counted from 0, and a rule under it."""
         self.y += ROW
         ends = self.rights[first] - self.widths[first], self.rights[last]
@@ -57,7 +62,7 @@ class Sheet:
         self.axes.plot([self.left, self.rights[-1]], [self.y] * 2, color="black", linewidth=weight)
         self.y += 0.1 * ROW
 
-    def done(self, note: str) -> Figure:
+    def finish(self, note: str) -> Figure:
         """The figure, with `note` in small type under the table."""
         lines = textwrap.wrap(note, int(17 * (self.rights[-1] - self.left)))
         self.axes.text(self.left, self.y + 0.1, "\n".join(lines), fontsize=NOTE, va="top", linespacing=1.3)
@@ -68,7 +73,10 @@ class Sheet:
 
 
 def numbers(values: "pd.Series[float]", least: int) -> list[str]:
-    """All with as many decimals as give the smallest two digits, from `least` to 5; "–" for what is not a number."""
+    """All values with the same number of decimals, at least `least` and at most 5; "–" for NaN and infinity.
+
+    There are as many decimals as show two digits of the smallest value.
+    """
     smallest = min((abs(value) for value in values if isfinite(value) and value), default=inf)
     decimals = min(max(least, 1 - floor(log10(smallest))), 5) if isfinite(smallest) else least
     return [f"{value:.{decimals}f}" if isfinite(value) else "–" for value in values]

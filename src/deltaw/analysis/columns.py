@@ -1,0 +1,100 @@
+"""The columns of every table of an analysis: name → what it holds, with unit and range."""
+
+from deltaw.run.metrics import MEASURED
+
+RANDOM = "random"  # the projection, or the right adapter, of Gaussian matrices
+
+PAIR = {
+    "left": "name of the left adapter",
+    "right": "name of the right adapter",
+    "step_left": "step of the left adapter; <NA> outside of a run",
+    "step_right": "step of the right adapter; <NA> outside of a run",
+    "layer": "layer, from 1; 0 for a module outside of the layers",
+    "projection": "q, k, v, o, or the last part of the module's name",
+    "basis": "a name in `deltaw.analysis.bases.BASES`",
+}
+
+# A row for each cell (i, j) of each pair, site and basis.
+PHI = PAIR | {
+    "i": "number of leading directions of the left adapter, from 1",
+    "j": "number of leading directions of the right adapter, from 1",
+    "phi": "φ(i, j), in [0, 1]; NaN beyond a numerical rank",
+    "null_mean": "mean of φ(i, j) between random subspaces, in [0, 1]; NaN beyond the width",
+    "null_sd": "standard deviation of φ(i, j) between random subspaces; NaN beyond the width",
+    "p_value": "probability that random subspaces reach phi, in [0, 1]; NaN where phi is NaN",
+    "reason": "why phi is NaN; else None",
+}
+
+# A row for each pair, site and basis. A number is NaN where an adapter has no direction.
+PAIRS = PAIR | {
+    "width": "dimension of the space that the directions lie in",
+    "rank_left": "numerical rank of the left adapter's matrix",
+    "rank_right": "numerical rank of the right adapter's matrix",
+    "phi_first": "φ(1, 1), in [0, 1]",
+    "inputs_first": "largest φ(1, 1) of 100 draws from the layer's inputs; NaN without draws",
+    "p_inputs_first": "share of the draws that reach phi_first, in (0, 1]; NaN without draws",
+    "phi_row": "φ(1, rank_right), in [0, 1]",
+    "inputs_row": "as inputs_first, for phi_row",
+    "p_inputs_row": "as p_inputs_first, for phi_row",
+    "phi_corner": "φ(rank_left, rank_right), in [0, 1]",
+    "inputs_corner": "as inputs_first, for phi_corner",
+    "p_inputs_corner": "as p_inputs_first, for phi_corner",
+    "cos2": "cos²θ of the principal angles, falling, each in [0, 1]",
+    "k_star": "number of directions shared beyond random subspaces; NaN where the space is too small to tell",
+    "k_star_inputs": "number of directions shared beyond every draw; NaN without draws",
+    "reason": "why a number is NaN; else None",
+    "row_cosine": "mean cosine between the rows of the two A: near 1 after one start, near 0 after two",
+    "null_first": "mean of φ(1, 1) between random subspaces",
+    "p_first": "probability that random subspaces reach phi_first",
+    "null_row": "as null_first, for phi_row",
+    "p_row": "as p_first, for phi_row",
+    "null_corner": "as null_first, for phi_corner",
+    "p_corner": "as p_first, for phi_corner",
+}
+
+# A row for each adapter, site and basis. X is the matrix whose directions are compared: A, A − A₀ or ΔW.
+SITES = {
+    "arm": "name of the adapter",
+    "step": "its step; <NA> outside of a run",
+    "layer": PAIR["layer"],
+    "projection": PAIR["projection"],
+    "module": "the module's name in the base",
+    "basis": PAIR["basis"],
+    "d_in": "width of the layer's input",
+    "d_out": "width of the layer's output",
+    "rank": "LoRA's rank",
+    "numerical_rank": "number of singular values of X above rounding",
+    "scale": "factor of B A in ΔW",
+    "singular_values": "singular values of X above rounding, falling",
+    "norm": "‖X‖_F",
+    "stable_rank": "see `Spectrum`",
+    "entropy_rank": "see `Spectrum`",
+    "energy_rank": "see `Spectrum`",
+    "gaps": "see `Spectrum`",
+    "moved": "‖A − A₀‖_F / ‖A₀‖_F; NaN where A₀ is not known",
+}
+
+# A row for each arm of the runs that the adapters come from.
+LOSSES = {
+    "arm": "name of the arm, behind its run's name where two runs have an arm of this name",
+    "control": "how the arm's data is altered; None for the task itself",
+    "rank": "LoRA's rank",
+    "seed": "seed of the arm",
+    "lr": "peak learning rate",
+    "variant": "alpha or scaling unlike the run's, and patterns; both alpha and scaling where runs differ; '' for none",
+    "unit": "what a loss is a mean over: token or row",
+    "start": "validation loss before the first step, in nats per unit",
+    "end": "validation loss at the last validation up to the adapter's step, in nats per unit; NaN after a divergence",
+    "share": "a control's gain in loss divided by the gain of the arm that learned the task, all else equal; else NaN",
+} | {name: f"{words} at the same validation as end" for name, words in MEASURED.items()}
+
+# A row for each arm at one site, against the frozen weight W.
+AMPLIFICATION = {
+    "arm": SITES["arm"],
+    "step": SITES["step"],
+    "layer": PAIR["layer"],
+    "projection": PAIR["projection"],
+    "rank": "LoRA's rank",
+} | dict.fromkeys(
+    ("norm_W", "norm_update", "by_update", "by_W", "by_random", "by_random_closed", "factor"), "see `Amplification`"
+)

@@ -1,0 +1,61 @@
+"""The tables that the exhibits and the summary are made from."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from deltaw.analysis.compare import Comparison, Pairing
+from deltaw.analysis.output import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
+from deltaw.exhibit.view import View
+from deltaw.run.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that the exhibits and the summary are made from.
+
+    Attributes:
+        phi: the cells of `comparison`, of arms against W, and of two Gaussian matrices.
+        comparison: left with right, left with the controls of right, and the pairs that exhibits need.
+        losses: a row per arm of the runs: see `losses_of`.
+        amplification: a row per arm and projection at one layer: see `against_base`.
+    """
+
+    phi: pd.DataFrame
+    comparison: Comparison
+    losses: pd.DataFrame
+    amplification: pd.DataFrame
+
+    def cells(self, pairing: Pairing, view: View) -> pd.DataFrame:
+        """φ of one pair in the basis of `view`, at every layer, in the order of the projections of `view`."""
+        phi = self.phi[(self.phi.left == pairing.left.name) & (self.phi.right == pairing.right.name)]
+        phi = phi[phi.basis == view.basis]
+        return pd.concat([phi[phi.projection == projection] for projection in view.projections])
+
+    def pairs(self, pairing: Pairing, projections: Collection[str]) -> pd.DataFrame:
+        """The rows of `comparison.pairs` about one pair and some projections, in every basis."""
+        pairs, sides = self.comparison.pairs, {"left": pairing.left, "right": pairing.right}
+        chosen = pairs.projection.isin(projections)
+        for side, adapter in sides.items():
+            chosen &= (pairs[side] == adapter.name) & (pairs[f"step_{side}"].fillna(-1) == _step(adapter))
+        return pairs[chosen]
+
+    def sites(self, adapter: Adapter, projections: Collection[str]) -> pd.DataFrame:
+        """The rows of `comparison.sites` about one adapter and some projections, in every basis."""
+        sites = self.comparison.sites
+        of_adapter = (sites.arm == adapter.name) & (sites.step.fillna(-1) == _step(adapter))
+        return sites[of_adapter & sites.projection.isin(projections)]
+
+    def write(self, folder: Path) -> None:
+        """Write a Parquet file for each table that has rows."""
+        tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites}
+        for name, table in (tables | {LOSSES: self.losses, AMPLIFICATION: self.amplification}).items():
+            if len(table):
+                table.to_parquet(folder / name, index=False)
+
+
+def _step(adapter: Adapter) -> int:
+    """−1 for an adapter outside of a run, as a missing step is filled with."""
+    return adapter.origin.step if adapter.origin else -1
