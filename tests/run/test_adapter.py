@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from deltaw import load_adapter
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Site
-from deltaw.run.peft_files import WEIGHTS
+from deltaw.run.peft_files import SPLIT, WEIGHTS
 from tests.support.folders import WIDTH, write_adapter
 
 Q1 = "base_model.model.layers.0.q_proj"
@@ -529,3 +529,7 @@ def test_a_broken_folder_is_reported_in_one_line_that_names_the_cause(
     with pytest.raises(UserError) as error:
         load_adapter(folder)
     assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_split_layers_are_recorded_under_the_key_of_older_snapshots() -> None:
+    assert SPLIT == "deltaw.split"
