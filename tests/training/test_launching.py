@@ -78,5 +78,5 @@ def test_a_number_of_devices_that_torchrun_did_not_start_is_refused(folder: Path
     assert "trainer.devices=1 and trainer.num_nodes=1 ask for 1 processes, and torchrun started 2" in out
     assert not (folder / "runs" / "others").exists()
     out = finish(start(folder, "run.name=others", "trainer.devices=auto", "dry_run=true", by=by))
-    assert "torchrun --nproc-per-node=2 train.py model=hub" in out
+    assert "torchrun --nproc-per-node=2 -m deltaw train model=hub" in out
     assert not (folder / "runs" / "others").exists()
