@@ -29,8 +29,8 @@ from deltaw.lora.layers import parameters_of
 from deltaw.model.loading import Base, load_base, load_tokenizer
 from deltaw.plan.arithmetic import device_memory
 from deltaw.plan.forecast import workload_of
-from deltaw.training.build import arms_of, task_with_arms
-from deltaw.training.task import LoraArms
+from deltaw.training.build import arms_of
+from deltaw.training.task import LoraArms, task_with_arms
 
 ROOT = Path(__file__).resolve().parent.parent
 GPT3 = ["plan=true", "model=gpt3", "data.max_length=2048", "data.batch=64", "trainer.devices=64", "device.memory=80"]

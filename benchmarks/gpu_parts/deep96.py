@@ -13,8 +13,8 @@ from deltaw.analysis.losses import losses_of
 from deltaw.bundled.pretrain import LENGTH, Recipe, build, fit
 from deltaw.commands.analyze import analyse
 from deltaw.commands.train import train
+from deltaw.config.folder import BUNDLED
 from deltaw.exhibit.picture import prepare
-from deltaw.model.loading import BUNDLED
 from deltaw.run.directory import RunDirectory
 from gpu_parts.results import Results
 from gpu_parts.sizes import Sizes

@@ -8,8 +8,6 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from deltaw.run.files import replacing
-
 
 class Results:
     """A list of measurements in a JSON file, written whole at each change.
@@ -43,8 +41,9 @@ class Results:
         self._write()
 
     def _write(self) -> None:
-        with replacing(self.file) as new:
-            new.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new = self.file.with_name(f".{self.file.name}.new")  # deltaw's own function would load it before its tests
+        new.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(self.file)
 
 
 def _or_none(value: Any) -> Any:

@@ -25,14 +25,14 @@ from deltaw.data.example import Example
 from deltaw.model.loading import Base
 from deltaw.run.record import BaseRecord, RunRecord
 from deltaw.run.writer import RunWriter
-from deltaw.training.build import arms_of, task_with_arms
+from deltaw.training.build import arms_of
 from deltaw.training.callbacks.open_run import OpenRun
 from deltaw.training.callbacks.progress import Progress
 from deltaw.training.callbacks.record_losses import RecordLosses
 from deltaw.training.callbacks.self_checks import SelfChecks
 from deltaw.training.callbacks.stop_signals import StopSignals
 from deltaw.training.launching import launch_of
-from deltaw.training.task import LoraArms
+from deltaw.training.task import LoraArms, task_with_arms
 from deltaw.training.trainer import fit, lightning_trainer
 from gpu_parts.sizes import Shape, Sizes
 

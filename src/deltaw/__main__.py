@@ -3,6 +3,8 @@
 import runpy
 import sys
 
+from deltaw import __version__
+
 COMMANDS = {
     "train": ("deltaw.entry.train", "train LoRA at several ranks over one frozen base"),
     "analyze": ("deltaw.entry.analyze", "compare two adapters, or two arms of a run"),
@@ -16,6 +18,9 @@ def main() -> None:
     if name in ("-h", "--help"):
         print("\n".join(["usage: deltaw COMMAND …\n", *(f"  {key:<9}{about}" for key, (_, about) in COMMANDS.items())]))
         print("\ndeltaw COMMAND --help explains one of them.")
+        return
+    if name == "--version":
+        print(f"deltaw {__version__}")
         return
     if name not in COMMANDS:
         sys.exit(f"error: deltaw has no command {name!r}: give one of {', '.join(COMMANDS)}")

@@ -71,6 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
         ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
         ("data.validation=60", "holds out all of 60 examples"),
+        ("data.path=null", "data=jsonl needs a text to learn: give data.path=FILE"),
         (
             "data.path={folder}/half.jsonl",
             "half.jsonl:1 has the fields ['prompt'], and task=causal reads 'prompt' and 'completion' or 'messages' or "

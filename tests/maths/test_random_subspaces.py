@@ -195,3 +195,8 @@ def test_nothing_can_be_counted_where_the_space_is_too_small(low: int, high: int
 
 def test_directions_can_be_counted_in_the_smallest_space_with_room() -> None:
     assert k_star(np.ones(8), 8, 64, 73) in range(9)
+
+
+def test_a_subspace_larger_than_the_space_is_refused() -> None:
+    with pytest.raises(ValueError, match="64 directions do not fit into width 32"):
+        chance(8, 64, width=32)

@@ -1,5 +1,8 @@
 """φ against the paper's formula, its properties for any two factors, and the `Stack` that computes it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -178,3 +181,10 @@ def test_many_draws_at_once_share_what_each_draw_shares() -> None:
     draws = random(4, 2, 5, seed=0) / 5
     for all_draws, each_draw in zip(shared(draws), zip(*map(shared, draws), strict=True), strict=True):
         assert_close(all_draws, torch.stack(each_draw))
+
+
+def test_factors_of_two_widths_are_refused_with_both() -> None:
+    """In a process of its own: here every test checks shapes before the function does."""
+    code = "import torch, deltaw; deltaw.similarity(torch.ones(4, 32), torch.ones(8, 64))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError: A of width 32 and A of width 64" in done.stderr

@@ -24,8 +24,8 @@ from deltaw.plan.forecast import workload_of
 from deltaw.plan.suggestion import Setup, suggest
 from deltaw.plan.workload import Workload
 from deltaw.run.directory import CHECKPOINT
-from deltaw.training.build import base_of, corpus_of, task_with_arms
-from deltaw.training.task import LoraArms
+from deltaw.training.build import base_of, corpus_of
+from deltaw.training.task import LoraArms, task_with_arms
 from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import ROOT, overrides, run
 

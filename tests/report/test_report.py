@@ -99,7 +99,7 @@ def test_shared_directions_are_counted_and_not_attributed_to_the_task(tmp_path: 
     summary = summarise(table(), [0.9, 0.8, 0.1, 0.1])
     assert report.findings(summary)[0] == (
         "Directions of low and high are shared beyond random subspaces; whether the task or the inputs cause it cannot "
-        "yet be told. Directions shared per site, on average: 2.0 in the basis A (found at 16 of 16 sites)."
+        "yet be told. Directions shared per site by k_star, on average: 2.0 in the basis A (found at 16 of 16 sites)."
     )
     report.write(summary, tmp_path)
     words = (tmp_path / "summary.md").read_text()
@@ -136,12 +136,25 @@ def test_a_shared_first_direction_is_called_shared_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "words"), [(0.3, "rises from 0.200 at i = 1 to 0.300 at i = 4"), (0.205, "hardly changes")]
+    ("last", "words"), [(0.6, "rises from 0.500 at i = 1 to 0.600 at i = 4"), (0.505, "hardly changes")]
 )
 def test_the_course_over_i_has_its_own_direction(last: float, words: str) -> None:
     phi = table()
-    phi["phi"] = 0.2 + (last - 0.2) * (phi.i - 1) / 3
+    phi["phi"] = 0.5 + (last - 0.5) * (phi.i - 1) / 3
     assert words in report.findings(summarise(phi))[2]
+
+
+def test_chance_alone_has_no_course() -> None:
+    assert "φ(i, 8)" not in report.findings(summarise(table()))[2]
+
+
+def test_phi_beyond_chance_is_not_called_nothing_where_k_star_finds_no_direction() -> None:
+    phi = table()
+    phi.loc[phi.i == 1, "phi"] = 0.9
+    assert report.findings(summarise(phi))[0] == (
+        "k_star, the strictest count, finds no direction that low and high share in the basis A; φ itself is beyond "
+        "random subspaces at some sites."
+    )
 
 
 @pytest.mark.parametrize("slope", [0.05, -0.05, 0.0])

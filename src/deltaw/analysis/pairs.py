@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.losses import losses_of
+from deltaw.config.folder import BUNDLED
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Site
 from deltaw.run.directory import RunDirectory
@@ -110,7 +111,9 @@ class AdapterPair:
             found = RunDirectory(right.origin.run).record.weights.get(site.module)
             if found and Path(found.file).is_file():
                 return found
-        folder = self.base or Path(right.base or "the base, which the adapter does not name")
+        bundled = right.origin and RunDirectory(right.origin.run).record.base["name"] == "bundled"  # may have moved
+        named = BUNDLED if bundled else Path(right.base or "the base, which the adapter does not name")
+        folder = self.base or named
         if not folder.is_dir():
             raise UserError(f"W is read from the base, and {str(folder)!r} is no folder here: give base=")
         shape = (right.tensors[site][1].shape[0], right.sites[site].d_in)

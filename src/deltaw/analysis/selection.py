@@ -67,7 +67,7 @@ def default_pair(run: RunDirectory | None, left: str | None, right: str | None) 
     if left and right:
         return left, right
     if run is None:
-        raise UserError("there is no run under runs/: train one with train.py, or give left= and right=")
+        raise UserError("there is no run under runs/: train one with deltaw train, or give both left= and right=")
     left = left or _arm_by_rank(run, min, other_than=right)
     return left, right or _arm_by_rank(run, max, other_than=left)
 
@@ -77,7 +77,10 @@ def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str
         arm for arm in run.record.arms if arm["control"] is None and arm["name"] != (other_than or "").partition("@")[0]
     ]
     if not arms:
-        raise UserError(f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=")
+        raise UserError(
+            f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=, each an arm, a run "
+            "directory with one arm, or an adapter folder"
+        )
     rank = extreme(arm["rank"] for arm in arms)
     arms = [arm for arm in arms if arm["rank"] == rank]
     best = settings_of(arms[0], lr=run.best_lr(arms[0]))

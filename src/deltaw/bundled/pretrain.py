@@ -22,9 +22,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from deltaw.config.folder import BUNDLED
 from deltaw.data.library import pretraining_files
 from deltaw.errors import UserError
-from deltaw.model.loading import BUNDLED
 from deltaw.run.files import locked, replacing
 
 VOCABULARY = 2048

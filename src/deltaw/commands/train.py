@@ -22,7 +22,7 @@ from deltaw.model.loading import Base, load_tokenizer
 from deltaw.run.name import default_name
 from deltaw.run.writer import RunWriter
 from deltaw.training.batches import step_batches
-from deltaw.training.build import arms_of, base_of, corpus_of, task_with_arms
+from deltaw.training.build import arms_of, base_of, corpus_of
 from deltaw.training.callbacks.keep_inputs import KeepInputs
 from deltaw.training.callbacks.open_run import OpenRun
 from deltaw.training.callbacks.progress import Progress
@@ -32,7 +32,7 @@ from deltaw.training.callbacks.snapshots import Snapshots
 from deltaw.training.callbacks.stop_signals import StopSignals
 from deltaw.training.launching import Launch, end_with_parent, launch_description, launch_of, say
 from deltaw.training.run_record import record_of
-from deltaw.training.task import LoraArms
+from deltaw.training.task import LoraArms, task_with_arms
 from deltaw.training.trainer import fit, lightning_trainer
 
 

@@ -32,6 +32,8 @@ def _check_each_key(cfg: DictConfig) -> None:
 def _check_names(cfg: DictConfig) -> None:
     if not names_in(cfg.arms.projections):
         raise UserError(f"arms.projections={cfg.arms.projections} adapts nothing: name at least one, as [q,v]")
+    if not cfg.data.path and "path" in cfg.data.source:
+        raise UserError(f"data={cfg.data.name} needs a text to learn: give data.path=FILE")
     if cfg.data.path and "path" not in cfg.data.source:
         raise UserError(f"data={cfg.data.name} does not read data.path={cfg.data.path}: add data=jsonl or data=hub")
     if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):

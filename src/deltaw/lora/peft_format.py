@@ -1,10 +1,6 @@
 """What only PEFT knows: which pattern fits a module, and what a config holds. The one module that imports PEFT."""
 
-import logging
 from collections.abc import Iterable, Mapping
-
-# PEFT imports bitsandbytes, which warns of a kernel that nothing here uses.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def matching_key(pattern: Iterable[str], module: str) -> str:

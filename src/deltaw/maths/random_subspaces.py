@@ -30,7 +30,12 @@ def chance(low: int, high: int, width: int) -> Chance:
     """Mean and standard deviation of φ(i, j) between random subspaces of R^width, i up to `low`, j up to `high`.
 
     Both are exact; 1 ≤ low, high ≤ width. `width` is the layer's d_in, or its d_out on the basis output.
+
+    Raises:
+        ValueError: a subspace would be larger than the space.
     """
+    if max(low, high) > width:
+        raise ValueError(f"subspaces of {low} and {high} directions do not fit into width {width}: give smaller ones")
     i, j = torch.arange(1, low + 1)[:, None], torch.arange(1, high + 1)
     return Chance(random_mean(i, j, width), random_sd(i, j, width))
 

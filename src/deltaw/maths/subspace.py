@@ -231,7 +231,9 @@ def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high wi
         numerical rank of its factor.
 
     Raises:
-        ValueError: a factor holds a value that is not finite.
+        ValueError: the widths differ, or a factor holds a value that is not finite.
     """
+    if A_low.shape[1] != A_high.shape[1]:
+        raise ValueError(f"A of width {A_low.shape[1]} and A of width {A_high.shape[1]}: give rank × width of one base")
     stack = Stack({"low": A_low, "high": A_high})
     return phi(stack.cosines(stack.directions["low"], stack.directions["high"]), len(A_low), len(A_high))

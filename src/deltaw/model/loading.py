@@ -1,7 +1,6 @@
 """Load a frozen base and its tokenizer: the bundled model, a local folder, or a model on the hub."""
 
 import hashlib
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,17 +20,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
 
+from deltaw.config.folder import BUNDLED
 from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.model.four_bits import check_dtype, make_trainable
 from deltaw.model.heads import Initialiser, heads_of
 
-if not sys.stderr.isatty():
-    disable_progress_bar()  # a file is no place for carriage returns
-
-BUNDLED = Path(__file__).parents[1] / "bundled"
 AUTO_MODELS: dict[str, Any] = {
     "causal": AutoModelForCausalLM,
     "seq2seq": AutoModelForSeq2SeqLM,

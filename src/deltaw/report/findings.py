@@ -37,13 +37,18 @@ def _sharing(summary: Summary) -> str:
     if not known:
         return f"What {names} share cannot be told from chance: {summary.levels[0].reason}."
     beyond = [levels for levels in known if levels.sharing]
+    if not beyond and any(levels.first.beyond_random or levels.corner.beyond_random for levels in known):
+        return (
+            f"k_star, the strictest count, finds no direction that {names} share{_in_bases(known)}; φ itself is beyond "
+            "random subspaces at some sites."
+        )
     if not beyond:
         return f"Nothing beyond chance: {names} share no direction beyond random subspaces{_in_bases(known)}."
     nothing = [levels for levels in known if not levels.sharing]
     counts = [_count(levels) for levels in beyond] + ([f"none{_in_bases(nothing)}"] if nothing else [])
     return (
         f"Directions of {names} are shared beyond random subspaces; whether the task or the inputs cause it cannot yet "
-        f"be told. Directions shared per site, on average: {'; '.join(counts)}."
+        f"be told. Directions shared per site by k_star, on average: {'; '.join(counts)}."
     )
 
 
@@ -87,8 +92,9 @@ def _whole(summary: Summary) -> str:
 
 
 def course(summary: Summary) -> list[str]:
-    """How φ(i, rank of right) goes from i = 1 to the rank of left; nothing where there is one i."""
-    if len(summary.by_i) < 2:
+    """How φ(i, rank of right) goes from i = 1 to the rank of left; nothing where there is one i, or chance alone."""
+    levels = summary.levels_in_basis
+    if len(summary.by_i) < 2 or not levels or not (levels.row.beyond_random or levels.corner.beyond_random):
         return []
     first, last = summary.by_i[0], summary.by_i[-1]
     ends = f"from {first:.3f} at i = 1 to {last:.3f} at i = {len(summary.by_i)}"

@@ -11,14 +11,16 @@ from pathlib import Path
 def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     """Yield a hidden name beside `path` to write a file or a folder under, and at the end rename it to `path`.
 
-    An error in the block removes what was written, and `path` keeps its old content. Whatever a killed process left
-    behind under the hidden names, the next one removes.
+    An error in the block removes what was written, and `path` keeps its old content. The next writer of the same name
+    removes what a killed process left behind, and brings back a folder that was being replaced.
 
     Args:
         path: the file or the folder to write; a folder that exists is replaced as a whole.
         writer: part of the hidden names, for example a process number; needed where no lock keeps writers apart.
     """
     new, old = unfinished(path, writer), path.with_name(f".{path.name}.old{writer}")
+    if old.exists() and not path.exists():
+        old.rename(path)
     for leftover in (new, old):
         _remove(leftover)
     try:

@@ -88,7 +88,7 @@ class RunRecord:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{path} is missing: give a run directory that train.py wrote") from None
+            raise UserError(f"{path} is missing: give a run directory that deltaw train wrote") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): train the run again") from None
         if not isinstance(record, dict) or not {"base", "arms"} <= record.keys():

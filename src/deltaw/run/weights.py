@@ -112,7 +112,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise UserError(
-            f"{path} is gone, and W of the base with it: give analyze.py base=, a folder that has it"
+            f"{path} is gone, and W of the base with it: give deltaw analyze base=, a folder that has it"
         ) from None
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give analyze.py base=, a folder with the base") from None
+        raise UserError(f"{path} cannot be read ({error}): give deltaw analyze base=, a folder with the base") from None

@@ -1,11 +1,13 @@
-"""Build what a config describes: the arms, the data set, the base, and the task with the arms attached."""
+"""Build what a config describes: the arms, the data set, the base and the objective."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from deltaw.config.schema import NF4, names_in
 from deltaw.data.corpus import Corpus, cache_folder, cached_corpus
@@ -20,7 +22,6 @@ from deltaw.model.packed_attention import attention_of
 from deltaw.model.projections import projections
 from deltaw.model.split import split
 from deltaw.training.objectives import OBJECTIVES, Causal, Objective
-from deltaw.training.task import LoraArms
 
 
 def arms_of(cfg: DictConfig) -> list[Arm]:
@@ -58,27 +59,10 @@ def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus)
     Raises:
         UserError: the model cannot be loaded for the task, or the labels do not fit the data.
     """
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # transformers' bar would write carriage returns to a file
     labels = label_count(cfg.model.labels, corpus.labels) if cfg.task == "classification" else None
     return load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
-
-
-def task_with_arms(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, str], LoraArms]:
-    """Attach the arms to the base.
-
-    Args:
-        cfg: the config of the run.
-        arms: what to train.
-        base: changed in place.
-
-    Returns:
-        The projection of each adapted module by the module's name, and the task that trains the arms.
-
-    Raises:
-        UserError: the base cannot pack examples, or lacks the projections.
-    """
-    modules, objective = prepare_base(cfg, base)
-    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # each arm has its own lr
-    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
 
 
 def prepare_base(cfg: DictConfig, base: Base) -> tuple[dict[str, str], Objective]:

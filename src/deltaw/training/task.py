@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from omegaconf import DictConfig
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -17,6 +18,8 @@ from deltaw.lora.attach import attach
 from deltaw.lora.layers import parameters_of, set_moment
 from deltaw.lora.sharded import gather
 from deltaw.model.heads import Initialiser
+from deltaw.model.loading import Base
+from deltaw.training.build import prepare_base
 from deltaw.training.engines import shard
 from deltaw.training.objectives import Objective, summed_losses
 
@@ -149,3 +152,22 @@ class LoraArms(LightningModule):
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counters in (progress["total"], progress["current"]):
             counters.update(dict.fromkeys(("ready", "started", "processed"), done), completed=done - 1)
+
+
+def task_with_arms(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[str, str], LoraArms]:
+    """Attach the arms to the base.
+
+    Args:
+        cfg: the config of the run.
+        arms: what to train.
+        base: changed in place.
+
+    Returns:
+        The projection of each adapted module by the module's name, and the task that trains the arms.
+
+    Raises:
+        UserError: the base cannot pack examples, or lacks the projections.
+    """
+    modules, objective = prepare_base(cfg, base)
+    optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # each arm has its own lr
+    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)

@@ -38,5 +38,11 @@ class Progress(Callback):
             self.bar.set_postfix({arm.name: f"{loss:.2f}" for arm, loss in list(losses)[:SHOWN]})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
