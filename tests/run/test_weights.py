@@ -128,10 +128,10 @@ def test_a_file_that_is_gone_or_changed_is_named_with_the_way_on(tmp_path: Path)
     folder = write(tmp_path, model={f"{MODULE}.weight": W})
     weight = find_weight(folder, MODULE, (4, 3))
     write(tmp_path, model={})
-    with pytest.raises(UserError, match=r"model\.safetensors cannot be read .*q_proj.*give analyze\.py base="):
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read .*q_proj.*give deltaw analyze base="):
         read_weight(weight)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model\.safetensors is gone.*give analyze\.py base="):
+    with pytest.raises(UserError, match=r"model\.safetensors is gone.*give deltaw analyze base="):
         read_weight(weight)
 
 
