@@ -8,7 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadscope # what a module has run stays in one process
-FAST := tests/config tests/maths tests/report tests/run tests/exhibit tests/docs
+FAST := tests/config tests/maths tests/analysis tests/report tests/docs
 
 .PHONY: demo check test slow cover base lint
 
