@@ -42,7 +42,7 @@ class Sizes:
         shapes: of the bases with random weights, by name; the first is the one that `profile` trains.
         ranks: of the two arms.
         plan_tokens: of a row, of which `plan` takes one for each arm.
-        tokens: of a row, each a measurement of `speed`; the first is what `profile` takes.
+        tokens: of a row, each a measurement of `speed`; the shortest is what `profile` takes.
         batch_tokens: of an arm in a step, in `speed` and `profile`.
         warmup: steps before any is timed.
         steps: that are timed, and that are profiled.

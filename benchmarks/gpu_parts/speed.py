@@ -33,15 +33,15 @@ def run(out: Path, sizes: Sizes) -> None:
         with results.measuring(**what):
             one, (both, fits) = counted(sizes, shape, tokens, [high])[0], counted(sizes, shape, tokens, [low, high])
             for by, ranks in cases:
-                told = {**what, "by": by, "ranks": ranks, "checkpointing": not fits}
-                with results.measuring(**told):
+                case = {**what, "by": by, "ranks": ranks, "checkpointing": not fits}
+                with results.measuring(**case):
                     settings = [f"arms.ranks={ranks}", f"model.gradient_checkpointing={not fits}"]
                     settings += [f"data.batch={rows}", f"trainer.max_steps={sizes.warmup + sizes.steps}"]
                     with run_on(sizes, shape, tokens, *settings) as cfg:
                         clock = Clock(sizes)
                         moved = (ours if by == OURS else theirs)(cfg, shape, clock)
                     flops = rows * (both if len(ranks) == 2 else one).step_flops(checkpointing=False)
-                    results.add(**told, **rates(clock, sizes, len(ranks), flops, product), weights_moved=moved)
+                    results.add(**case, **rates(clock, sizes, len(ranks), flops, product), weights_moved=moved)
                 free(sizes.device)
 
 

@@ -152,7 +152,7 @@ def test_phi_beyond_chance_is_not_called_nothing_where_k_star_finds_no_direction
     phi = table()
     phi.loc[phi.i == 1, "phi"] = 0.9
     assert report.findings(summarise(phi))[0] == (
-        "k_star, the strictest count, finds no direction that low and high share in the basis A; φ itself is beyond "
+        "k_star finds no direction that low and high share in the basis A; φ(1, 1) or φ of the whole spans is beyond "
         "random subspaces at some sites."
     )
 

@@ -39,8 +39,8 @@ def _sharing(summary: Summary) -> str:
     beyond = [levels for levels in known if levels.sharing]
     if not beyond and any(levels.first.beyond_random or levels.corner.beyond_random for levels in known):
         return (
-            f"k_star, the strictest count, finds no direction that {names} share{_in_bases(known)}; φ itself is beyond "
-            "random subspaces at some sites."
+            f"k_star finds no direction that {names} share{_in_bases(known)}; φ(1, 1) or φ of the whole spans is "
+            "beyond random subspaces at some sites."
         )
     if not beyond:
         return f"Nothing beyond chance: {names} share no direction beyond random subspaces{_in_bases(known)}."
