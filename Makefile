@@ -32,7 +32,7 @@ slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
 cover: .venv/ready
-	$(PYTEST) --cov=deltaw --cov-branch --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 base: .venv/ready
 	$(BIN)/python -m deltaw.bundled.pretrain

@@ -51,7 +51,7 @@ def measure(file: Path, cache: Path) -> None:
     for state in ("tokenised anew", "from the cache"):
         started = time.perf_counter()
         corpus = corpus_of(data, "causal", tokenizer)
-        examples = Examples(corpus, held_out(len(corpus), data.validation)[0], Causal(0).collate)
+        examples = Examples(corpus, held_out(len(corpus), data.validation, data.judged)[0], Causal(0).collate)
         batches(SEEDS[0])[0]
         print(f"{state}: {time.perf_counter() - started:.1f} s to the first batch")
     for seeds in SEEDS:

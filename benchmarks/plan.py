@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from deltaw.config.schema import register
 from deltaw.data.example import Example
-from deltaw.lora.layers import parameters_of
+from deltaw.lora.layers import Moment, parameters_of, set_moment
 from deltaw.model.loading import Base, load_base, load_tokenizer
 from deltaw.plan.arithmetic import device_memory
 from deltaw.plan.forecast import workload_of
@@ -72,7 +72,11 @@ def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor], mixed: bool) -> flo
         batch: of a step, there too.
         mixed: compute in bfloat16, as under `bf16-mixed`.
     """
-    trained = [weight for k in range(len(task.arms)) for weight in parameters_of(task.base, k)]
+    signs = torch.ones(len(batch["input_ids"]), 1, max(1, len(task.learners) - len(task.arms)), dtype=torch.long)
+    set_moment(
+        task.base, Moment(signs=signs.to(task.device))
+    )  # or the shadows would have neither gradients nor moments
+    trained = [weight for k in range(len(task.learners)) for weight in parameters_of(task.base, k)]
     optimizer = torch.optim.AdamW(trained)
     weights = [*task.base.parameters(), *task.base.buffers()]
     alive = None if task.device.type == "cuda" else Alive(weights)

@@ -1,11 +1,13 @@
-"""What arms in company and snapshots cost, as ratios measured in one run.
+"""What arms in company, shadows and snapshots cost, as ratios measured in one run.
 
 python benchmarks/training.py [overrides of train.py]
 
-Trains r=8 alone, r=64 alone and both in company on the default base and text, 60 steps each.
+Trains r=8 alone, r=64 alone and both in company on the default base and text, with 0, 1 and 4 shadows each; 60 steps
+each, in two rounds, of which the faster counts.
 """
 
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,25 +21,36 @@ EVERY = 50  # the default of snapshots.every
 TRAIN = Path(__file__).parent.parent / "train.py"
 
 
-def measure(folder: str, ranks: str) -> tuple[float, float]:
+def measure(folder: str, ranks: str, shadows: int = 0) -> tuple[float, float]:
     """Median seconds of a step, and of a snapshot of all arms with its checkpoint."""
-    path = Path(folder) / ranks
-    settings = [f"arms.ranks={ranks}", f"run.dir={path}", "trainer.max_steps=60", "metrics.every=5"]
-    quick = ["data.validation=1", "metrics.validate_every=60", "snapshots.every=20"]
+    path = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    settings = [f"arms.ranks={ranks}", f"arms.shadows={shadows}", f"run.dir={path}", "trainer.max_steps=60"]
+    quick = ["metrics.every=5", "data.validation=1", "metrics.validate_every=60", "snapshots.every=20"]
     subprocess.run([sys.executable, TRAIN, *settings, *quick, *sys.argv[1:]], check=True, stdout=sys.stderr)
     seconds = RunDirectory(path).metrics().groupby("name").value.median()
     return seconds["step_s"], seconds["snapshot_s"]
 
 
 def main() -> None:
+    steps: dict[tuple[str, int], list[float]] = {}
+    memory: dict[int, float] = {}
+    snapshots = []
     with tempfile.TemporaryDirectory() as folder:
-        low, high = (measure(folder, ranks)[0] for ranks in ("[8]", "[64]"))
-        step, snapshot = measure(folder, "[8,64]")
+        for _ in range(2):
+            for ranks, shadows in (("[8]", 0), ("[64]", 0), ("[8,64]", 0), ("[8,64]", 1), ("[8,64]", 4)):
+                step, snapshot = measure(folder, ranks, shadows)
+                steps.setdefault((ranks, shadows), []).append(step)
+                snapshots.append(snapshot / step if (ranks, shadows) == ("[8,64]", 1) else 0.0)
+                memory.setdefault(shadows, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)  # of all yet
+    low, high, step, with_one, with_four = (min(seconds) for seconds in steps.values())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     print(f"machine: {device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
     print(f"seconds a step: r=8 alone {low:.3f}, r=64 alone {high:.3f}, in company {step:.3f}")
     print(f"company / sum of both alone: {step / (low + high):.2f}")
-    print(f"snapshots and checkpoint, every {EVERY} steps: {snapshot / (EVERY * step):.2%} of training time")
+    print(f"seconds a step in company with 1 shadow {with_one:.3f}, with 4 {with_four:.3f}")
+    print(f"with 1 shadow / without: {with_one / step:.3f}; with 4: {with_four / step:.3f}")
+    print("most memory of the process, in GiB: " + ", ".join(f"{n} shadows {size:.2f}" for n, size in memory.items()))
+    print(f"snapshots and checkpoint, every {EVERY} steps: {max(snapshots) / EVERY:.2%} of training time")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tokens per second, peak memory and MFU: one arm and two in company, beside Hugging Face's Trainer with PEFT."""
+"""Tokens per second, peak memory and MFU: one arm, two, two with shadows; beside Hugging Face's Trainer with PEFT."""
 
 import itertools
 from collections.abc import Callable
@@ -27,15 +27,20 @@ def run(out: Path, sizes: Sizes) -> None:
     product = product_flops(sizes)
     results = Results(out / "speed.json", product_tflops=product / 1e12, batch_tokens=sizes.batch_tokens)
     low, high = sizes.ranks
-    cases = [(OURS, [low, high]), (OURS, [high]), (THEIRS, [high]), (OURS, [low]), (THEIRS, [low])]
+    both_ranks = [(OURS, [low, high], shadows) for shadows in (0, 1)]
+    cases = [*both_ranks, (OURS, [high], 0), (THEIRS, [high], 0), (OURS, [low], 0), (THEIRS, [low], 0)]
     for (name, shape), tokens in itertools.product(reversed(list(sizes.shapes.items())), reversed(sizes.tokens)):
         rows, what = sizes.batch_tokens // tokens, {"base": name, "tokens": tokens}
         with results.measuring(**what):
             one, (both, fits) = counted(sizes, shape, tokens, [high])[0], counted(sizes, shape, tokens, [low, high])
-            for by, ranks in cases:
-                case = {**what, "by": by, "ranks": ranks, "checkpointing": not fits}
+            for by, ranks, shadows in cases:
+                case = {**what, "by": by, "ranks": ranks, "shadows": shadows, "checkpointing": not fits}
                 with results.measuring(**case):
-                    settings = [f"arms.ranks={ranks}", f"model.gradient_checkpointing={not fits}"]
+                    settings = [
+                        f"arms.ranks={ranks}",
+                        f"arms.shadows={shadows}",
+                        f"model.gradient_checkpointing={not fits}",
+                    ]
                     settings += [f"data.batch={rows}", f"trainer.max_steps={sizes.warmup + sizes.steps}"]
                     with run_on(sizes, shape, tokens, *settings) as cfg:
                         clock = Clock(sizes)
@@ -46,11 +51,11 @@ def run(out: Path, sizes: Sizes) -> None:
 
 
 def counted(sizes: Sizes, shape: Shape, tokens: int, ranks: list[int]) -> tuple[RowCost, bool]:
-    """The planned cost of one row of each arm, and whether a step fits without gradient checkpointing.
+    """The planned cost of one row of each arm without shadows, and whether a step fits without gradient checkpointing.
 
     The arithmetic of a single arm hardly depends on its rank: it is counted once.
     """
-    with run_on(sizes, shape, tokens, f"arms.ranks={ranks}") as cfg:
+    with run_on(sizes, shape, tokens, f"arms.ranks={ranks}", "arms.shadows=0") as cfg:
         setup = Setup(workload_of(cfg, arms_of(cfg)), hardware_of(cfg, devices=1, nodes=1), checkpointing=False)
     return setup.workload.row, setup.fits("single", sizes.batch_tokens // tokens)
 

@@ -54,7 +54,7 @@ def run_on(sizes: Sizes, shape: Shape, tokens: int, *settings: str) -> Iterator[
         yield config_of(
             *("model=hub", f"model.path={folder}", "model.dtype=bfloat16", "trainer.precision=bf16-mixed"),
             f"trainer.accelerator={sizes.device}",
-            *("trainer.devices=1", f"data.max_length={tokens}", f"run.dir={folder}/run", "run.keep_inputs=false"),
+            *("trainer.devices=1", f"data.max_length={tokens}", f"run.dir={folder}/run"),
             *settings,
         )
 
@@ -176,7 +176,7 @@ def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -
     _, task = task_with_arms(cfg, arms, base)
     text = RandomText(base.model.config.vocab_size, cfg.data.max_length)
     examples = Examples(cast(Corpus, text), np.arange(len(text.rows)), task.objective.collate)
-    held_out = task.objective.collate([Example([0], [0], [0])])  # there has to be one
+    held_out = np.zeros(1, np.int64), task.objective.collate([Example([0], [0], [0])])  # there has to be one
     writer = RunWriter(Path(cfg.run.dir), cfg)
     record = RunRecord(base=BaseRecord(name=base.name, sha256=base.sha256), arms=[])
     trainer = lightning_trainer(
@@ -192,7 +192,7 @@ def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -
             Progress(cfg.metrics.every),
         ],
     )
-    batches = StepBatches(examples, arms, rows, rows, cfg.trainer.max_steps, 0, 1)
+    batches = StepBatches(examples, arms, rows, rows, cfg.trainer.max_steps, 0, 1, shadows=cfg.arms.shadows)
     task.cpu = lambda: task  # type: ignore[method-assign]  # Lightning's last act: 16 GB would take longer than a step
     fit(trainer, task, DataLoader(batches, batch_size=None), None)
     return task

@@ -73,7 +73,13 @@ def test_a_row_per_pair_site_and_basis_sums_up_its_cells(adapters: tuple[Adapter
         for kind, column in (("phi", "phi"), ("null", "null_mean"), ("p", "p_value")):
             assert there[f"{kind}_{name}"].to_numpy() == pytest.approx(there[column].to_numpy())
     assert comparison.pairs.cos2.map(np.mean).to_numpy() == pytest.approx(comparison.pairs.phi_corner.to_numpy())
-    assert comparison.pairs.k_star_inputs.isna().all()  # no run has kept inputs
+
+
+def test_k_star_cos2_is_the_mean_of_the_counted_directions(adapters: tuple[Adapter, Adapter]) -> None:
+    pairs = compare_all([Pairing(*adapters), Pairing(adapters[0], adapters[0])], ["A"]).pairs
+    assert set(pairs.k_star) == {0, 2}
+    assert pairs.k_star_cos2.isna().tolist() == (pairs.k_star == 0).tolist()
+    assert pairs.k_star_cos2[pairs.k_star == 2].to_numpy() == pytest.approx(1)
 
 
 def test_several_threads_give_the_tables_of_one_thread(adapters: tuple[Adapter, Adapter]) -> None:

@@ -1,4 +1,4 @@
-"""Where W of a run's base lies, also after the base has moved."""
+"""The pairs that a run offers, and where W of its base lies, also after the base has moved."""
 
 import json
 from pathlib import Path
@@ -30,3 +30,11 @@ def test_w_of_the_bundled_base_is_found_where_the_base_lies_now(
 
     monkeypatch.setattr("deltaw.analysis.pairs.find_weight", find)
     assert AdapterPair(right, right).find_weight(site).file == "found" and asked == [BUNDLED]
+
+
+def test_an_arm_of_another_alpha_is_neither_a_seed_nor_a_control(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", "r4-s0", "r4-s0-a32", "r4-s0-a32-shuffled", "r4-s1-a32"))
+    plain, other = run.adapter("r4-s0"), run.adapter("r4-s0-a32")
+    assert [pairing.right.name for pairing in AdapterPair(plain, other).controls()] == ["r4-s0-a32-shuffled"]
+    assert AdapterPair(other, plain).controls() == []
+    assert AdapterPair(plain, other).two_seeds().right.name == "r4-s1-a32"

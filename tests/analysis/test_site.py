@@ -17,7 +17,6 @@ from torch.testing import assert_close
 
 from deltaw.analysis.bases import BASES
 from deltaw.analysis.site import SiteMeasures, measure_site
-from deltaw.maths.random_subspaces import k_star
 from deltaw.maths.subspace import NEGLIGIBLE, shared
 from deltaw.run.adapter import Adapter, load_adapter
 
@@ -84,11 +83,11 @@ def arms(draw: st.DrawFn, altered: bool = False) -> Factors:
     return Factors(*(X.to(dtype) for X in (A, B, A_start, B_start)))
 
 
-def measure(folders: Path, *factors_of_arms: Factors, inputs: Tensor | None = None) -> SiteMeasures:
+def measure(folders: Path, *factors_of_arms: Factors) -> SiteMeasures:
     """Save the arms and measure their one site."""
     adapters = [factors.save(folders / str(k)) for k, factors in enumerate(factors_of_arms)]
     (site,) = adapters[0].sites
-    return measure_site(site, adapters, BASES, inputs=inputs)
+    return measure_site(site, adapters, BASES)
 
 
 def check_against_dense(phi: Tensor, one: Factors, other: Factors, basis: str) -> None:
@@ -276,61 +275,3 @@ def test_row_cosine_separates_one_start_from_two(tmp_path: Path) -> None:
     found = measure(tmp_path, one, high, unrelated)
     assert found.row_cosine(0, 1) > 0.9
     assert abs(found.row_cosine(0, 2)) < 0.4
-
-
-# Draws from the inputs.
-
-DOMINANT = 5
-
-
-def token_inputs(seed: int = 0) -> Tensor:
-    """Tokens close to a few directions."""
-    lengths = torch.cat([10 * torch.ones(DOMINANT), 0.2 * torch.ones(D_IN - DOMINANT)]).double()
-    return random(200, D_IN, seed=seed) * lengths
-
-
-def on_inputs(rank: int, seed: int) -> Factors:
-    """An arm that has moved far from its start, by a random combination of the inputs."""
-    A_start = random(rank, D_IN, seed=seed)
-    A = A_start + random(rank, 200, seed=seed + 1) @ token_inputs()
-    return Factors(A, random(D_OUT, rank, seed=seed + 2), A_start, torch.zeros(D_OUT, rank))
-
-
-@pytest.mark.parametrize("basis", ["A", "update", "input"])
-def test_arms_that_share_only_inputs_are_not_beyond_the_draws(tmp_path: Path, basis: str) -> None:
-    found = measure(tmp_path, on_inputs(2, seed=1), on_inputs(4, seed=5), inputs=token_inputs())
-    cosines, draws = found.cosines(basis, 0, 1), found.shared_by_draws(basis, 0, 1)
-    assert cosines is not None and draws is not None
-    measured = shared(cosines)
-    assert k_star(measured.cos2.numpy(), 2, 4, D_IN) > 0
-    assert (draws.corner >= measured.corner).double().mean() > 0.05
-
-
-def test_draws_replace_the_larger_arm_on_either_side(tmp_path: Path) -> None:
-    found = measure(tmp_path, on_inputs(1, seed=1), on_inputs(4, seed=5), inputs=token_inputs())
-    there, back = found.shared_by_draws("update", 0, 1), found.shared_by_draws("update", 1, 0)
-    assert there is not None and back is not None
-    assert_close(there.row, there.corner)  # the smaller arm's one direction in the whole drawn span
-    assert_close(back.row, back.first)  # the first drawn direction in the smaller arm's one
-    assert_close(there.corner, back.corner)
-
-
-def test_there_are_no_draws_on_the_output_side_or_without_inputs(tmp_path: Path) -> None:
-    pair = on_inputs(2, seed=1), on_inputs(4, seed=5)
-    assert measure(tmp_path / "with", *pair, inputs=token_inputs()).shared_by_draws("output", 0, 1) is None
-    assert measure(tmp_path / "without", *pair).shared_by_draws("A", 0, 1) is None
-
-
-@pytest.mark.parametrize("basis", BASES)
-def test_there_are_no_draws_for_an_arm_that_altered_its_base(tmp_path: Path, basis: str) -> None:
-    larger = on_inputs(4, seed=5)
-    altered = Factors(larger.A, larger.B, larger.A_start, random(D_OUT, 4, seed=9))
-    assert measure(tmp_path, on_inputs(2, seed=1), altered, inputs=token_inputs()).shared_by_draws(basis, 0, 1) is None
-
-
-def test_there_are_no_draws_on_the_input_side_of_a_zero_update(tmp_path: Path) -> None:
-    larger = on_inputs(4, seed=5)
-    untrained = Factors(larger.A_start, larger.B_start, larger.A_start, larger.B_start)
-    assert (
-        measure(tmp_path, on_inputs(2, seed=1), untrained, inputs=token_inputs()).shared_by_draws("input", 0, 1) is None
-    )

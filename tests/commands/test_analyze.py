@@ -20,7 +20,7 @@ from tests.support.folders import write_adapter, write_run
 
 SCRIPT = Path(__file__).parents[2] / "analyze.py"
 FIGURES = [f"fig6{variant}.{kind}" for variant in ("-times-chance", "") for kind in ("pdf", "png")]
-TABLES = ["losses.parquet", "pairs.parquet", "phi.parquet", "sites.parquet"]
+TABLES = ["excess.parquet", "losses.parquet", "pairs.parquet", "phi.parquet", "sites.parquet"]
 FILES = [*FIGURES, *TABLES, "summary.json", "summary.md", "tables.json"]
 
 

@@ -70,7 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("model.path={folder}/holed", "lacks 1 weights, as model.layers.1.self_attn.q_proj.weight"),
         ("trainer.accelerator=abacus", "'accelerator': 'abacus'"),
         ("data.batch=5 data.micro_batch=2", "data.batch=5 is not a multiple"),
-        ("data.validation=60", "holds out all of 60 examples"),
+        ("data.validation=50 data.judged=10", "data.validation=50 and data.judged=10 hold out all of 60 examples"),
+        ("data.judged=-1", "data.judged=-1: give 0 or more"),
         ("data.path=null", "data=jsonl needs a text to learn: give data.path=FILE"),
         (
             "data.path={folder}/half.jsonl",

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaw.data.batches import SAMPLE, SAMPLED_PAIRS, FromStep, StepBatches, held_out
+from deltaw.data.batches import FromStep, StepBatches, held_out
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.order import order_by_length
 from deltaw.data.record import Pair
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
-from deltaw.training.callbacks.keep_inputs import choose_tokens
+from deltaw.lora.shadows import sign_of
 from tests.support.texts import WORDS, corpus, examples, pairs
 
 ARM = Arm("r2-s0", 2, seed=0, alpha=1.0, scaling="alpha/r", lr=1e-3)
@@ -25,6 +25,11 @@ def rows(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
     return [
         tuple(row[mask.bool()].tolist()) for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
+
+
+def signs(batch: dict[str, torch.Tensor]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Each row with the signs of its shadows."""
+    return [(row, tuple(sign)) for row, sign in zip(rows(batch), batch["signs"].flatten(1).tolist(), strict=True)]
 
 
 def learnt(batch: dict[str, torch.Tensor]) -> dict[tuple[int, ...], tuple[int, ...]]:
@@ -46,15 +51,17 @@ def test_ranks_and_micro_batches_share_out_what_one_process_sees(
 ) -> None:
     learnt, batch = examples(pairs(size)), micro * world * accumulate
     arms = [ARM, replace(ARM, name="r2-s1", seed=1), replace(ARM, name="r2-s0-random", control="random")]
-    whole = StepBatches(learnt, arms, batch, batch, 10, 0, 1)[step]
+    whole = StepBatches(learnt, arms, batch, batch, 10, 0, 1, shadows=2)[step]
     parts = [
-        StepBatches(learnt, arms, batch, micro, 10, rank, world)[step * accumulate + m]
+        StepBatches(learnt, arms, batch, micro, 10, rank, world, shadows=2)[step * accumulate + m]
         for rank in range(world)
         for m in range(accumulate)
     ]
     for k in range(len(arms)):
         together = Counter(row for part in parts for row in rows(part)[k * micro : (k + 1) * micro])
         assert together == Counter(rows(whole)[k * batch : (k + 1) * batch])
+        signed = Counter(row for part in parts for row in signs(part)[k * micro : (k + 1) * micro])
+        assert signed == Counter(signs(whole)[k * batch : (k + 1) * batch])
     labelled = (whole["labels"] != IGNORED).view(len(arms), -1).sum(1)
     assert all(torch.equal(part["completion_tokens"], labelled) for part in parts)
 
@@ -99,30 +106,13 @@ def test_random_completions_keep_the_length_use_the_whole_vocabulary_and_follow_
     assert same < 0.1 * len(drawn)
 
 
-@given(size=st.integers(1, 200), words=st.integers(1, 12), cut=st.integers(1, 50))
-def test_a_sample_has_enough_examples_and_gives_the_same_512_tokens_however_it_is_cut(
-    size: int, words: int, cut: int
-) -> None:
-    read = examples([Pair(" ".join(WORDS[n % 20 : n % 20 + words]), WORDS[n % 40]) for n in range(size)], eos=False)
-    sample = read.sample()
-    assert len(sample) == min(size, max(SAMPLED_PAIRS, -(-SAMPLE // (words + 1))))
-
-    def tokens(cut: int) -> torch.Tensor:
-        batches = [read.collate(sample[start : start + cut]) for start in range(0, len(sample), cut)]
-        masks = choose_tokens([batch["attention_mask"].bool() for batch in batches])
-        assert all(batch["attention_mask"][mask].all() for batch, mask in zip(batches, masks, strict=True))
-        return torch.cat([batch["input_ids"][mask] for batch, mask in zip(batches, masks, strict=True)])
-
-    assert len(tokens(cut)) == min(SAMPLE, size * (words + 1))
-    assert torch.equal(tokens(cut), tokens(1))
-
-
 def test_held_out_examples_are_the_same_each_time_and_are_not_learnt() -> None:
-    learnt, validation = held_out(30, 7)
-    assert (len(validation), sorted([*learnt, *validation])) == (7, list(range(30)))
-    assert [part.tolist() for part in held_out(30, 7)] == [learnt.tolist(), validation.tolist()]
-    with pytest.raises(UserError, match=r"data.validation=30 holds out all of 30 examples"):
-        held_out(30, 30)
+    learnt, validation, judged = held_out(30, 7, 5)
+    assert (len(validation), len(judged), sorted([*learnt, *validation, *judged])) == (7, 5, list(range(30)))
+    assert [part.tolist() for part in held_out(30, 7, 5)] == [part.tolist() for part in (learnt, validation, judged)]
+    assert held_out(30, 7, 0)[1].tolist() == validation.tolist()
+    with pytest.raises(UserError, match=r"data.validation=20 and data.judged=10 hold out all of 30 examples"):
+        held_out(30, 20, 10)
 
 
 @given(size=st.integers(1, 400), batch=st.integers(1, 20), seed=st.integers(0, 3), epoch=st.integers(0, 4))
@@ -190,3 +180,18 @@ def test_the_noise_of_a_classification_is_drawn_from_its_classes() -> None:
 
 def test_a_resumed_epoch_keeps_its_length() -> None:
     assert (list(FromStep(3, 6)), len(FromStep(3, 6))) == ([3, 4, 5], 6)
+
+
+def test_a_shadow_gives_an_example_the_sign_of_its_epoch_and_a_control_has_none() -> None:
+    arms = [ARM, replace(ARM, name="r2-s0-random", control="random")]
+    steps = StepBatches(examples(pairs(30)), arms, 20, 20, 30, 0, 1, shadows=2)
+    seen: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for step in range(30):  # 20 epochs of 30 examples
+        batch = signs(steps[step])
+        assert {sign for _, sign in batch[20:]} == {(0, 0)}
+        for row, sign in batch[:20]:
+            seen.setdefault(row, []).append(sign)
+    assert {sign for of_row in seen.values() for sign in of_row} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+    assert sum(len(set(of_row)) > 2 for of_row in seen.values()) > 25  # a new draw in each epoch
+    number = int(steps.chosen(0, 0)[0])
+    assert signs(steps[0])[0][1] == tuple(sign_of(f"r2-s0-shadow{n}", number, 0) for n in (1, 2))

@@ -80,8 +80,20 @@ def test_a_refactored_copy_has_the_same_amplification(rank: int, seed: int) -> N
 
 def test_an_update_of_zero_amplifies_nothing() -> None:
     row = FROZEN.amplification(random(3, D_IN, seed=1), torch.zeros(D_OUT, 3), scale=1.0)
-    assert row.norm_update == row.by_update == 0
+    assert row.norm_update == row.by_update == row.by_W == row.by_random == row.by_random_closed == 0
     assert np.isnan(row.factor)
+
+
+@given(st.integers(1, 3), st.integers(0, 3), seeds)
+def test_all_columns_are_about_as_many_directions_as_the_update_has(k: int, more: int, seed: int) -> None:
+    A, B = random(k, D_IN, seed=seed), random(D_OUT, k, seed=seed + 1)
+    mixing = random(k, k + more, seed=seed + 2)
+    deficient = FROZEN.amplification(random(k + more, k, seed=seed + 3) @ A, B @ mixing, scale=2.0)
+    plain = FROZEN.amplification(A, B, scale=2.0)
+    for name in ("by_W", "by_random", "by_random_closed"):
+        assert getattr(deficient, name) == getattr(plain, name)
+    U, V = (torch.linalg.svd(X).U[:, :k] for X in (B, A.T))
+    assert deficient.by_update == pytest.approx(float(torch.linalg.norm(U.T @ W @ V)), rel=1e-6)
 
 
 # The paper has ‖W_q‖ = 61.95 and d = 12288; here ‖W‖ and d are 64 times smaller.

@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
-from scipy.stats import beta
+from scipy.integrate import dblquad
+from scipy.special import logit
+from scipy.stats import beta, binom
 from torch import Tensor
 from torch.testing import assert_close
 
-from deltaw.maths.random_subspaces import chance, k_star, random_mean, random_p, random_sd, tracy_widom_tail
+from deltaw.maths.random_subspaces import (
+    LEAST_WIDTH,
+    MOST_DIRECTIONS,
+    chance,
+    k_star,
+    largest_by_chance,
+    random_mean,
+    random_p,
+    random_sd,
+)
 from deltaw.maths.subspace import Stack, shared, similarity
 
 RANK_LOW, RANK_HIGH, WIDTH, DRAWS = 3, 6, 20, 1500
@@ -86,6 +96,14 @@ def test_p_is_below_1_percent_once_in_a_hundred(simulated: Tensor) -> None:
     assert 0.003 < rare.mean() < 0.02
 
 
+def test_a_narrow_space_has_a_p_of_a_single_direction_alone() -> None:
+    width = LEAST_WIDTH - 1
+    assert np.isnan(random_p(0.5, 2, 3, width)) and np.isnan(random_p(0.9, 3, width - 2, width))
+    assert not np.isnan(random_p(0.5, 1, 3, width)) and not np.isnan(random_p(0.9, 3, width - 1, width))
+    assert random_p(1.0, 3, width, width) == 1
+    assert not np.isnan(random_p(0.5, 2, 3, LEAST_WIDTH))
+
+
 def test_p_falls_from_1_without_overlap_to_0_where_all_is_shared() -> None:
     p = random_p(np.linspace(0, 1, 20), RANK_LOW, RANK_HIGH, WIDTH)
     assert p[0] == 1 and p[-1] == 0 and (np.diff(p) <= 0).all()
@@ -103,21 +121,32 @@ def test_p_of_a_grid_equals_p_of_each_cell(simulated: Tensor) -> None:
         np.testing.assert_equal(p[i, j], random_p(phi[i, j].item(), i + 1, j + 1, WIDTH).item())
 
 
-# Quantiles of TW₁ as tabulated in Johnstone (2008), and to two digits in Johnstone (2001).
-@pytest.mark.parametrize(
-    ("s", "below", "digits"),
-    [(0.9793, 0.95, 5e-5), (2.0234, 0.99, 5e-5), (0.45, 0.9, 2e-3), (-1.27, 0.5, 2e-3), (-2.78, 0.1, 2e-3)],
-)
-def test_tracy_widom_has_the_published_quantiles(s: float, below: float, digits: float) -> None:
-    assert 1 - tracy_widom_tail(s) == pytest.approx(below, abs=digits)
+@pytest.mark.parametrize(("large", "width"), [(2, 7), (5, 12), (6, 30)])
+@pytest.mark.parametrize("level", [0.05, 1e-4])
+def test_the_largest_of_two_angles_follows_their_density(large: int, width: int, level: float) -> None:
+    def density(t: float, other: float) -> float:
+        powers = [(x ** ((large - 3) / 2)) * (1 - x) ** ((width - large - 3) / 2) for x in (t, other)]
+        return (other - t) * powers[0] * powers[1]
+
+    edge = largest_by_chance(2, large, width, level)
+    above, below = (
+        dblquad(density, start, end, 0, lambda other: other, epsabs=0)[0] for start, end in ((edge, 1), (0, edge))
+    )
+    assert above / (above + below) == pytest.approx(level, rel=1e-5)
 
 
-def test_tracy_widom_has_the_published_moments() -> None:
-    start = -8.0  # nothing is below
-    mean = start + quad(tracy_widom_tail, start, 12)[0]
-    square = quad(lambda s: 2 * (s - start) * tracy_widom_tail(s), start, 12)[0]
-    assert mean == pytest.approx(-1.2065335745820, abs=1e-5)
-    assert square - (mean - start) ** 2 == pytest.approx(1.607781034581, abs=1e-5)
+@pytest.mark.parametrize(("level", "quantile"), [(0.05, 0.9793), (0.01, 2.0234)])
+@pytest.mark.parametrize(("low", "high", "width"), [(64, 64, 768), (64, 1024, 4096), (MOST_DIRECTIONS, 513, 4096)])
+def test_the_law_of_large_subspaces_is_tracys_and_widoms(
+    low: int, high: int, width: int, level: float, quantile: float
+) -> None:
+    """With the quantiles, the mean and the spread that Johnstone (2008) gives."""
+    n = width - 1
+    gamma, omega = (2 * np.arcsin(np.sqrt((size - 0.5) / n)) for size in (low, high))
+    mean = 2 * np.log(np.tan((omega + gamma) / 2))
+    spread = (16 / (n**2 * np.sin(omega + gamma) ** 2 * np.sin(omega) * np.sin(gamma))) ** (1 / 3)
+    edge = largest_by_chance(low, high, width, level)
+    assert (logit(edge) - mean) / spread == pytest.approx(quantile, abs=0.06)
 
 
 def random_cos2(low: int, high: int, width: int, draws: int = 1000) -> Tensor:
@@ -136,10 +165,23 @@ def random_cos2(low: int, high: int, width: int, draws: int = 1000) -> Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize(("low", "high", "width"), [(8, 64, 768), (64, 64, 768), (8, 64, 256)])
+SIZES = [(2, 2, 8), (4, 4, 16), (8, 64, 74), (8, 64, 256), (8, 64, 768), (16, 16, 128), (64, 64, 140)]
+
+
+@pytest.mark.parametrize(("low", "high", "width"), SIZES)
 def test_random_subspaces_share_a_direction_as_often_as_the_level_says(low: int, high: int, width: int) -> None:
-    counts = [k_star(cos2, low, high, width, level=0.05) for cos2 in random_cos2(low, high, width).numpy()]
-    assert 0.03 <= np.mean(np.array(counts) > 0) <= 0.07
+    cos2 = random_cos2(low, high, width).numpy()
+    for level in (0.05, 0.01):
+        false = sum(k_star(each, low, high, width, level) > 0 for each in cos2)
+        assert binom.ppf(0.01, len(cos2), level) <= false <= binom.ppf(0.99, len(cos2), level)
+
+
+@pytest.mark.parametrize(("low", "high", "width"), SIZES)
+def test_thresholds_fall_from_direction_to_direction(low: int, high: int, width: int) -> None:
+    thresholds = [largest_by_chance(low - k, high - k, width - k, 0.01) for k in range(low)]
+    assert (np.diff(thresholds) < 0).all()
+    at_threshold = [k_star(np.array(thresholds) + shift, low, high, width, 0.01) for shift in (1e-12, -1e-12)]
+    assert at_threshold == [low, 0]
 
 
 def planted(cos2: Tensor, low: int, high: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -163,6 +205,16 @@ def test_five_planted_directions_are_counted(low: int, high: int) -> None:
         cosines = stack.cosines(stack.directions["one"], stack.directions["other"])
         counts.append(k_star(shared(cosines).cos2.numpy(), low, high, 768))
     assert min(counts) == 5 and counts.count(5) >= 17  # chance adds a sixth once in twenty
+
+
+@pytest.mark.parametrize("overlap", [1.0, 0.8])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_planted_directions_are_counted_on_average(count: int, overlap: float) -> None:
+    cos2, counts = torch.full((count,), overlap, dtype=torch.float64), []
+    for seed in range(100):
+        one, other = (torch.linalg.qr(rows.T).Q for rows in planted(cos2, 8, 64, 256, seed))
+        counts.append(k_star(torch.linalg.svdvals(one.T @ other).square().numpy(), 8, 64, 256))
+    assert np.mean(counts) == pytest.approx(count, abs=0.2)
 
 
 def test_a_span_shares_all_directions_with_a_larger_one() -> None:
@@ -193,8 +245,14 @@ def test_nothing_can_be_counted_where_the_space_is_too_small(low: int, high: int
     assert np.isnan(k_star(np.ones(low), low, high, width))
 
 
+def test_nothing_is_counted_where_both_have_too_many_directions_for_float64() -> None:
+    most = MOST_DIRECTIONS
+    assert np.isnan(k_star(np.ones(most + 1), most + 1, most + 1, 4 * most))
+    assert k_star([1.0, 0.0], 8, most + 1, 4 * most) == 1
+
+
 def test_directions_can_be_counted_in_the_smallest_space_with_room() -> None:
-    assert k_star(np.ones(8), 8, 64, 73) in range(9)
+    assert k_star(np.ones(8), 8, 64, 73) == 8
 
 
 def test_a_subspace_larger_than_the_space_is_refused() -> None:

@@ -177,12 +177,6 @@ def test_first_row_and_corner_are_cells_of_phi(low: Tensor, high: Tensor) -> Non
     assert_close(torch.stack([found.first, found.row, found.corner]), torch.stack([phi[0, 0], phi[0, -1], phi[-1, -1]]))
 
 
-def test_many_draws_at_once_share_what_each_draw_shares() -> None:
-    draws = random(4, 2, 5, seed=0) / 5
-    for all_draws, each_draw in zip(shared(draws), zip(*map(shared, draws), strict=True), strict=True):
-        assert_close(all_draws, torch.stack(each_draw))
-
-
 def test_factors_of_two_widths_are_refused_with_both() -> None:
     """In a process of its own: here every test checks shapes before the function does."""
     code = "import torch, deltaw; deltaw.similarity(torch.ones(4, 32), torch.ones(8, 64))"

@@ -18,6 +18,7 @@ from deltaw.commands.plan import plan_table
 from deltaw.data.example import Example
 from deltaw.errors import UserError
 from deltaw.lora.arms import arms_from
+from deltaw.lora.layers import Moment, set_moment
 from deltaw.model.loading import load_tokenizer
 from deltaw.plan.arithmetic import RESERVED, Hardware
 from deltaw.plan.forecast import workload_of
@@ -111,7 +112,10 @@ def test_parameters_gradients_and_moments_equal_those_of_a_run(folder: Path) -> 
     moments = [state["exp_avg"] for state in saved["optimizer_states"][0]["state"].values()]
     assert arms.total_bytes == sum(tensor.nbytes for tensor in factors.values())
     assert arms.trained_bytes == sum(moment.nbytes for moment in moments) < arms.total_bytes
-    assert sum(arms.parameters.values()) == sum(tensor.numel() for tensor in factors.values())
+    of_arms = [
+        tensor.numel() for name, tensor in factors.items() if int(name.rpartition(".")[2]) < len(arms.parameters)
+    ]
+    assert sum(arms.parameters.values()) == sum(of_arms) < sum(tensor.numel() for tensor in factors.values())
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -120,6 +124,7 @@ def test_flops_equal_those_of_a_real_forward_and_backward_pass(name: str, folder
     row, task = workload_of(cfg, arms_from([2, 6], [0], None, [], 16.0, "alpha/r", 1e-3)).row, real_task(cfg)
     task.base.set_attn_implementation("eager")  # the counter knows no fast kernel of a CPU
     task.base.enable_input_require_grads()  # else the first layer's inputs have no gradient
+    set_moment(task.base, Moment(signs=torch.ones(2, 1, 1, dtype=torch.long)))  # a shadow of each arm learns
     with FlopCounterMode(display=False) as counter:
         task.loss_sums(row_of_each_arm(task)).sum().backward()
     # Eager attention also computes the products with later tokens.
@@ -139,8 +144,8 @@ def test_gpt3_has_the_numbers_of_its_shape(gpt3: Workload) -> None:
     assert base.total_bytes == 2 * base.parameters
     assert base.largest_layer_bytes * 96 == base.layers_bytes
     assert arms.parameters == {"r8-s0": 96 * 2 * 8 * 2 * width, "r64-s0": 96 * 2 * 64 * 2 * width}
-    assert arms.total_bytes == arms.trained_bytes == 4 * sum(arms.parameters.values())
-    attention, factors = 12 * 96 * width * tokens / 2, 6 * 96 * 2 * (8 + 64) / 2 * 2 * width
+    assert arms.total_bytes == arms.trained_bytes == 4 * 2 * sum(arms.parameters.values())  # each with a shadow
+    attention, factors = 12 * 96 * width * tokens / 2, (6 + 4) * 96 * 2 * (8 + 64) / 2 * 2 * width
     flops_per_token = gpt3.row.step_flops(checkpointing=False) / (2 * tokens)
     assert flops_per_token == 4 * gpt3.multiplied_parameters + attention + factors
     assert base.with_parameter_bytes(1).total_bytes == base.total_bytes - matrices

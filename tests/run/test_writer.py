@@ -2,11 +2,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from deltaw.errors import UserError
+from deltaw.run.directory import EVALUATION
+from deltaw.run.metrics import COLUMNS_OF_EVALUATION
 from deltaw.run.record import RunRecord
 from deltaw.run.writer import RunWriter
 
@@ -85,6 +88,41 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     again.open(10, RECORD)
     assert (again.resume_from(), again.run.metrics()["step"].tolist()) == (10, [5, 10])
     assert again.run.metrics()["value"].tolist() == [5 / 3, 10 / 3]
+
+
+EXAMPLES = pd.DataFrame({"arm": ["a", "b"], "example": [3, 3], "loss": [0.5, 1 / 3], "labels": [2, 2], "right": [1, 0]})
+
+
+def test_the_evaluation_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, CONFIG)
+    writer.open(None, RECORD)
+    assert (list(writer.run.evaluation().columns), len(writer.run.evaluation())) == (list(COLUMNS_OF_EVALUATION), 0)
+    for step in (0, 10, 11):
+        writer.append_evaluation(step, EXAMPLES)
+    writer.checkpoint.parent.mkdir()
+    torch.save({"global_step": 10}, writer.checkpoint)
+    writer.close()
+    again = RunWriter(tmp_path, CONFIG)
+    again.open(10, RECORD)
+    table = again.run.evaluation()
+    assert (table.dtypes.astype(str).to_dict(), table.step.tolist()) == (COLUMNS_OF_EVALUATION, [0, 0, 10, 10])
+    pd.testing.assert_frame_equal(table[2:].reset_index()[EXAMPLES.columns], EXAMPLES)
+
+
+def test_an_evaluation_is_whole_after_its_writer_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(self: pd.DataFrame, path: Path, index: bool) -> None:
+        path.write_bytes(b"PAR1")
+        raise MemoryError
+
+    writer = RunWriter(tmp_path, CONFIG)
+    writer.append_evaluation(0, EXAMPLES)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(pd.DataFrame, "to_parquet", die)
+        writer.append_evaluation(5, EXAMPLES)
+    assert writer.run.evaluation().step.tolist() == [0, 0]
+    (tmp_path / EVALUATION).write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"evaluation\.parquet cannot be read .* delete it"):
+        writer.run.evaluation()
 
 
 def test_a_checkpoint_cut_short_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -28,19 +29,32 @@ def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, B: fl
 def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
     """A run with arms of these names (as r4-s0-lr0.01, r8-s0-a32-random), snapshots after steps 0 and 10, and losses.
 
-    The first arm's validation loss falls from 4 by 0.5, the second's by 0.25, the third's by a sixth and so on.
+    The first arm's validation loss falls from 4 by 0.5, the second's by 0.25, the third's by a sixth and so on. Shadows
+    (r8-s0-shadow1) have no losses. A control has the factors of its arm.
     """
-    arms, rows = [], ["step,arm,name,value"]
-    for number, name in enumerate(names, start=1):
-        arm = re.fullmatch(r"r(\d+)-s(\d+)(?:-lr([\d.]+))?(?:-(a\d+))?(?:-([a-z]+))?", name)
+    arms, rows, validated = [], ["step,arm,name,value"], 0
+    for name in names:
+        arm = re.fullmatch(r"r(\d+)-s(\d+)(?:-lr([\d.]+))?(?:-(a\d+))?(?:-([a-z]+)(\d*))?", name)
         assert arm is not None
-        rank, seed, lr, control = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[5]
-        variant = {"variant": arm[4]} if arm[4] else {}
-        alpha = {"alpha": float(arm[4][1:])} if arm[4] else {}
-        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control} | SCALE | variant | alpha)
+        rank, seed, lr, control, shadow = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[5], int(arm[6] or 0)
+        more: dict[str, object] = {"variant": arm[4], "alpha": float(arm[4][1:])} if arm[4] else {}
+        more |= {"shadow": shadow} if shadow else {}
+        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control} | SCALE | more)
+        validated += not shadow
         for step in (0, 10):
-            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=1000 * rank + step, B=step / 10)
-            rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / number}"]
+            draw = 1000 * rank + step + 10**6 * seed + 10**8 * shadow
+            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=draw, B=step / 10)
+            if not shadow:
+                rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / validated}"]
     (path / "run.json").write_text(json.dumps({"base": {"name": "tiny", "sha256": base}, "arms": arms}))
     (path / "metrics.csv").write_text("\n".join(rows) + "\n")
     return path
+
+
+def write_evaluation(run: Path, losses: dict[tuple[str, int], list[float]], labels: list[int]) -> None:
+    """The losses that the validations of a run measured, by arm and step, on examples with so many labels."""
+    tables = [
+        pd.DataFrame({"arm": arm, "step": step, "example": range(len(labels)), "loss": of_arm, "labels": labels})
+        for (arm, step), of_arm in losses.items()
+    ]
+    pd.concat(tables).assign(right=0).to_parquet(run / "evaluation.parquet")

@@ -16,7 +16,7 @@ def phi(
     basis: str = "A",
     first_i: int = 1,
 ) -> pd.DataFrame:
-    """A table in which no two cells have the same φ; i counts from `first_i`."""
+    """A table in which no two cells have the same φ, and all have the same control; i counts from `first_i`."""
     index = pd.MultiIndex.from_product(
         [layers, list(projections), range(first_i, first_i + rank_left), range(1, rank_right + 1)],
         names=["layer", "projection", "i", "j"],
@@ -29,6 +29,7 @@ def phi(
         step_right=150,
         basis=basis,
         null_mean=table[["i", "j"]].max(axis=1) / WIDTH,
+        control=0.25,
     )
 
 

@@ -155,7 +155,7 @@ def learnt(folder: Path) -> Examples:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides(folder))
     corpus = corpus_of(cfg.data, "causal", AutoTokenizer.from_pretrained(folder / "base"))
-    return Examples(corpus, held_out(len(corpus), 8)[0], Causal(0).collate)
+    return Examples(corpus, held_out(len(corpus), 8, 0)[0], Causal(0).collate)
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

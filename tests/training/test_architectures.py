@@ -41,4 +41,6 @@ def test_two_arms_are_trained_and_drawn(name: str, tmp_path: Path) -> None:
         assert all(not start.B(site).any() and end.B(site).any() for site in end.sites)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         analyse(compose("analyze", [f"run={trained}", "basis=A", "exhibits=[fig6]"]))
-    assert {path.name for path in (trained / "analysis").glob("fig6*.png")} == {"fig6.png", "fig6-times-chance.png"}
+    assert {path.stem for path in (trained / "analysis").glob("fig6*.png")} == {
+        *("fig6", "fig6-times-chance", "fig6-minus-control")
+    }

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -19,7 +18,8 @@ import deltaw.commands.train as commands_train
 from deltaw.data.batches import StepBatches
 from deltaw.lora.arms import arms_from
 from deltaw.lora.layers import ArmsLinear
-from deltaw.run.directory import INPUTS
+from deltaw.run.directory import RunDirectory
+from deltaw.training import validation
 from deltaw.training.build import arms_of
 from deltaw.training.callbacks.record_losses import RecordLosses
 from deltaw.training.task import LoraArms
@@ -100,6 +100,27 @@ def test_an_arm_in_company_equals_the_arm_alone(folder: Path, four: Path, arm: s
     assert largest_difference(factors(four, arm), factors(four, arm, 0)) > 1e-3  # it did train
 
 
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_an_arm_beside_its_shadows_equals_the_arm_without_to_the_bit(folder: Path, precision: str) -> None:
+    """With dropout, which the shadows share, and with two micro-batches."""
+    runs = [
+        run(
+            folder,
+            *DROPPED,
+            f"trainer.precision={precision}",
+            f"arms.shadows={shadows}",
+            f"run.name=s{shadows}-{precision}",
+        )
+        for shadows in (0, 2)
+    ]
+    for arm in ARMS:
+        assert largest_difference(*(factors(one, arm) for one in runs)) == 0
+        for shadow in (f"{arm}-shadow1", f"{arm}-shadow2"):
+            moved = largest_difference(factors(runs[1], shadow), factors(runs[1], shadow, 0))
+            assert 0.1 < moved / largest_difference(factors(runs[1], arm), factors(runs[1], arm, 0)) < 10
+    assert metrics(runs[0]) == metrics(runs[1])  # no shadow has a loss
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_an_arm_with_dropout_in_company_equals_the_arm_alone(folder: Path, four: Path, dropped: Path, arm: str) -> None:
     rank, seed = arm.removeprefix("r").split("-s")
@@ -128,12 +149,18 @@ def test_validation_has_neither_dropout_nor_smoothed_labels(folder: Path, droppe
     examples = learnt(folder)
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
     model = PeftModel.from_pretrained(base, dropped / "snapshots/r6-s0/step-00000020", autocast_adapter_dtype=False)
-    losses, held = [], set(range(len(examples.corpus))) - set(examples.chosen.tolist())
+    losses, rights = [], []
+    held = sorted(set(range(len(examples.corpus))) - set(examples.chosen.tolist()))
     for row in (examples.corpus[number] for number in held):
         logits = model(torch.tensor([row.prompt + row.completion])).logits[0, len(row.prompt) - 1 : -1]
         losses.append(cross_entropy(logits, torch.tensor(row.completion), reduction="none"))
+        rights.append(int((logits.argmax(-1) == torch.tensor(row.completion)).sum()))
     (last,) = [line for line in metrics(dropped) if line.startswith("20,r6-s0,val/loss")]
     assert float(last.rpartition(",")[2]) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-9)
+    each = RunDirectory(dropped).evaluation().query("arm == 'r6-s0' and step == 20")
+    assert each.loss.tolist() == pytest.approx([loss.sum().item() for loss in losses], abs=1e-9)
+    assert (each.example.tolist(), each.labels.tolist()) == (held, [len(loss) for loss in losses])
+    assert each.right.tolist() == rights
 
 
 def test_micro_batches_do_not_change_a_step(folder: Path, four: Path) -> None:
@@ -156,10 +183,9 @@ def test_two_processes_train_the_same_arms_as_one(folder: Path, controls: Path) 
     assert done.returncode == 0, done.stderr
     two = folder / "runs" / "two"
     arms = [path.name for path in (controls / "snapshots").iterdir()]
-    assert len(arms) == 8
+    assert len(arms) == 10  # two of them are shadows
     assert max(largest_difference(factors(controls, arm), factors(two, arm)) for arm in arms) <= 1e-10
     assert_equal_metrics(two, controls)
-    torch.testing.assert_close(load_file(two / INPUTS), load_file(controls / INPUTS))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -191,14 +217,14 @@ def test_a_stopped_run_resumes_with_other_micro_batches(
 def test_a_signal_during_the_first_validation_is_not_lost(
     folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = LoraArms.validation_sums
+    original = validation.losses_and_classes
 
-    def stop(self: LoraArms, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def stop(task: LoraArms, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch)
+        return original(task, batch)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(LoraArms, "validation_sums", stop)
+        patch.setattr(validation, "losses_and_classes", stop)
         run(folder, *FOUR, "run.name=early")
     assert stopped.value.code == 128 + signal.SIGTERM
     assert_same_run(run(folder, *FOUR, "run.name=early"), four)
@@ -302,7 +328,8 @@ def test_a_frozen_a_stays_at_its_start_and_its_b_alone_is_in_the_optimiser(contr
     moved = {name: not torch.equal(start[name], end[name]) for name in start}
     assert moved == {name: "lora_B" in name for name in start}
     optimizer = torch.load(controls / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]
-    assert [len(group["params"]) for group in optimizer["param_groups"]] == [12, 12, 12, 12, 12, 12, 6, 6]
+    sizes = [len(group["params"]) for group in optimizer["param_groups"]]
+    assert sizes == [12] * 6 + [6, 6] + [12, 12]  # arms with an A, the two whose A is frozen, and the two shadows
 
 
 def test_every_arm_is_validated_on_the_true_pairs(controls: Path) -> None:
@@ -322,53 +349,6 @@ def test_a_run_of_controls_resumes_to_the_bit(folder: Path, controls: Path, monk
         run(folder, *CONTROLS, "run.name=controls-stopped")
     monkeypatch.setattr("deltaw.lora.layers._start", lambda arm, module, width: torch.zeros(arm.rank, width))
     assert_same_run(run(folder, *CONTROLS, "run.name=controls-stopped"), controls)
-
-
-def test_the_kept_inputs_are_those_of_the_plain_base(folder: Path, four: Path) -> None:
-    kept = load_file(four / INPUTS)
-    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
-    seen: dict[str, list[torch.Tensor]] = {module: [] for module in kept}
-    for module, tensors in seen.items():
-        base.get_submodule(module).register_forward_pre_hook(lambda _, args, tensors=tensors: tensors.append(args[0]))
-    rows = [row.prompt + row.completion for row in learnt(folder).sample()]
-    for ids in rows:  # nothing is padded
-        base(input_ids=torch.tensor([ids]))
-    total = sum(map(len, rows))
-    kept_tokens = sorted(random.Random(0).sample(range(total), 512))
-    assert set(kept) == {f"model.layers.{n}.self_attn.{p}_proj" for n in range(3) for p in "qv"}
-    for module, tensors in seen.items():
-        true = torch.cat(tensors, 1)[0, kept_tokens]
-        assert (kept[module].shape, kept[module].dtype) == ((512, 32), torch.bfloat16)
-        torch.testing.assert_close(kept[module].double(), true, rtol=2**-8, atol=1e-9)
-
-
-def test_a_resumed_run_may_start_or_stop_keeping_inputs(
-    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Inputs that are kept only after a restart are still those of the base."""
-    name = "run.name=without"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
-        run(folder, *FOUR, name, "run.keep_inputs=false")
-    assert not (folder / "runs" / "without" / INPUTS).exists()
-    without = run(folder, *FOUR, name)
-    assert_same_run(without, four)
-    assert (without / INPUTS).read_bytes() == (four / INPUTS).read_bytes()
-
-
-def test_inputs_are_complete_or_absent(folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(tensors: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise MemoryError
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("deltaw.run.writer.save_file", crash)
-        run(folder, *FOUR, "run.name=half")
-    assert not (folder / "runs" / "half" / INPUTS).exists()
-    half = run(folder, *FOUR, "run.name=half")
-    assert_same_run(half, four)
-    assert (half / INPUTS).read_bytes() == (four / INPUTS).read_bytes()
-    assert not list(half.glob(f".{INPUTS}*"))
 
 
 def test_a_logger_of_lightning_gets_the_metrics_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

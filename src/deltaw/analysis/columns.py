@@ -21,9 +21,9 @@ PHI = PAIR | {
     "phi": "φ(i, j), in [0, 1]; NaN beyond a numerical rank",
     "null_mean": "mean of φ(i, j) between random subspaces, in [0, 1]; NaN beyond the width",
     "null_sd": "standard deviation of φ(i, j) between random subspaces; NaN beyond the width",
-    "p_value": "probability that random subspaces reach phi, in [0, 1]; NaN where phi is NaN",
+    "p_value": "probability that random subspaces reach phi; NaN with phi, and for i, j > 1 in a width below 16",
     "reason": "why phi is NaN; else None",
-}
+}  # in a table of cells also control: φ of the control pair, on average over the shadows; NaN without shadows
 
 # A row for each pair, site and basis. A number is NaN where an adapter has no direction.
 PAIRS = PAIR | {
@@ -31,25 +31,19 @@ PAIRS = PAIR | {
     "rank_left": "numerical rank of the left adapter's matrix",
     "rank_right": "numerical rank of the right adapter's matrix",
     "phi_first": "φ(1, 1), in [0, 1]",
-    "inputs_first": "largest φ(1, 1) of 100 draws from the layer's inputs; NaN without draws",
-    "p_inputs_first": "share of the draws that reach phi_first, in (0, 1]; NaN without draws",
     "phi_row": "φ(1, rank_right), in [0, 1]",
-    "inputs_row": "as inputs_first, for phi_row",
-    "p_inputs_row": "as p_inputs_first, for phi_row",
     "phi_corner": "φ(rank_left, rank_right), in [0, 1]",
-    "inputs_corner": "as inputs_first, for phi_corner",
-    "p_inputs_corner": "as p_inputs_first, for phi_corner",
     "cos2": "cos²θ of the principal angles, falling, each in [0, 1]",
-    "k_star": "number of directions shared beyond random subspaces; NaN where the space is too small to tell",
-    "k_star_inputs": "number of directions shared beyond every draw; NaN without draws",
-    "reason": "why a number is NaN; else None",
+    "k_star": "number of directions shared beyond random subspaces; NaN where the reason says why",
+    "k_star_cos2": "mean cos²θ of the directions that k_star counts, in [0, 1]; NaN where it counts none",
+    "reason": "why φ or k_star is NaN; else None",
     "row_cosine": "mean cosine between the rows of the two A: near 1 after one start, near 0 after two",
     "null_first": "mean of φ(1, 1) between random subspaces",
     "p_first": "probability that random subspaces reach phi_first",
     "null_row": "as null_first, for phi_row",
     "p_row": "as p_first, for phi_row",
     "null_corner": "as null_first, for phi_corner",
-    "p_corner": "as p_first, for phi_corner",
+    "p_corner": "as p_first, for phi_corner; NaN for several directions in a width below 16",
 }
 
 # A row for each adapter, site and basis. X is the matrix whose directions are compared: A, A − A₀ or ΔW.
@@ -74,6 +68,22 @@ SITES = {
     "moved": "‖A − A₀‖_F / ‖A₀‖_F; NaN where A₀ is not known",
 }
 
+# A row for each seed, site, basis and measure. Every value is a mean over the numbers of the shadows, minus what random
+# subspaces give; NaN without shadows, and where an adapter has no direction.
+EXCESS = {
+    "seed": "seed of left, whose right has the next seed if there are several; None outside of a run",
+    "layer": PAIR["layer"],
+    "projection": PAIR["projection"],
+    "basis": PAIR["basis"],
+    "measure": "first: φ(1, 1); row: φ(1, rank of right); corner: φ of the whole spans; k_star: directions shared",
+    "pair": "left with right",
+    "control": "the control pair: left's shadow with right's shadow",
+    "left_shadow": "left's shadow with right",
+    "right_shadow": "left with right's shadow",
+    "excess": "pair minus control",
+    "other_seed": "two seeds of left's settings, and two of right's, on average over all seeds; NaN with one seed",
+}
+
 # A row for each arm of the runs that the adapters come from.
 LOSSES = {
     "arm": "name of the arm, behind its run's name where two runs have an arm of this name",
@@ -85,6 +95,9 @@ LOSSES = {
     "unit": "what a loss is a mean over: token or row",
     "start": "validation loss before the first step, in nats per unit",
     "end": "validation loss at the last validation up to the adapter's step, in nats per unit; NaN after a divergence",
+    "end_se": "standard error of end over the validation examples; NaN where their losses are not recorded",
+    "gain": "start − end",
+    "gain_se": "standard error of gain over the validation examples, each paired with itself; NaN as end_se",
     "share": "a control's gain in loss divided by the gain of the arm that learned the task, all else equal; else NaN",
 } | {name: f"{words} at the same validation as end" for name, words in MEASURED.items()}
 

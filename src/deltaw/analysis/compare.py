@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from deltaw.analysis.bases import choose_bases
@@ -19,7 +18,6 @@ from deltaw.analysis.remarks import remarks_of
 from deltaw.analysis.site import measure_site
 from deltaw.analysis.tables import pair_row, pairs_table, phi_grid, site_rows
 from deltaw.run.adapter import Adapter, Site
-from deltaw.run.directory import RunDirectory
 from deltaw.run.tensors import Buffers
 
 RARE = 0.01  # probability that random subspaces alone give k_star a direction at any site of a basis
@@ -35,13 +33,11 @@ class Pairing:
 
     Attributes:
         cells: whether the table of φ holds this pair; the table of pairs always does.
-        input_draws: whether to measure what the layers' inputs alone give, where a run has kept inputs.
     """
 
     left: Adapter
     right: Adapter
     cells: bool = True
-    input_draws: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def compare(left: Adapter, right: Adapter, basis: str = "all", device: str = "cp
 def compare_all(pairings: Sequence[Pairing], bases: Collection[str], device: str = "cpu") -> Comparison:
     """Compare several pairs with the same sites; each adapter is read once, and each pair is compared once.
 
-    Of two pairings with the same adapters the first counts. Arguments and errors as for `compare`.
+    Two pairings of the same adapters have cells if one of them has. Arguments and errors as for `compare`.
     """
     pairings = _unique(pairings)
     for pairing in pairings:
@@ -125,9 +121,10 @@ def concatenate(one: Comparison, other: Comparison) -> Comparison:
 
 
 def _unique(pairings: Sequence[Pairing]) -> list[Pairing]:
-    unique: dict[object, Pairing] = {}
+    unique: dict[tuple[tuple[str, Path], tuple[str, Path]], Pairing] = {}
     for pairing in pairings:
-        unique.setdefault((_key(pairing.left), _key(pairing.right)), pairing)
+        key = _key(pairing.left), _key(pairing.right)
+        unique[key] = replace(pairing, cells=pairing.cells or (key in unique and unique[key].cells))
     return list(unique.values())
 
 
@@ -158,7 +155,7 @@ def _in_threads(compare_site: Callable[[Site], SiteRows], sites: list[Site], dev
 def _compare_site(
     site: Site, pairings: Sequence[Pairing], adapters: list[Adapter], bases: list[str], device: str, buffers: Buffers
 ) -> SiteRows:
-    measures = measure_site(site, adapters, bases, device, _inputs(pairings, site), buffers)
+    measures = measure_site(site, adapters, bases, device, buffers)
     numbers = {_key(arm): number for number, arm in enumerate(adapters)}
     level = RARE / len(adapters[0].sites)
     rows = SiteRows([], [], [row for number in range(len(adapters)) for row in site_rows(measures, number)])
@@ -166,20 +163,10 @@ def _compare_site(
         pair = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
         row_cosine = {"row_cosine": measures.row_cosine(*pair)}
         for basis in bases:
-            rows.pairs.append(pair_row(measures, basis, *pair, pairing.input_draws, level) | row_cosine)
+            rows.pairs.append(pair_row(measures, basis, *pair, level) | row_cosine)
             if pairing.cells:
                 rows.grids.append(phi_grid(measures, basis, *pair))
     return rows
-
-
-def _inputs(pairings: Sequence[Pairing], site: Site) -> Tensor | None:
-    """Token inputs of a module from the first run that has kept them; in a pair, the larger rank's run comes first."""
-    for pairing in filter(lambda pairing: pairing.input_draws, pairings):
-        for arm in sorted((pairing.right, pairing.left), key=lambda arm: -arm.sites[site].rank):
-            module = next(key.module for key in arm.sites if key == site)
-            if arm.origin and (inputs := RunDirectory(arm.origin.run).inputs(module)) is not None:
-                return inputs
-    return None
 
 
 def _key(arm: Adapter) -> tuple[str, Path]:

@@ -1,4 +1,6 @@
-"""Validation losses and metrics of the arms of runs, and the share of the task's gain that a control reaches."""
+"""Validation losses of the arms of runs with their standard errors, metrics, and the share of the task's gain that a
+control reaches.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deltaw.analysis import columns
+from deltaw.maths.ratio import ratio
 from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
 from deltaw.run.metrics import MEASURED
@@ -31,11 +34,14 @@ def losses_of(adapters: Sequence[Adapter]) -> pd.DataFrame:
 def _rows(run: RunDirectory, step: int) -> Iterator[dict[str, object]]:
     """A row per arm, with two more columns: run, and scale (alpha and scaling)."""
     losses = run.validation(step)
+    evaluation = run.evaluation()
+    of_examples = dict(iter(evaluation[evaluation.step <= step].groupby("arm")))
     gains = losses.start - losses.end
     arms = {name: arm for name, arm in run.arms.items() if name in losses.index}
     gains_of_task = {settings_of(arm): gains[name] for name, arm in arms.items() if arm["control"] is None}
     for name, arm in arms.items():
-        gain = gains_of_task.get(settings_of(arm), np.nan)
+        gain_of_task = gains_of_task.get(settings_of(arm), np.nan)
+        end_se, gain_se = _errors(of_examples[name]) if name in of_examples else (np.nan, np.nan)
         yield {
             "run": run.path.name,
             "scale": f"a{arm['alpha']:g}-{arm['scaling']}",
@@ -48,5 +54,16 @@ def _rows(run: RunDirectory, step: int) -> Iterator[dict[str, object]]:
             "unit": run.unit,
             "start": losses.start[name],
             "end": losses.end[name],
-            "share": gains[name] / gain if arm["control"] and gain > 0 else np.nan,
+            "end_se": end_se,
+            "gain": gains[name],
+            "gain_se": gain_se,
+            "share": gains[name] / gain_of_task if arm["control"] and gain_of_task > 0 else np.nan,
         } | {metric: losses.loc[name, metric] for metric in MEASURED}
+
+
+def _errors(evaluation: pd.DataFrame) -> tuple[float, float]:
+    """Standard errors of an arm's loss at the last step of its evaluation, and of what it gained since the first."""
+    by_step = evaluation.set_index("example").groupby("step")
+    start, end = by_step.get_group(evaluation.step.min()), by_step.get_group(evaluation.step.max())
+    labels = end.labels.to_numpy()
+    return ratio(end.loss.to_numpy(), labels)[1], ratio((start.loss - end.loss).to_numpy(), labels)[1]

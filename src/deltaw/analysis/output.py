@@ -14,6 +14,7 @@ ANALYSIS = "analysis"  # in a run directory
 PHI = "phi.parquet"
 PAIRS = "pairs.parquet"
 SITES = "sites.parquet"
+EXCESS = "excess.parquet"
 LOSSES = "losses.parquet"
 AMPLIFICATION = "amplification.parquet"
 TABLES = "tables.json"

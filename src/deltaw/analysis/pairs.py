@@ -1,6 +1,5 @@
 """The two adapters that an analysis compares, and the pairs that their runs offer besides."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -12,11 +11,13 @@ from torch import Tensor
 
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.losses import losses_of
+from deltaw.analysis.snapshot import differ_in_seed, same_but, snapshot_of
+from deltaw.analysis.study import Study, study_of
 from deltaw.config.folder import BUNDLED
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Site
 from deltaw.run.directory import RunDirectory
-from deltaw.run.record import ArmRecord, settings_of
+from deltaw.run.record import SHADOW, settings_of
 from deltaw.run.weights import Weight, find_weight, read_weight
 
 
@@ -42,13 +43,19 @@ class AdapterPair:
         """Losses of all arms of the runs that left and right come from: see `losses_of`."""
         return losses_of([self.left, self.right])
 
+    @cached_property
+    def study(self) -> Study:
+        """Left with right at every seed, beside their shadows."""
+        return study_of(self.left, self.right)
+
     def controls(self) -> list[Pairing]:
         """Left with each control of the right arm: the same rank, seed, learning rate and variant, at the same step."""
-        right = _snapshot_of(self.right)
+        right = snapshot_of(self.right)
         if not right or right.record["control"] is not None:
             return []
         settings = settings_of(right.record)
-        controls = [arm for arm in right.run.record.arms if arm["control"] and settings_of(arm) == settings]
+        arms = [arm for arm in right.run.record.arms if settings_of(arm) == settings]
+        controls = [arm for arm in arms if arm["control"] not in (None, SHADOW)]
         return [Pairing(self.left, control, cells=False) for control in right.siblings(controls)]
 
     def two_seeds(self) -> Pairing:
@@ -57,12 +64,12 @@ class AdapterPair:
         Raises:
             UserError: there is no such arm.
         """
-        left, right = _snapshot_of(self.left), _snapshot_of(self.right)
+        left, right = snapshot_of(self.left), snapshot_of(self.right)
         if right is None:
             raise UserError(f"two seeds of one rank are needed, and {self.right.name} is no arm of a run: train both")
-        if left and _differ_in_seed(left.record, right.record) and left.step == right.step:
+        if left and differ_in_seed(left.record, right.record) and left.step == right.step:
             return self.pairing
-        others = right.siblings(arm for arm in right.run.record.arms if _differ_in_seed(arm, right.record))
+        others = right.siblings(arm for arm in right.run.record.arms if differ_in_seed(arm, right.record))
         if not others:
             raise UserError(
                 f"two seeds of one rank are needed, and {right.run.path} has one seed of r={right.record['rank']} at "
@@ -78,10 +85,10 @@ class AdapterPair:
         """
         pairings = []
         for side in self._sides:
-            snapshot = _snapshot_of(side)
+            snapshot = snapshot_of(side)
             steps = snapshot.up_to_here() if snapshot else []
-            pairings += [Pairing(step, steps[-1], cells=False, input_draws=False) for step in steps[:-1]]
-            pairings += [Pairing(step, later, cells=False, input_draws=False) for step, later in pairwise(steps[:-1])]
+            pairings += [Pairing(step, steps[-1], cells=False) for step in steps[:-1]]
+            pairings += [Pairing(step, later, cells=False) for step, later in pairwise(steps[:-1])]
         if not pairings:
             raise UserError(
                 f"two steps of one arm are needed, and {self.left.name} and {self.right.name} have one each"
@@ -90,10 +97,10 @@ class AdapterPair:
 
     def ranks(self) -> list[Adapter]:
         """Arms of right's run that differ from right only in the rank, by rank; without a run, left and right."""
-        right = _snapshot_of(self.right)
+        right = snapshot_of(self.right)
         if not right:
             return sorted(self._sides, key=lambda side: max(lora.rank for lora in side.sites.values()))
-        arms = [arm for arm in right.run.record.arms if _same_but(arm, right.record, rank=0)]
+        arms = [arm for arm in right.run.record.arms if same_but(arm, right.record, rank=0)]
         return right.siblings(sorted(arms, key=lambda arm: arm["rank"]))
 
     def weight(self, site: Site) -> Float[Tensor, "d_out d_in"]:
@@ -123,52 +130,6 @@ class AdapterPair:
     def _sides(self) -> list[Adapter]:
         """Left and right; one of them where both are the same folder."""
         return list({side.folder: side for side in (self.left, self.right)}.values())
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """An adapter's place in its run.
-
-    Attributes:
-        prefix: what `with_distinct_names` put before the arm's name, such as "run/".
-    """
-
-    run: RunDirectory
-    record: ArmRecord
-    step: int
-    prefix: str
-
-    def siblings(self, arms: Iterable[ArmRecord]) -> list[Adapter]:
-        """The arms of the run, among `arms`, that have a snapshot at the same step."""
-        present = [arm["name"] for arm in arms if self.step in self.run.steps(arm["name"])]
-        return [self._adapter(arm, self.step) for arm in present]
-
-    def up_to_here(self) -> list[Adapter]:
-        """The arm's snapshots up to this step."""
-        arm = self.record["name"]
-        return [self._adapter(arm, step) for step in self.run.steps(arm) if step <= self.step]
-
-    def _adapter(self, arm: str, step: int) -> Adapter:
-        return replace(self.run.adapter(arm, step), name=self.prefix + arm)
-
-
-def _snapshot_of(adapter: Adapter) -> _Snapshot | None:
-    """None outside of a run."""
-    origin = adapter.origin
-    if origin is None:
-        return None
-    run = RunDirectory(origin.run)
-    prefix = adapter.name.partition("@")[0].removesuffix(origin.arm)
-    return _Snapshot(run, run.arms[origin.arm], origin.step, prefix)
-
-
-def _differ_in_seed(one: ArmRecord, other: ArmRecord) -> bool:
-    return _same_but(one, other, seed=0) and one["seed"] != other["seed"]
-
-
-def _same_but(one: ArmRecord, other: ArmRecord, **setting: int) -> bool:
-    """Whether two arms agree in their control and in all settings but one, which `setting` overrides."""
-    return settings_of(one, **setting) == settings_of(other, **setting) and one["control"] == other["control"]
 
 
 def with_distinct_names(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:

@@ -8,7 +8,7 @@ from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, load_adapter
 from deltaw.run.directory import RECORD, RunDirectory
 from deltaw.run.peft_files import CONFIG
-from deltaw.run.record import settings_of
+from deltaw.run.record import SHADOW, settings_of
 
 
 def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: str | None = None) -> Adapter:
@@ -50,9 +50,10 @@ def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: s
 
 
 def _only_arm(run: RunDirectory, step: int | None) -> Adapter:
-    if len(run.arms) != 1:
-        raise UserError(f"{run.path} has the arms {list(run.arms)}: give run={run.path} and one of them by name")
-    return run.adapter(next(iter(run.arms)), step)
+    arms = [arm["name"] for arm in run.record.arms if arm["control"] != SHADOW]
+    if len(arms) != 1:
+        raise UserError(f"{run.path} has the arms {arms}: give run={run.path} and one of them by name")
+    return run.adapter(arms[0], step)
 
 
 def default_pair(run: RunDirectory | None, left: str | None, right: str | None) -> tuple[str, str]:

@@ -2,29 +2,25 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from deltaw.analysis.factors import Factors, check_finite, read_factors
-from deltaw.maths.input_draws import drawn_cosines
-from deltaw.maths.subspace import NEGLIGIBLE, Difference, Directions, Shared, Stack, phi, shared, update_directions
+from deltaw.maths.subspace import Directions, Stack, phi, update_directions
 from deltaw.run.adapter import Adapter, Site
 from deltaw.run.tensors import Buffers
-
-INPUTS = "inputs"  # name of the inputs in a stack
 
 
 @dataclass(frozen=True)
 class Stacks:
     """The matrices of all arms at one site, by the space that their rows lie in.
 
-    A matrix is named by its arm's number, an A₀ by ("start", number), the inputs by "inputs".
+    A matrix is named by its arm's number.
 
     Attributes:
-        inner: `Factors.inner`; with inputs, also the inputs and every known A₀.
-        update: A − A₀ of the arms whose A₀ is known, and the inputs; None where no A₀ is known.
+        inner: `Factors.inner`.
+        update: A − A₀ of the arms whose A₀ is known; None where no A₀ is known.
         outer: `Factors.outer`, transposed; None where B was not read.
     """
 
@@ -93,32 +89,6 @@ class SiteMeasures:
         norms = A.coordinates.norm(dim=1)[:rows] * A_other.coordinates.norm(dim=1)[:rows]
         return float((products.diagonal() / norms).mean())
 
-    def shared_by_draws(self, basis: str, one: int, other: int) -> Shared | None:
-        """What is shared where draws from the inputs replace the larger of two adapters.
-
-        None without inputs, on the output side, and where the larger adapter has no known start, altered its base or
-        never moved from its start.
-        """
-        larger, smaller = (other, one) if self._rank(other) >= self._rank(one) else (one, other)
-        cosines = self._drawn_cosines(basis, larger, smaller)
-        return None if cosines is None else shared(cosines if larger == one else cosines.mT)
-
-    def _drawn_cosines(self, basis: str, larger: int, smaller: int) -> Float64[Tensor, "draws k k_smaller"] | None:
-        """Cosines between the draws that replace the larger adapter and the directions of the smaller one."""
-        fixed, replaced = self.directions(basis, smaller), self.factors[larger]
-        has_draws = INPUTS in self.stacks.inner.directions and basis != "output"
-        if not has_draws or replaced.A_start is None or replaced.alters_base or not fixed or not len(fixed.values):
-            return None
-        stack, rank = self.measured[basis].stack, self._rank(larger)
-        inputs = stack.directions[INPUTS]
-        if basis == "update":
-            return drawn_cosines(stack, fixed, inputs, rank)
-        start, norm = stack.directions["start", larger], self._norm_of_update(larger)
-        if norm <= NEGLIGIBLE * float(start.values.norm()):
-            return None  # an A that stayed at its start has no update to redraw
-        B = self.stacks.outer.directions[larger] if basis == "input" and self.stacks.outer else None
-        return drawn_cosines(stack, fixed, inputs, rank, start, norm, B)
-
     def _norm_of_update(self, number: int) -> float:
         return float(self.measured["update"].directions[number].values.norm())
 
@@ -136,7 +106,6 @@ def measure_site(
     adapters: Sequence[Adapter],
     bases: Collection[str],
     device: str = "cpu",
-    inputs: Float[Tensor, "tokens d_in"] | None = None,
     buffers: Buffers | None = None,
 ) -> SiteMeasures:
     """Read one site of several adapters, and find the directions of each.
@@ -146,7 +115,6 @@ def measure_site(
         adapters: at least one.
         bases: names in `deltaw.analysis.bases.BASES`.
         device: device that multiplies the factors.
-        inputs: token inputs of the module, for `SiteMeasures.shared_by_draws`.
         buffers: memory to read factors into; another site may use it once this site is measured.
 
     Raises:
@@ -155,20 +123,18 @@ def measure_site(
     with_B = not {"input", "output"}.isdisjoint(bases)
     factors = read_factors(site, adapters, device, buffers, with_B)
     try:
-        stacks = _stacks(factors, None if inputs is None else inputs.to(device), with_B)
+        stacks = _stacks(factors, with_B)
     except ValueError:
         check_finite(site, adapters)
         raise
     return SiteMeasures(site, adapters, bases, factors, stacks, _bases(factors, stacks))
 
 
-def _stacks(factors: Sequence[Factors], inputs: Float[Tensor, "tokens d_in"] | None, with_B: bool) -> Stacks:
-    given: dict[Any, Tensor] = {} if inputs is None else {INPUTS: inputs}
-    starts = {("start", k): arm.A_start for k, arm in enumerate(factors) if given and arm.A_start is not None}
-    updates: dict[Any, Difference] = {k: arm.update for k, arm in enumerate(factors) if arm.update is not None}
+def _stacks(factors: Sequence[Factors], with_B: bool) -> Stacks:
+    updates = {k: arm.update for k, arm in enumerate(factors) if arm.update is not None}
     return Stacks(
-        inner=Stack({k: arm.inner for k, arm in enumerate(factors)} | given | starts),
-        update=Stack({**updates, **given}) if updates else None,
+        inner=Stack({k: arm.inner for k, arm in enumerate(factors)}),
+        update=Stack(updates) if updates else None,
         outer=Stack({k: arm.outer.T for k, arm in enumerate(factors)}) if with_B else None,
     )
 
@@ -177,8 +143,7 @@ def _bases(factors: Sequence[Factors], stacks: Stacks) -> dict[str, Basis]:
     """Every basis that these stacks allow."""
     bases = {"A": Basis(stacks.inner, {k: _of_A(arm, stacks.inner.directions[k]) for k, arm in enumerate(factors)})}
     if stacks.update:
-        updates = {k: found for k, found in stacks.update.directions.items() if k != INPUTS}
-        bases["update"] = Basis(stacks.update, updates)
+        bases["update"] = Basis(stacks.update, stacks.update.directions)
     if stacks.outer:
         sides = [update_directions(stacks.inner.directions[k], stacks.outer.directions[k]) for k in range(len(factors))]
         for basis, stack, side in (("input", stacks.inner, 0), ("output", stacks.outer, 1)):

@@ -4,19 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float64
-from torch import Tensor
 
 from deltaw.analysis.bases import WITHOUT_DIRECTIONS, width_in
 from deltaw.analysis.phi_table import PairKey, PhiGrid
 from deltaw.analysis.site import SiteMeasures
-from deltaw.maths.random_subspaces import k_star, random_p
+from deltaw.maths.random_subspaces import MOST_DIRECTIONS, k_star, random_p
 from deltaw.maths.spectrum import spectrum_of
-from deltaw.maths.subspace import Shared, shared
+from deltaw.maths.subspace import shared
 from deltaw.run.adapter import Adapter
-
-SUMMARIES = ("first", "row", "corner")  # φ(1, 1), φ(1, rank of right) and φ of the whole spans
 
 
 def phi_grid(measures: SiteMeasures, basis: str, one: int, other: int) -> PhiGrid:
@@ -31,14 +26,11 @@ def pair_key(measures: SiteMeasures, basis: str, one: int, other: int) -> PairKe
     return PairKey(left.name, right.name, step_of(left), step_of(right), site.layer, site.projection, basis)
 
 
-def pair_row(
-    measures: SiteMeasures, basis: str, one: int, other: int, input_draws: bool, level: float
-) -> dict[str, object]:
+def pair_row(measures: SiteMeasures, basis: str, one: int, other: int, level: float) -> dict[str, object]:
     """What two adapters share at one site in one basis: `columns.PAIRS` without the nulls, which `pairs_table` adds.
 
     Args:
         one, other: numbers of the adapters.
-        input_draws: whether to measure what draws from the layer's inputs share.
         level: probability of a false direction, for `k_star`.
     """
     cosines = measures.cosines(basis, one, other)
@@ -46,17 +38,21 @@ def pair_row(
     width = _width(measures, basis, one)
     row = vars(pair_key(measures, basis, one, other)) | {"width": width, "rank_left": low, "rank_right": high}
     if cosines is None or not low or not high:
-        return row | _undefined_levels() | {"reason": _why_undefined(basis, low, high)}
+        undefined = dict.fromkeys(("phi_first", "phi_row", "phi_corner"), np.nan)
+        counts = {"cos2": [], "k_star": np.nan, "k_star_cos2": np.nan}
+        return row | undefined | counts | {"reason": _why_undefined(basis, low, high)}
     found = shared(cosines)
-    draws = measures.shared_by_draws(basis, one, other) if input_draws else None
     beyond = k_star(found.cos2, low, high, width, level)
-    counts = {
+    counted = found.cos2[: int(np.nan_to_num(beyond))]
+    return row | {
+        "phi_first": float(found.first),
+        "phi_row": float(found.row),
+        "phi_corner": float(found.corner),
         "cos2": found.cos2.tolist(),
         "k_star": beyond,
-        "k_star_inputs": np.nan if draws is None else _beyond_draws(found.cos2, draws.cos2),
+        "k_star_cos2": float(counted.mean()),  # NaN where none is counted
         "reason": _why_no_k_star(low, high, width) if np.isnan(beyond) else None,
     }
-    return row | _levels(found, draws) | counts
 
 
 def pairs_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
@@ -70,37 +66,14 @@ def pairs_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     return table
 
 
-def _levels(found: Shared, draws: Shared | None) -> dict[str, float]:
-    """φ(1, 1), φ(1, high) and φ(low, high), each beside the draws from the inputs."""
-    levels: dict[str, float] = {}
-    for name in SUMMARIES:
-        phi = float(getattr(found, name))
-        drawn = None if draws is None else getattr(draws, name)
-        levels[f"phi_{name}"] = phi
-        levels[f"inputs_{name}"] = np.nan if drawn is None else float(drawn.max())
-        levels[f"p_inputs_{name}"] = np.nan if drawn is None else float((1 + (drawn >= phi).sum()) / (1 + len(drawn)))
-    return levels
-
-
-def _undefined_levels() -> dict[str, object]:
-    names = [f"{kind}_{name}" for name in SUMMARIES for kind in ("phi", "inputs", "p_inputs")]
-    return dict.fromkeys(names, np.nan) | {"cos2": [], "k_star": np.nan, "k_star_inputs": np.nan}
-
-
-def _beyond_draws(cos2: Float64[Tensor, " angles"], draws: Float64[Tensor, "draws k"]) -> float:
-    """How many angles, from the smallest on, are smaller than the same angle of every draw."""
-    largest = torch.zeros_like(cos2)
-    count = min(len(cos2), draws.shape[1])
-    largest[:count] = draws.max(0).values[:count]
-    return float((cos2 > largest).cumprod(0).sum())
-
-
 def _why_undefined(basis: str, low: int, high: int) -> str:
     sides = " and ".join(side for side, rank in (("left", low), ("right", high)) if not rank)
     return f"the {sides} adapter has no direction: {WITHOUT_DIRECTIONS[basis]}"
 
 
 def _why_no_k_star(low: int, high: int, width: int) -> str:
+    if low + high < width:
+        return f"k_star: chance is computed for at most {MOST_DIRECTIONS} directions, and both adapters have more"
     if low + high == width:
         return f"k_star: {low} and {high} directions fill ℝ^{width}, so that their angles cannot be told from chance"
     return f"k_star: of {low} and {high} directions in ℝ^{width}, {low + high - width} are shared by dimension alone"

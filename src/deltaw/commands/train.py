@@ -2,12 +2,12 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from deltaw.bundled.pretrain import Recipe, ensure
@@ -23,7 +23,6 @@ from deltaw.run.name import default_name
 from deltaw.run.writer import RunWriter
 from deltaw.training.batches import step_batches
 from deltaw.training.build import arms_of, base_of, corpus_of
-from deltaw.training.callbacks.keep_inputs import KeepInputs
 from deltaw.training.callbacks.open_run import OpenRun
 from deltaw.training.callbacks.progress import Progress
 from deltaw.training.callbacks.record_losses import RecordLosses
@@ -47,7 +46,7 @@ class Loaded:
         modules: the projection of each adapted module, by the module's name.
         task: trains the arms.
         learnt: the examples to learn.
-        validation: the examples that are held out.
+        validation: the examples that are held out to validate on.
     """
 
     arms: list[Arm]
@@ -113,10 +112,9 @@ def load(cfg: DictConfig, arms: list[Arm]) -> Loaded:
     corpus = corpus_of(cfg.data, cfg.task, tokenizer)
     base = base_of(cfg, tokenizer, corpus)
     modules, task = task_with_arms(cfg, arms, base)
-    learnt, validation = (
-        Examples(corpus, numbers, task.objective.collate) for numbers in held_out(len(corpus), cfg.data.validation)
-    )
-    return Loaded(arms, corpus, base, modules, task, learnt, validation)
+    learnt, validation, _ = held_out(len(corpus), cfg.data.validation, cfg.data.judged)
+    examples = partial(Examples, corpus, collate=task.objective.collate)
+    return Loaded(arms, corpus, base, modules, task, examples(learnt), examples(validation))
 
 
 def callbacks(
@@ -124,23 +122,15 @@ def callbacks(
 ) -> list[Callback]:
     """The callbacks in the order of their calls: everything up to a step is recorded before its checkpoint."""
     rows_per_forward = engine.rows or cfg.data.batch  # validation needs less memory than training on as many rows
-    inputs = input_batches(loaded, rows_per_forward) if cfg.run.keep_inputs else []
-    record = record_of(cfg, loaded.base, loaded.arms, loaded.modules, loaded.corpus)
+    record = record_of(cfg, loaded.base, loaded.task.learners, loaded.modules, loaded.corpus)
     return [
         signals,  # first, because it takes over from Lightning's own handlers
         OpenRun(writer, step, engine.name, record),
         SelfChecks(cfg.snapshots.every),  # before a forward pass gathers weights, and before a checkpoint is written
-        *([KeepInputs(writer, inputs)] if inputs else []),
         RecordLosses(writer, loaded.validation.batches(rows_per_forward), **cfg.metrics),
         Snapshots(writer, signals, cfg.snapshots.every, loaded.base.path),
         Progress(cfg.metrics.every),
     ]
-
-
-def input_batches(loaded: Loaded, rows: int) -> list[dict[str, Tensor]]:
-    """The examples whose inputs the run keeps, `rows` per batch."""
-    sample = loaded.learnt.sample()
-    return [loaded.learnt.collate(sample[start : start + rows]) for start in range(0, len(sample), rows)]
 
 
 def build_trainer(
@@ -168,7 +158,8 @@ def summary(cfg: DictConfig, loaded: Loaded, batches: StepBatches, writer: RunWr
     return (
         f"{writer.path}: {len(loaded.arms)} arms on {len(loaded.modules)} sites of {base.name} "
         f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), "
-        f"{len(loaded.learnt)} examples to learn, {len(loaded.validation)} held out, "
+        f"{len(loaded.learnt)} examples to learn, {len(loaded.validation)} held out for validation, "
+        f"{cfg.data.judged} set aside, "
         f"{corpus.shortened} shortened to {cfg.data.max_length} tokens, {corpus.dropped} dropped for want of a "
         f"completion, {batches.padding():.1%} padding; "
         f"{f'resumed after step {step}' if step else 'from the start'}"

@@ -19,6 +19,7 @@ class Limit:
     holds: Callable[[Any], bool]
 
 
+ZERO_OR_MORE = Limit("0 or more", lambda value: value >= 0)
 ONE_OR_MORE = Limit("1 or more", lambda value: value >= 1)
 TWO_OR_MORE = Limit("2 or more", lambda value: value >= 2)
 POSITIVE = Limit("a number above 0", lambda value: value > 0)

@@ -19,6 +19,7 @@ from deltaw.config.keys import (
     SHARE,
     SHARE_BELOW_ONE,
     TWO_OR_MORE,
+    ZERO_OR_MORE,
     Key,
     one_of,
 )
@@ -36,7 +37,6 @@ class RunConfig:
     name: Annotated[str | None, Key("name of the run: letters, digits, '.', '_' and '-'")]
     suffix: Annotated[str, Key("end of the default name; a sweep puts its overrides here")]
     dir: Annotated[str, Key("directory of the run", identity=False)]
-    keep_inputs: Annotated[bool, Key("keep 512 inputs of every adapted module (1 KiB × its width)", identity=False)]
 
 
 @dataclass
@@ -50,6 +50,7 @@ class ArmsConfig:
     alpha: Annotated[float, Key("numerator of the scale", limit=POSITIVE_AND_FINITE)]
     scaling: Annotated[str, Key("scale of ΔW = scale · BA")]
     dropout: Annotated[float, Key("share of LoRA's inputs that training sets to zero", limit=SHARE_BELOW_ONE)]
+    shadows: Annotated[int, Key("shadows of each arm of the task", limit=ZERO_OR_MORE)]
 
 
 @dataclass
@@ -85,6 +86,7 @@ class DataConfig:
     name: Annotated[str, Key("name of the data set within the default name of a run")]
     source: Annotated[dict[str, Any], Key("class that reads the examples, with its arguments")]
     validation: Annotated[int, Key("examples held out for validation", limit=ONE_OR_MORE)]
+    judged: Annotated[int, Key("examples set aside to judge the final advice by", limit=ZERO_OR_MORE)]
     max_length: Annotated[int, Key("length of prompt and completion at most", "tokens", TWO_OR_MORE)]
     eos: Annotated[bool, Key("end each completion with the tokenizer's end of text")]
     batch: Annotated[int, Key("examples of one arm per optimiser step, over all devices", limit=ONE_OR_MORE)]

@@ -19,24 +19,30 @@ from deltaw.data.order import order_by_length, permutation
 from deltaw.data.packing import packed_batch
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
+from deltaw.lora.shadows import sign_of
+from deltaw.run.record import name_of_shadow
 
-SAMPLE = 512  # tokens whose inputs are kept
-SAMPLED_PAIRS = 128  # examples that these tokens come from, at least
 PADDING_SAMPLE = 64  # micro-batches whose padding is counted
 
 Collate = Callable[[list[Example]], dict[str, Tensor]]
 
 
-def held_out(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the examples to learn, and of `count` to validate on, the same in every run.
+def held_out(size: int, validation: int, judged: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the examples to learn, of those to validate on and of those to judge by, the same in every run.
+
+    Which examples validate does not depend on `judged`.
 
     Raises:
         UserError: nothing is left to learn.
     """
-    if count >= size:
-        raise UserError(f"data.validation={count} holds out all of {size} examples: give less, or more data")
+    held = validation + judged
+    if held >= size:
+        raise UserError(
+            f"data.validation={validation} and data.judged={judged} hold out all of {size} examples: "
+            "give less, or more data"
+        )
     order = permutation(size, 0, -2)
-    return np.sort(order[count:]), order[:count]
+    return np.sort(order[held:]), order[:validation], order[validation:held]
 
 
 class Examples:
@@ -64,26 +70,14 @@ class Examples:
     def __getitem__(self, number: int) -> Example:
         return self.corpus[int(self.chosen[number])]
 
-    def batches(self, rows: int) -> list[dict[str, Tensor]]:
-        """All examples once, `rows` at a time, sorted by length so that little is padded."""
-        order = np.argsort(self.lengths, kind="stable").tolist()
-        return [self.collate([self[i] for i in order[at : at + rows]]) for at in range(0, len(order), rows)]
+    def batches(self, rows: int) -> list[tuple[NDArray[np.int64], dict[str, Tensor]]]:
+        """All examples once, `rows` at a time, sorted by length so that little is padded.
 
-    def sample(self) -> list[Example]:
-        """At least `SAMPLED_PAIRS` examples with at least `SAMPLE` tokens on each side, the same in every run."""
-        sampled: list[Example] = []
-        for number in permutation(len(self), 0, -3).tolist():
-            if len(sampled) >= SAMPLED_PAIRS and self._tokens(sampled) >= SAMPLE:
-                break
-            sampled.append(self[number])
-        return sampled
-
-    def _tokens(self, rows: list[Example]) -> int:
-        """How many tokens every layer reads; in an encoder-decoder, on the side with fewer."""
-        read, written = sum(len(row.prompt) for row in rows), sum(len(row.completion) for row in rows)
-        if self.corpus.labels:  # a class is no token
-            return read
-        return read + written if self.corpus.joined else min(read, written)
+        With each batch come the numbers in the corpus of the examples in its rows.
+        """
+        order = np.argsort(self.lengths, kind="stable")
+        parts = [order[at : at + rows] for at in range(0, len(order), rows)]
+        return [(self.chosen[part], self.collate([self[i] for i in part.tolist()])) for part in parts]
 
     def with_completion_of(self, number: int, other: int) -> Example:
         """An example with the completion of another; where both share one length, the prompt is cut to fit."""
@@ -119,6 +113,7 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         rank: of this process.
         world: number of processes.
         packing: whether several examples share a row.
+        shadows: shadows of each arm of the task.
     """
 
     def __init__(
@@ -131,10 +126,11 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         rank: int,
         world: int,
         packing: bool = False,
+        shadows: int = 0,
     ):
         self.examples, self.arms, self.batch, self.micro_batch = examples, arms, batch, micro_batch
         self.rank, self.world, self.accumulate = rank, world, batch // (micro_batch * world)
-        self.steps, self.packing = steps, packing
+        self.steps, self.packing, self.shadows = steps, packing, shadows
         self.completions = [_completions(arm, len(examples)) for arm in arms]
         recent = 2 * len({arm.seed for arm in arms})  # a step may reach into the next epoch
         order = partial(permutation, len(examples)) if packing else partial(order_by_length, examples.lengths, batch)
@@ -146,7 +142,8 @@ class StepBatches(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Micro-batch `index`: (K · R, T) tensors, and `completion_tokens` (K,), each arm's count in the whole step.
 
-        Packed rows are fewer, and equally many for each arm.
+        With S shadows also `signs`, (K · R, 1, S), or (K · R, T, S) in packed rows. Packed rows are fewer, and equally
+        many for each arm.
         """
         step, micro = divmod(index, self.accumulate)
         first = (micro * self.world + self.rank) * self.micro_batch
@@ -154,14 +151,18 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         totals = []
         for arm, completions in zip(self.arms, self.completions, strict=True):
             chosen = self.chosen(arm.seed, step)
-            rows.append([self._row(arm, completions, i) for i in chosen[first : first + self.micro_batch].tolist()])
+            numbers = chosen[first : first + self.micro_batch].tolist()
+            epochs = [(step * self.batch + first + k) // len(self.examples) for k in range(len(numbers))]
+            rows.append([self._row(arm, completions, *drawn) for drawn in zip(numbers, epochs, strict=True)])
             totals.append(int(self.examples.learnt[completions[chosen]].sum()))
         return self._collate(rows) | {"completion_tokens": torch.tensor(totals)}
 
     def _collate(self, arms: list[list[Example]]) -> dict[str, Tensor]:
         if self.packing:
             return packed_batch(arms, self.examples.corpus.max_length, self.examples.collate)
-        return self.examples.collate([example for examples in arms for example in examples])
+        rows = [example for examples in arms for example in examples]
+        signs = {"signs": torch.tensor([row.signs for row in rows])[:, None]} if self.shadows else {}
+        return self.examples.collate(rows) | signs
 
     def padding(self) -> float:
         """Share of tokens that are padding, in [0, 1), in micro-batches from all over the run."""
@@ -169,12 +170,16 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         masks = [self[index]["attention_mask"] for index in sampled]
         return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
-    def _row(self, arm: Arm, completions: NDArray[np.int64], number: int) -> Example:
+    def _row(self, arm: Arm, completions: NDArray[np.int64], number: int, epoch: int) -> Example:
         if arm.control == "shuffled":
-            return self.examples.with_completion_of(number, int(completions[number]))
-        if arm.control == "random":
-            return self.examples.with_random_completion(number, arm.seed)
-        return self.examples[number]
+            example = self.examples.with_completion_of(number, int(completions[number]))
+        elif arm.control == "random":
+            example = self.examples.with_random_completion(number, arm.seed)
+        else:
+            example = self.examples[number]
+        shadows = range(1, self.shadows + 1)
+        signs = [0 if arm.control else sign_of(name_of_shadow(arm.name, n), number, epoch) for n in shadows]
+        return example._replace(signs=tuple(signs))
 
     def chosen(self, seed: int, step: int) -> NDArray[np.int64]:
         """Numbers of the `batch` examples that the arms of a seed learn from at a step."""

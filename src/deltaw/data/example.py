@@ -14,9 +14,12 @@ class Example(NamedTuple):
         labels: as long as `completion`, and equal to it, but `IGNORED` where nothing is to be learnt.
         token_types: the type of each token of the prompt, 0 or 1 (BERT gives 1 to the second of two texts); empty
             where all are 0.
+        signs: +1 or −1 for each shadow of the arm that learns the record, see `deltaw.lora.shadows`; 0 where the arm
+            has none.
     """
 
     prompt: list[int]
     completion: list[int]
     labels: list[int]
     token_types: tuple[int, ...] = ()
+    signs: tuple[int, ...] = ()

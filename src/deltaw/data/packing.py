@@ -17,7 +17,9 @@ from deltaw.data.example import IGNORED, Example
 def packed_batch(
     arms: list[list[Example]], max_length: int, collate: Callable[[list[Example]], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The batch of packed rows, as many for each arm and an arm's together, with `position_ids` (R, T).
+    """The batch of packed rows, as many for each arm and an arm's together.
+
+    Beside the tensors of `collate`: `position_ids` (R, T) and, if the examples have S signs, `signs` (R, T, S).
 
     Args:
         arms: the examples of each arm, equally many, each with a prompt and at most `max_length` tokens.
@@ -26,7 +28,11 @@ def packed_batch(
     """
     rows = [row for arm in pack(arms, max_length) for row in arm]
     positions = [torch.tensor([n for example in row for n in range(_tokens(example))]) for row in rows]
-    return collate([_join(row) for row in rows]) | {"position_ids": pad_sequence(positions, batch_first=True)}
+    batch = collate([_join(row) for row in rows]) | {"position_ids": pad_sequence(positions, batch_first=True)}
+    if rows[0][0].signs:
+        signs = [torch.tensor([example.signs for example in row for _ in range(_tokens(example))]) for row in rows]
+        batch["signs"] = pad_sequence(signs, batch_first=True)
+    return batch
 
 
 def pack(arms: list[list[Example]], max_length: int) -> list[list[list[Example]]]:

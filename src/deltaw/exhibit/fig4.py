@@ -4,22 +4,23 @@ from typing import Any
 
 from deltaw.analysis.against_base import RANDOM
 from deltaw.analysis.compare import Pairing
+from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
 
 def pairings(view: View) -> list[Pairing]:
-    """Two arms that differ in the seed alone.
+    """Two arms that differ in the seed alone, and their control pairs.
 
     Raises:
         UserError: there are no two such arms.
     """
-    return [view.subject.two_seeds()]
+    seeds = view.subject.two_seeds()
+    return [seeds, *control_pairs(seeds)]
 
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
     """Their cells at the middle layer, and the cells of the two Gaussian matrices."""
-    (seeds,) = pairings(view)
-    cells = tables.cells(seeds, view)
+    cells = tables.cells(view.subject.two_seeds(), view)
     random = tables.phi[tables.phi.projection == RANDOM]
     return {"cells": cells[cells.layer == view.middle], "random": random, "layer": view.middle}

@@ -3,13 +3,14 @@
 from typing import Any
 
 from deltaw.analysis.compare import Pairing
+from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
 
 def pairings(view: View) -> list[Pairing]:
-    """Left with right."""
-    return [view.subject.pairing]
+    """Left with right, and their control pairs."""
+    return [view.subject.pairing, *control_pairs(view.subject.pairing)]
 
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:

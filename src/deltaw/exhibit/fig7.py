@@ -11,6 +11,5 @@ __all__ = ["contents", "pairings"]
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
     """The cells of the two seeds at every layer of the view."""
-    (seeds,) = pairings(view)
-    cells = tables.cells(seeds, view)
+    cells = tables.cells(view.subject.two_seeds(), view)
     return {"cells": cells[cells.layer.isin(view.layers)], "layers": view.layers}

@@ -1,17 +1,20 @@
 """Measuring all that the exhibits and the summary need."""
 
+from functools import reduce
 from itertools import chain
+from pathlib import Path
 
 import pandas as pd
 
 from deltaw.analysis.against_base import against_base
 from deltaw.analysis.bases import width_in
-from deltaw.analysis.compare import Comparison, compare_all, concatenate
+from deltaw.analysis.compare import Comparison, Pairing, compare_all, concatenate
+from deltaw.analysis.excess import excess_of
 from deltaw.analysis.phi_table import gaussian_cells
+from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.selection import EXHIBITS, Selection
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
-from deltaw.run.adapter import Adapter
 
 
 def measure(selection: Selection, basis: str, device: str) -> Tables:
@@ -30,21 +33,28 @@ def measure(selection: Selection, basis: str, device: str) -> Tables:
     if any(exhibit.needs_base for exhibit in exhibits):
         of_base, amplification = _against_base(view, device)
         cells.append(of_base)
-    return Tables(pd.concat(cells, ignore_index=True), comparison, view.subject.losses, amplification)
+    excess = excess_of(view.subject.study, comparison.pairs)
+    return Tables(pd.concat(cells, ignore_index=True), comparison, excess, view.subject.losses, amplification)
 
 
 def _compare(selection: Selection, basis: str, device: str) -> Comparison:
-    """Left with right, left with the controls of right, and the pairs of the exhibits.
+    """Left with right and their control pairs; those of the study; left with controls of right; those of the exhibits.
 
     The snapshots of each arm are compared by themselves: there may be many of them.
     """
     subject = selection.view.subject
-    pairings = [subject.pairing, *subject.controls(), *chain(*selection.pairings.values())]
-    comparison = compare_all([pairing for pairing in pairings if pairing.input_draws], [basis], device)
-    for side in (subject.left, subject.right):
-        if steps := [pairing for pairing in pairings if not pairing.input_draws and _is_same_arm(pairing.left, side)]:
-            comparison = concatenate(comparison, compare_all(steps, [basis], device))
-    return comparison
+    of_left_and_right = [subject.pairing, *control_pairs(subject.pairing)]
+    others = [*subject.study.pairings(), *subject.controls()]
+    groups: dict[object, list[Pairing]] = {None: [*of_left_and_right, *others]}
+    for pairing in chain(*selection.pairings.values()):
+        groups.setdefault(_arm_over_time(pairing), []).append(pairing)
+    return reduce(concatenate, (compare_all(group, [basis], device) for group in groups.values()))
+
+
+def _arm_over_time(pairing: Pairing) -> tuple[Path, str] | None:
+    """The arm whose snapshots `AdapterPair.over_time` pairs; None for other pairs."""
+    arms = {(side.origin.run, side.origin.arm) if side.origin else None for side in (pairing.left, pairing.right)}
+    return arms.pop() if len(arms) == 1 and not pairing.cells else None
 
 
 def _gaussian(view: View) -> pd.DataFrame:
@@ -59,8 +69,3 @@ def _against_base(view: View, device: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = [against_base(site, subject.weight(site), subject.ranks(), device) for site in view.middle_sites]
     cells, rows = zip(*found, strict=True)
     return pd.concat(cells, ignore_index=True), pd.concat(rows, ignore_index=True)
-
-
-def _is_same_arm(one: Adapter, other: Adapter) -> bool:
-    arms = [(adapter.origin.run, adapter.origin.arm) for adapter in (one, other) if adapter.origin]
-    return len(arms) == 2 and arms[0] == arms[1]

@@ -22,22 +22,22 @@ _CONTEXT.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Picture:
-    """An exhibit to draw, or its variant in times chance.
+    """An exhibit to draw, or a variant of it.
 
     Attributes:
         exhibit: its name.
         contents: the arguments of its `draw`.
-        times_chance: whether colours mean φ / chance instead of φ.
+        variant: what its colours mean, one of `panel.SCALES`: "" for φ, "times-chance" or "minus-control".
     """
 
     exhibit: str
     contents: dict[str, Any]
-    times_chance: bool = False
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """The name of its files, without a suffix."""
-        return f"{self.exhibit}-times-chance" if self.times_chance else self.exhibit
+        return f"{self.exhibit}-{self.variant}" if self.variant else self.exhibit
 
 
 def prepare() -> None:
@@ -58,7 +58,7 @@ def drawing(pictures: Iterable[Picture], folder: Path) -> Iterator[None]:
 def _draw(picture: Picture, folder: Path) -> None:
     from deltaw.exhibit.drawing import DRAW  # here, because only drawing processes load matplotlib
     from deltaw.exhibit.drawing.files import save
-    from deltaw.exhibit.drawing.panel import TIMES_CHANCE
+    from deltaw.exhibit.drawing.panel import SCALES
 
-    scale = {"scale": TIMES_CHANCE} if picture.times_chance else {}
+    scale = {"scale": SCALES[picture.variant]} if picture.variant else {}
     save(DRAW[picture.exhibit](**picture.contents, **scale), folder / picture.name)

@@ -19,7 +19,7 @@ class Exhibit:
     Attributes:
         pairings: the pairs that it needs compared. Raises a UserError with the reason where it cannot be made.
         contents: the arguments of its `draw`, taken from the tables.
-        is_grid: it shows φ in cells, and is drawn twice: on the paper's scale and in times chance.
+        is_grid: it shows φ in cells, and has variants: in times chance, and minus the control of its cells where it has one.
         needs_gaussian: it shows φ of two Gaussian matrices.
         needs_base: it measures arms against W, the frozen weight of the base.
     """
@@ -77,10 +77,12 @@ def select(view: View, asked: list[str]) -> Selection:
 
 
 def pictures(selection: Selection, tables: Tables) -> Iterator[Picture]:
-    """A picture of every exhibit, and a second one of every grid, in times chance."""
+    """A picture of every exhibit, and the variants of a grid; minus-control only where both arms have shadows."""
     for name in selection.pairings:
         exhibit = EXHIBITS[name]
         contents = exhibit.contents(selection.view, tables)
         yield Picture(name, contents)
         if exhibit.is_grid:
-            yield Picture(name, contents, times_chance=True)
+            yield Picture(name, contents, "times-chance")
+        if "cells" in contents and contents["cells"].control.notna().any():
+            yield Picture(name, contents, "minus-control")

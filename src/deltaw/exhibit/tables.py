@@ -7,9 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from deltaw.analysis.compare import Comparison, Pairing
-from deltaw.analysis.output import AMPLIFICATION, LOSSES, PAIRS, PHI, SITES
+from deltaw.analysis.excess import rows_of
+from deltaw.analysis.output import AMPLIFICATION, EXCESS, LOSSES, PAIRS, PHI, SITES
+from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.view import View
 from deltaw.run.adapter import Adapter
+
+CELL = ["layer", "projection", "i", "j"]
 
 
 @dataclass(frozen=True)
@@ -18,29 +22,34 @@ class Tables:
 
     Attributes:
         phi: the cells of `comparison`, of arms against W, and of two Gaussian matrices.
-        comparison: left with right, left with the controls of right, and the pairs that exhibits need.
+        comparison: the pairs of the study, left with the controls of right, and the pairs that exhibits need.
+        excess: what left and right share beyond their control pair: see `excess_of`.
         losses: a row per arm of the runs: see `losses_of`.
         amplification: a row per arm and projection at one layer: see `against_base`.
     """
 
     phi: pd.DataFrame
     comparison: Comparison
+    excess: pd.DataFrame
     losses: pd.DataFrame
     amplification: pd.DataFrame
 
     def cells(self, pairing: Pairing, view: View) -> pd.DataFrame:
-        """φ of one pair in the basis of `view`, at every layer, in the order of the projections of `view`."""
-        phi = self.phi[(self.phi.left == pairing.left.name) & (self.phi.right == pairing.right.name)]
-        phi = phi[phi.basis == view.basis]
-        return pd.concat([phi[phi.projection == projection] for projection in view.projections])
+        """φ of one pair in the basis of `view`, at every layer, in the order of the projections of `view`.
+
+        A column `control` more than `columns.PHI` holds φ of the control pair, on average over the shadows; NaN without
+        shadows.
+        """
+        phi = self.phi[self.phi.basis == view.basis]
+        controls = pd.concat([rows_of(control, phi) for control in control_pairs(pairing)] or [phi[:0]])
+        means = controls.groupby(CELL).phi.mean().rename("control")
+        cells = rows_of(pairing, phi).join(means, on=CELL)
+        return pd.concat([cells[cells.projection == projection] for projection in view.projections])
 
     def pairs(self, pairing: Pairing, projections: Collection[str]) -> pd.DataFrame:
         """The rows of `comparison.pairs` about one pair and some projections, in every basis."""
-        pairs, sides = self.comparison.pairs, {"left": pairing.left, "right": pairing.right}
-        chosen = pairs.projection.isin(projections)
-        for side, adapter in sides.items():
-            chosen &= (pairs[side] == adapter.name) & (pairs[f"step_{side}"].fillna(-1) == _step(adapter))
-        return pairs[chosen]
+        rows = rows_of(pairing, self.comparison.pairs)
+        return rows[rows.projection.isin(projections)]
 
     def sites(self, adapter: Adapter, projections: Collection[str]) -> pd.DataFrame:
         """The rows of `comparison.sites` about one adapter and some projections, in every basis."""
@@ -50,7 +59,7 @@ class Tables:
 
     def write(self, folder: Path) -> None:
         """Write a Parquet file for each table that has rows."""
-        tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites}
+        tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites, EXCESS: self.excess}
         for name, table in (tables | {LOSSES: self.losses, AMPLIFICATION: self.amplification}).items():
             if len(table):
                 table.to_parquet(folder / name, index=False)

@@ -24,11 +24,12 @@ class Arm:
         lr: peak learning rate.
         control: None, or how the arm differs from an arm of the task. "shuffled" learns the completions of other
             prompts, "random" learns random tokens; "frozen_a" learns the task, but its A stays at its start and only
-            B is trained.
+            B is trained. "shadow" learns what `deltaw.lora.shadows` says.
         rank_pattern: ranks of some modules, by names as PEFT matches them; the first that fits a module holds.
         alpha_pattern: the same for alpha.
         dropout: share of A's inputs that is zeroed in training, in [0, 1).
         variant: the part of the name for an alpha or a scaling other than the run's, and for patterns.
+        shadow: n for the n-th shadow of an arm, counted from 1; 0 for an arm.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Arm:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     dropout: float = 0.0
     variant: str = ""
+    shadow: int = 0
 
     @property
     def scale(self) -> float:

@@ -1,31 +1,35 @@
-"""Put arms onto a base, and take them off to see what the plain base reads."""
+"""Put arms onto a base."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import BFloat16, Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm, seed_from
-from deltaw.lora.layers import ArmsHead, ArmsLinear, adapted_layers
+from deltaw.lora.layers import ArmsHead, ArmsLinear
 from deltaw.lora.peft_format import matching_key
 from deltaw.model.heads import Initialiser
 from deltaw.model.names import POSITIONS, widths
 
 
 def attach(
-    base: nn.Module, modules: Iterable[str], arms: list[Arm], heads: Mapping[str, Initialiser | None] | None = None
+    base: nn.Module,
+    modules: Iterable[str],
+    arms: list[Arm],
+    heads: Mapping[str, Initialiser | None] | None = None,
+    shadows: Sequence[Arm] = (),
 ) -> None:
-    """Freeze `base`, put the factors of all arms onto the layers in `modules`, and give each arm a head of its own.
+    """Freeze `base`, put all factors onto the layers in `modules`, and give each arm a head of its own.
 
     Args:
         base: the pretrained model, changed in place.
         modules: names of linear layers.
         arms: what to put there.
         heads: modules that each arm trains a copy of, with what draws their weights; None keeps the base's weights.
+        shadows: of these arms: see `deltaw.lora.shadows`.
 
     Raises:
         UserError: a rank is above the smaller width of a layer, which no product B A can reach, or a pattern fits no
@@ -38,7 +42,7 @@ def attach(
     for module in modules:
         layer = base.get_submodule(module)
         _check_ranks(layer, module, arms)
-        _replace(base, module, ArmsLinear(layer, module, arms))
+        _replace(base, module, ArmsLinear(layer, module, arms, shadows))
     for module, draw in (heads or {}).items():
         seeds = [seed_from(arm.head_seed, module) for arm in arms]
         _replace(base, module, ArmsHead(base.get_submodule(module), seeds, draw))
@@ -83,7 +87,7 @@ def _arm_by_arm(
     layers = [layer for layer in attention.children() if isinstance(layer, ArmsLinear)]
     if not layers:
         return method(queries, keys, *others)
-    arms, parts = len(layers[0].scales), []
+    arms, parts = len(layers[0].arms), []
     for k, (queries_k, keys_k) in enumerate(zip(queries.chunk(arms), keys.chunk(arms), strict=True)):
         for layer in layers:
             layer.single_arm = k
@@ -91,33 +95,3 @@ def _arm_by_arm(
     for layer in layers:
         layer.single_arm = None
     return torch.cat(parts)
-
-
-@torch.no_grad()
-def inputs_of_base(
-    base: nn.Module, run: Callable[[], object], chosen: Iterable[Bool[Tensor, "rows _"]]
-) -> dict[str, BFloat16[Tensor, "_ d_in"]]:
-    """The inputs of each adapted layer at the chosen tokens in the plain base, by the layer's name.
-
-    The arms are taken off meanwhile, so that the inputs are the same before and after training.
-
-    Args:
-        base: the model, with arms.
-        run: calls `base` on some rows.
-        chosen: masks of the tokens to keep, one for each sequence that layers read; their lengths tell them apart.
-    """
-    masks = {mask.numel(): mask.flatten() for mask in chosen}
-    inputs: dict[str, Tensor] = {}
-
-    def keep(module: str, layer: nn.Module, args: tuple[Tensor]) -> None:
-        if module not in inputs:  # a second call, as DeBERTa's for positions, reads no tokens
-            tokens = args[0].flatten(0, -2)
-            inputs[module] = tokens[masks[len(tokens)]].to("cpu", torch.bfloat16)
-
-    with ExitStack() as stack:
-        for module, layer in adapted_layers(base):
-            _replace(base, module, layer.base)
-            stack.callback(_replace, base, module, layer)
-            stack.enter_context(layer.base.register_forward_pre_hook(partial(keep, module)))
-        run()
-    return inputs

@@ -1,20 +1,47 @@
 """The layers that hold arms. Rows of a batch lie arm by arm: block k of the rows belongs to arm k."""
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from deltaw.lora.arm import Arm, seed_from
+from deltaw.lora.shadows import teach
 from deltaw.model.heads import Initialiser
 from deltaw.model.names import widths
+from deltaw.run.record import name_of_shadow
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A forward pass of the training.
+
+    Attributes:
+        step: optimiser steps taken before; it seeds the masks of dropout, as the next two do.
+        micro_batch: micro-batches of this step taken before.
+        process: the rank of this process.
+        signs: +1 or −1 for each row, or each token of a packed row, and each shadow of the row's arm; 0 for padding and
+            where an arm has no shadow. None without shadows.
+    """
+
+    step: int = 0
+    micro_batch: int = 0
+    process: int = 0
+    signs: Int[Tensor, "rows _ shadows"] | None = None
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Step, micro-batch and process."""
+        return self.step, self.micro_batch, self.process
 
 
 class ArmsLinear(nn.Module):
-    """A frozen linear layer (or a Conv1D) with the factors of K arms; block k of the rows sees arm k alone.
+    """A frozen linear layer (or a Conv1D) with the factors of K arms and their shadows; block k of the rows sees arm k.
 
         y_k = base(x_k) + scale_k · B_k A_k dropout(x_k)
 
@@ -23,22 +50,38 @@ class ArmsLinear(nn.Module):
     arms. B starts at zero. The factors are float32 whatever the base's precision, and trained, except the A of an arm
     whose control is "frozen_a".
 
+    Args:
+        base: the frozen layer.
+        module: its name in the model.
+        arms: what the rows belong to.
+        shadows: of these arms; they learn in training mode, once `signs` are there.
+
     Attributes:
+        A, B: the factors of the arms, then of the shadows.
         single_arm: the index of the arm that sees all rows, or None if the rows belong to all arms.
-        moment: optimiser step, micro-batch in the step, and process; they seed the masks of dropout.
+        moment: the forward pass of the training that comes next.
     """
 
-    def __init__(self, base: nn.Module, module: str, arms: list[Arm]):
+    def __init__(self, base: nn.Module, module: str, arms: list[Arm], shadows: Sequence[Arm] = ()):
         super().__init__()
         self.base, self.module, self.arms = base, module, arms
         self.single_arm: int | None = None
-        self.moment = (0, 0, 0)
-        self.scales = [arm.scale_of(module) for arm in arms]
+        self.moment = Moment()
+        learners = [*arms, *shadows]
+        self.scales = [arm.scale_of(module) for arm in learners]
         (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
-            nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in arms
+            nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in learners
         )
-        self.B = nn.ParameterList([torch.zeros(d_out, arm.rank_of(module), device=device) for arm in arms])
+        self.B = nn.ParameterList([torch.zeros(d_out, arm.rank_of(module), device=device) for arm in learners])
+        self._shadows = [
+            [
+                (k, one.shadow)
+                for k, one in enumerate(shadows, len(arms))
+                if one.name == name_of_shadow(arm.name, one.shadow)
+            ]
+            for arm in arms
+        ]
 
     @property
     def weight(self) -> Tensor:
@@ -53,8 +96,17 @@ class ArmsLinear(nn.Module):
     def _update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
         arm, x = self.arms[k], x.to(self.A[k].dtype)
         if self.training and arm.dropout:
-            x = _dropout(x, arm.dropout, seed_from(arm.name, self.module, *self.moment))
-        return linear(linear(x, self.A[k]), self.B[k]) * self.scales[k]
+            x = _dropout(x, arm.dropout, seed_from(arm.name, self.module, *self.moment.place))
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))  # once: autocast would do it for arm and shadows apart
+        update = linear(linear(x, self.A[k]), self.B[k]) * self.scales[k]
+        # A single arm reads what all its examples share, so that no example's sign applies.
+        if self.training and self.moment.signs is not None and self.single_arm is None:
+            signs = self.moment.signs.chunk(len(self.arms))[k]
+            for place, n in self._shadows[k]:
+                update = teach(update, x, signs[..., n - 1], self.A[place], self.B[place], self.scales[place])
+        return update
 
 
 class ArmsHead(nn.Module):
@@ -109,19 +161,16 @@ def arm_heads(base: nn.Module) -> list[tuple[str, ArmsHead]]:
 
 
 def parameters_of(base: nn.Module, index: int) -> list[nn.Parameter]:
-    """All parameters of the arm at `index`, a frozen A too, in the order of the base's modules: A, B, …, then heads."""
-    factors = [factor for _, layer in adapted_layers(base) for factor in (layer.A[index], layer.B[index])]
-    return factors + [weight for _, head in arm_heads(base) for weight in head.arms[index].parameters()]
+    """All parameters of one arm, a frozen A too, in the order of the base's modules: A, B, …, then heads.
 
-
-def set_moment(base: nn.Module, step: int, micro_batch: int, process: int) -> None:
-    """Tell all layers which forward pass of the training comes next, because the masks of dropout follow from it.
-
-    Args:
-        base: the model, with arms.
-        step: optimiser steps taken before.
-        micro_batch: micro-batches of this step taken before.
-        process: the rank of this process.
+    `index` counts the arms, then their shadows, which have no head.
     """
+    factors = [factor for _, layer in adapted_layers(base) for factor in (layer.A[index], layer.B[index])]
+    heads = [copy for _, head in arm_heads(base) for copy in head.arms[index : index + 1]]
+    return factors + [weight for head in heads for weight in head.parameters()]
+
+
+def set_moment(base: nn.Module, moment: Moment) -> None:
+    """Tell all layers which forward pass of the training comes next."""
     for _, layer in adapted_layers(base):
-        layer.moment = (step, micro_batch, process)
+        layer.moment = moment

@@ -10,7 +10,7 @@ from deltaw.model.names import is_conv1d
 
 
 def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
-    """Factors and head of the arm at `index`, by their names in PEFT's `adapter_model.safetensors`.
+    """Factors and head of the arm at `index`, as `parameters_of` counts, by PEFT's names in its safetensors.
 
     All processes have to call it together, since each may hold only a part.
     """
@@ -19,7 +19,8 @@ def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
         tensors[f"{module}.lora_A.weight"] = layer.A[index]
         tensors[f"{module}.lora_B.weight"] = layer.B[index]
     for module, head in arm_heads(base):
-        tensors |= {f"{module}.{name}": weight for name, weight in head.arms[index].named_parameters()}
+        for copy in head.arms[index : index + 1]:  # a shadow has none
+            tensors |= {f"{module}.{name}": weight for name, weight in copy.named_parameters()}
     return {f"base_model.model.{name}": gather(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -44,7 +45,7 @@ def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) ->
             "target_modules": _target_modules(base, modules),
             "fan_in_fan_out": any(is_conv1d(layer.base) for _, layer in adapted_layers(base)),
             "task_type": task_type,
-            "modules_to_save": sorted(name for name, _ in arm_heads(base)) or None,
+            "modules_to_save": None if arm.shadow else sorted(name for name, _ in arm_heads(base)) or None,
             "base_model_name_or_path": base_path,
             "inference_mode": True,
         }

@@ -14,15 +14,17 @@ DRAWS = 10  # sets of random directions
 
 @dataclass(frozen=True)
 class Amplification:
-    """A row of Table 7: how much of W lies in r output directions U and r input directions V (Frobenius norms).
+    """A row of Table 7: how much of W lies in k output directions U and k input directions V (Frobenius norms).
+
+    k is the numerical rank of ΔW, at most its r, so that all columns compare equally many directions.
 
     Attributes:
         norm_W: ‖W‖.
         norm_update: ‖ΔW‖.
         by_update: ‖Uᵀ W V‖ with U, V the singular directions of ΔW.
-        by_W: ‖Uᵀ W V‖ with U, V the r leading singular directions of W.
+        by_W: ‖Uᵀ W V‖ with U, V the k leading singular directions of W.
         by_random: ‖Uᵀ W V‖ with random U, V: root mean square of 10 seeded draws.
-        by_random_closed: r ‖W‖ / √(d_out d_in), the root mean square over all draws.
+        by_random_closed: k ‖W‖ / √(d_out d_in), the root mean square over all draws.
         factor: norm_update / by_update, the amplification of W's part in ΔW's directions; NaN where ΔW is 0.
     """
 
@@ -61,7 +63,6 @@ class FrozenWeight:
 
     def amplification(self, A: Float[Tensor, "r d_in"], B: Float[Tensor, "d_out r"], scale: float) -> Amplification:
         """The row of Table 7 for ΔW = scale · B A; r ≤ `count`."""
-        r = len(A)
         (Q_out, R_out), (Q_in, R_in) = (torch.linalg.qr(factor.to(self.W)) for factor in (B, A.T))
         left, values, Vh = torch.linalg.svd(R_out @ R_in.T)
         k = numerical_rank(values.cpu())
@@ -71,18 +72,18 @@ class FrozenWeight:
             norm_W=norm,
             norm_update=update,
             by_update=by_update,
-            by_W=float(self.values[:r].norm()),
-            by_random=self._by_random(r),
-            by_random_closed=r * norm / sqrt(self.W.numel()),
+            by_W=float(self.values[:k].norm()),
+            by_random=self._by_random(k),
+            by_random_closed=k * norm / sqrt(self.W.numel()),
             factor=update / by_update if by_update else nan,
         )
 
-    def _by_random(self, r: int) -> float:
-        """Root mean square of ‖Uᵀ W V‖ over draws of r random directions."""
+    def _by_random(self, k: int) -> float:
+        """Root mean square of ‖Uᵀ W V‖ over draws of k random directions."""
         generator = torch.Generator().manual_seed(0)
         norms = []
         for _ in range(DRAWS):
-            bases = [torch.randn(width, r, generator=generator, dtype=torch.float64) for width in self.W.shape]
+            bases = [torch.randn(width, k, generator=generator, dtype=torch.float64) for width in self.W.shape]
             U, V = (torch.linalg.qr(basis).Q.T.to(self.W) for basis in bases)
             norms.append(_projected(U, self.W, V))
         return sqrt(sum(norm**2 for norm in norms) / DRAWS)

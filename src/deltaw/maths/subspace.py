@@ -202,18 +202,17 @@ def phi(cosines: Float64[Tensor, "k_low k_high"], low: int, high: int) -> Float6
 class Shared(NamedTuple):
     """What the directions of two matrices, of numerical ranks k and k', have in common; each number within [0, 1]."""
 
-    first: Float64[Tensor, "*draws"]  # φ(1, 1)
-    row: Float64[Tensor, "*draws"]  # φ(1, k'): the share of the first direction that lies in the whole other span
-    corner: Float64[Tensor, "*draws"]  # φ(k, k'), between the whole spans: the mean of cos2
-    cos2: Float64[Tensor, "*draws angles"]  # cos²θ of the min(k, k') principal angles, falling
+    first: Float64[Tensor, ""]  # φ(1, 1)
+    row: Float64[Tensor, ""]  # φ(1, k'): the share of the first direction that lies in the whole other span
+    corner: Float64[Tensor, ""]  # φ(k, k'), between the whole spans: the mean of cos2
+    cos2: Float64[Tensor, " angles"]  # cos²θ of the min(k, k') principal angles, falling
 
 
-def shared(cosines: Float64[Tensor, "*draws k_one k_other"]) -> Shared:
-    """Summarise `cosines`, for many draws at once where they have leading dimensions. k_one, k_other ≥ 1."""
+def shared(cosines: Float64[Tensor, "k_one k_other"]) -> Shared:
+    """Summarise `cosines`. k_one, k_other ≥ 1."""
     squares = cosines.square()
     cos2 = torch.linalg.svdvals(cosines).square().clamp(max=1)
-    row = squares[..., 0, :].sum(-1).clamp(max=1)
-    return Shared(squares[..., 0, 0].clamp(max=1), row, cos2.mean(-1), cos2)
+    return Shared(squares[0, 0].clamp(max=1), squares[0].sum().clamp(max=1), cos2.mean(), cos2)
 
 
 def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high width"]) -> Float64[Tensor, "low high"]:

@@ -34,7 +34,7 @@ class DeviceMemory:
     Attributes:
         base: parameters and buffers of the frozen base, or a part of them.
         gathered: under sharding, two whole layers (the one at work and the next), and what is outside of layers.
-        arms: parameters of all arms.
+        arms: parameters of all arms and shadows.
         gradients: of the trained parameters.
         moments: Adam's two.
         activations: what the forward pass keeps.

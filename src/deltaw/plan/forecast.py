@@ -11,6 +11,7 @@ from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.attach import attach
+from deltaw.lora.shadows import shadows_of
 from deltaw.model.loading import base_shape
 from deltaw.plan.arithmetic import Hardware
 from deltaw.plan.shapes import ShapeRun, count
@@ -56,9 +57,10 @@ def workload_of(cfg: DictConfig, arms: list[Arm]) -> Workload:
     try:
         with ShapeRun():
             modules, objective = prepare_base(cfg, base)
-            attach(base.model, modules, arms, base.heads)
+            shadows = shadows_of(arms, cfg.arms.shadows)
+            attach(base.model, modules, arms, base.heads, shadows)
         model = base.model.double() if cfg.trainer.precision == "64-true" else base.model
-        workload = count(model, arms, objective, prompt, completion, cfg.trainer.precision == "bf16-mixed")
+        workload = count(model, arms, shadows, objective, prompt, completion, cfg.trainer.precision == "bf16-mixed")
     except (RuntimeError, NotImplementedError) as error:
         raise UnplannableError(
             f"model.path={cfg.model.path} cannot be planned, because it computes with values, and a plan has shapes "

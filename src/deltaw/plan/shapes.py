@@ -133,13 +133,20 @@ class ShapeRun(TorchFunctionMode):
 
 
 def count(
-    base: nn.Module, arms: list[Arm], objective: Objective, prompt: int, completion: int, autocast: bool = False
+    base: nn.Module,
+    arms: list[Arm],
+    shadows: list[Arm],
+    objective: Objective,
+    prompt: int,
+    completion: int,
+    autocast: bool = False,
 ) -> Workload:
     """Run the loss of one row of each arm on the meta device, and count.
 
     Args:
-        base: with the arms on it.
+        base: with arms and shadows on it.
         arms: all of them.
+        shadows: all of them.
         objective: makes the loss from the logits.
         prompt: tokens of a row that the arms read.
         completion: tokens or labels of a row that the arms learn.
@@ -147,7 +154,7 @@ def count(
     """
     example = Example([0] * prompt, [0] * completion, [0] * completion)
     batch = {name: tensor.to("meta") for name, tensor in objective.collate([example] * len(arms)).items()}
-    factors = {arm.name: parameters_of(base, k) for k, arm in enumerate(arms)}
+    factors = {arm.name: parameters_of(base, k) for k, arm in enumerate([*arms, *shadows])}
     owners = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
     owners |= {_storage(weight): "arms" for of_arm in factors.values() for weight in of_arm}
     layers = _layers(base, owners)
@@ -156,8 +163,8 @@ def count(
     tokens = sum(mask.shape[1] for mask in objective.read(batch))
     return Workload(
         _base_size(base, layers, owners),
-        _arms_size(factors),
-        _row_cost(run, layers, tokens, isinstance(objective, Causal)),
+        _arms_size(factors, arms),
+        _row_cost(run, layers, tokens, isinstance(objective, Causal), _weights(factors, shadows)),
     )
 
 
@@ -211,17 +218,22 @@ def _matrices(layer: nn.Module) -> list[Tensor]:
     return [module.get_parameter("weight") for module in linear_layers]
 
 
-def _arms_size(factors: Mapping[str, list[nn.Parameter]]) -> ArmsSize:
+def _weights(factors: Mapping[str, list[nn.Parameter]], arms: Iterable[Arm]) -> int:
+    """Number of the parameters of some arms."""
+    return sum(weight.numel() for arm in arms for weight in factors[arm.name])
+
+
+def _arms_size(factors: Mapping[str, list[nn.Parameter]], arms: Iterable[Arm]) -> ArmsSize:
     weights = [weight for of_arm in factors.values() for weight in of_arm]
     return ArmsSize(
-        parameters={name: sum(weight.numel() for weight in of_arm) for name, of_arm in factors.items()},
+        parameters={arm.name: _weights(factors, [arm]) for arm in arms},
         total_bytes=sum(weight.nbytes for weight in weights),
         trained_bytes=sum(weight.nbytes for weight in weights if weight.requires_grad),
     )
 
 
-def _row_cost(run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool) -> RowCost:
-    """What a `run` of one row of each arm has counted."""
+def _row_cost(run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool, of_shadows: int) -> RowCost:
+    """What a `run` of one row of each arm has counted; `of_shadows` is the number of the shadows' parameters."""
     share = 0.5 if causal else 1.0  # of a row's tokens that a token attends to, on average
     flops = {key: times * (share if key[1] == "attention" else 1) for key, times in run.flops.items()}
     base_flops, attention_flops, arms_flops = (
@@ -241,5 +253,6 @@ def _row_cost(run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool) -
         base_flops=base_flops,
         attention_flops=attention_flops,
         arms_flops=arms_flops,
+        shadows_flops=4 * tokens * of_shadows,  # each factor is in two products, each with a multiplication and a sum
         layers_flops=sum(times for (place, _), times in flops.items() if place in layers),
     )

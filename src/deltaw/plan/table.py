@@ -12,7 +12,7 @@ GIB = 2**30
 _HELD = {
     "base": "base",
     "gathered": "gathered: two layers, and what is outside of layers",
-    "arms": "arms",
+    "arms": "arms with shadows",
     "gradients": "their gradients",
     "moments": "Adam's two moments",
     "activations": "activations",
@@ -88,6 +88,8 @@ def _arithmetic(setup: Setup, plan: Plan) -> Iterator[str]:
     yield _line("  base: 4n, forward and back to its inputs", 2 * row.base_flops / tokens / 1e9)
     yield _line("  attention: forward and back, to earlier tokens alone", 3 * row.attention_flops / tokens / 1e9)
     yield _line("  arms: 6·r·(d_in + d_out), their mean", 3 * row.arms_flops / tokens / 1e9)
+    if row.shadows_flops:
+        yield _line("  shadows: 4·r·(d_in + d_out), backward alone, their mean", row.shadows_flops / tokens / 1e9)
     yield _line("  gradient checkpointing: layers forward again", row.layers_flops / tokens / 1e9)
     rows = plan.rows * plan.micro_batches * hardware.devices
     flops = rows * row.step_flops(setup.checkpointing)

@@ -54,11 +54,11 @@ class BaseSize:
 
 @dataclass(frozen=True)
 class ArmsSize:
-    """All arms.
+    """All arms with their shadows.
 
     Attributes:
-        parameters: of each arm, by its name.
-        total_bytes: parameters of all arms.
+        parameters: of each arm, by its name; without shadows.
+        total_bytes: parameters of all arms and shadows.
         trained_bytes: the share of `total_bytes` with gradients; Adam's two moments take twice as much.
     """
 
@@ -80,7 +80,8 @@ class RowCost:
         base_flops: products with weights of the base, forward.
         attention_flops: products of activations with each other, forward.
         arms_flops: products with weights of the arms, forward.
-        layers_flops: the share of these three inside layers, forward.
+        shadows_flops: products of the shadows, backward; they have none forward.
+        layers_flops: the share of the first three inside layers, forward.
     """
 
     tokens: int
@@ -91,12 +92,13 @@ class RowCost:
     base_flops: Number
     attention_flops: Number
     arms_flops: Number
+    shadows_flops: Number
     layers_flops: Number
 
     def step_flops(self, checkpointing: bool) -> Number:
         """FLOPs forward and backward: three times the forward pass, and twice for frozen weights without gradients."""
         recomputed = self.layers_flops if checkpointing else 0
-        return 2 * self.base_flops + 3 * (self.attention_flops + self.arms_flops) + recomputed
+        return 2 * self.base_flops + 3 * (self.attention_flops + self.arms_flops) + self.shadows_flops + recomputed
 
     def with_half_the_bytes(self) -> "RowCost":
         """What a row of about half the tokens keeps."""

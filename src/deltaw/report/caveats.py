@@ -14,13 +14,19 @@ def caveats(summary: Summary) -> Iterator[str]:
         f"{summary.basis}. A site is beyond random subspaces where these reach its φ with a probability below "
         f"{RARE:.0%} divided by the number of sites."
     )
-    yield "Arms that read the same inputs share directions for this reason alone, whatever they learned."
+    yield (
+        "Random subspaces are the weakest level: arms that read the same inputs share directions for this reason "
+        "alone, whatever they learned. A claim about the task needs the control pair and three seeds."
+    )
     yield (
         "Where B has full rank, φ of the whole spans is the same in the bases A and input by algebra: these are not "
         "two findings."
     )
     if any(levels.k_star is not None for levels in summary.levels):
-        yield "k_star counts shared directions: it describes one step, in one basis, against one level of chance."
+        yield (
+            "k_star counts shared directions: it describes one step, in one basis, against random subspaces, and it is "
+            "significance, not size: its mean cos² says how close these directions are."
+        )
     close = [
         f"{one.arm} in the basis {one.basis} at {one.arbitrary} of {one.sites} sites"
         for one in summary.spectra

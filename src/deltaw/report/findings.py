@@ -1,36 +1,117 @@
 """The findings, a sentence or two each. Every finding follows from the numbers, whichever way they point."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from deltaw.report.levels import Control, Level, Levels
-from deltaw.report.numbers import Contrast, Summary
+from deltaw.report.learning import Learning
+from deltaw.report.levels import Levels
+from deltaw.report.numbers import Summary
+from deltaw.report.sharing import ENOUGH, LEVEL, TESTED, Contrast, Excess, Slope
 
-HARDLY = 0.01  # a smaller difference of φ is not called a rise or a fall
-
-# What a control was trained on, by the unit that the task is measured in.
-CONTROLS = {
-    "shuffled": {
-        "token": "Without the pairing of prompt and completion",
-        "row": "Without the pairing of text and label",
-    },
-    "random": {"token": "On random tokens instead of completions", "row": "On random labels"},
-    "frozen_a": dict.fromkeys(("token", "row"), "With A frozen at its start and only B trained"),
-}
+HARDLY = 0.01  # a smaller difference of φ is not called a rise or a fall, or more than chance
+NAMES = {"first": "φ(1, 1)", "corner": "φ of the whole spans"}  # of the tested measures
 
 
 def findings(summary: Summary) -> list[str]:
-    """The findings on sharing beyond chance, on the leading directions, on the whole spans, and on each control."""
-    return [
-        _sharing(summary),
-        _leading(summary),
-        _whole(summary),
-        *(_control(summary, control) for control in summary.controls if control.levels),
-    ]
+    """At most six findings: what was learned, what is shared because of the task, and what beyond chance."""
+    return [*_learned(summary), *_because_of_the_task(summary), _beyond_chance(summary), *_risen(summary)]
 
 
-def _sharing(summary: Summary) -> str:
+def _learned(summary: Summary) -> Iterator[str]:
+    doubtful = [one for one in summary.learning if one.doubt]
+    known = [one for one in summary.learning if one.gain is not None]
+    if doubtful:
+        reasons = "; ".join(f"{one.arm} {one.doubt}" for one in doubtful)
+        yield f"There is no verdict about the task, because not every arm is known to have learned it: {reasons}."
+    elif not known:
+        yield f"Whether {_names(summary)} learned anything is not known: their validation losses are not recorded."
+    elif len(known) < len(summary.learning):
+        missing = ", ".join(one.arm for one in summary.learning if one.gain is None)
+        yield f"Whether {missing} learned anything is not known: no validation loss is recorded."
+    else:
+        yield f"{_arms(known)} learned: {_gains(known)}."
+
+
+def _arms(learning: Sequence[Learning]) -> str:
+    return f"All {len(learning)} arms" if len(learning) > 2 else " and ".join(one.arm for one in learning)
+
+
+def _gains(learning: Sequence[Learning]) -> str:
+    gains = [one.gain for one in learning if one.gain is not None]
+    unit, errors = learning[0].unit, [one.se for one in learning if one.se is not None]
+    if len(gains) > 2:
+        known = f", each with a standard error of at most {max(errors):.2f} over the examples" if errors else ""
+        return f"the validation loss fell by {min(gains):.2f} to {max(gains):.2f} nats a {unit}{known}"
+    each = [f"{one.gain:.2f}" + (f" ± {one.se:.2f}" if one.se is not None else "") for one in learning]
+    error = " (± standard error over the examples)" if errors else ""
+    return f"the validation loss fell by {' and '.join(each)} nats a {unit}{error}"
+
+
+def _because_of_the_task(summary: Summary) -> Iterator[str]:
+    """What is shared beyond the control pair, if every arm learned. Levels and numbers of seeds are stated."""
+    if any(one.doubt for one in summary.learning) or not summary.excess:
+        return
+    known = [one for one in summary.excess if one.measure in TESTED and one.excess is not None]
+    if not known:
+        yield (
+            f"What {_names(summary)} share because of the task cannot be told without a control pair: train both with "
+            "shadows (arms.shadows=1)."
+        )
+        return
+    seeds = max(one.seeds for one in known)
+    if seeds < ENOUGH:
+        yield _without_test(summary, known, seeds)
+    else:
+        yield _with_test(known, seeds)
+    yield from _share_of_the_control(known)
+
+
+def _without_test(summary: Summary, known: Sequence[Excess], seeds: int) -> str:
+    most = max((one for one in known if one.measure == "first"), key=lambda one: one.excess or 0)
+    above = list(dict.fromkeys(one.basis for one in _tellable(known) if (one.excess or 0) > 0))
+    where = f"in the {'basis' if len(above) == 1 else 'bases'} {', '.join(above)}" if above else "in no basis"
+    names = f"{_names(summary)}, of one seed and so of one order of examples," if summary.one_order else "The arms"
+    return (
+        f"{_count(seeds).capitalize()} not a test of what the task causes (it takes {ENOUGH}). {names} share more than "
+        f"their control pair {where}; the largest difference is in the basis {most.basis}, where φ(1, 1) "
+        f"beyond chance is {_number(most.pair)} for the arms and {_number(most.control)} for the control pair."
+    )
+
+
+def _with_test(known: Sequence[Excess], seeds: int) -> str:
+    tested = [one for one in known if one.p is not None]
+    shown, others = ([one for one in tested if one.shown is wanted] for wanted in (True, False))
+    level = f"{seeds} seeds; {len(tested)} tests, at a level of {LEVEL:.0%} for all of them together"
+    if not shown:
+        return f"Nothing is shown to be shared because of the task, beyond the control pair ({level})."
+    rest = f" Not shown: {_listed(others)}." if others else ""
+    return f"Shared because of the task, beyond the control pair ({level}): {_listed(shown)}.{rest}"
+
+
+def _listed(tested: Sequence[Excess]) -> str:
+    """The measures with the bases that they were tested in."""
+    bases = {measure: [one.basis for one in tested if one.measure == measure] for measure in TESTED}
+    return "; ".join(f"{NAMES[measure]} in {', '.join(names)}" for measure, names in bases.items() if names)
+
+
+def _tellable(known: Sequence[Excess]) -> list[Excess]:
+    """Without the basis input where A is there: their whole spans are the same."""
+    bases = {one.basis for one in known}
+    return [one for one in known if one.basis != "input" or "A" not in bases]
+
+
+def _share_of_the_control(known: Sequence[Excess]) -> Iterator[str]:
+    """Which side tells: where the control pair has most of what the arms share, the inputs explain it."""
+    first = [one for one in _tellable(known) if one.measure == "first" and one.pair >= HARDLY]
+    shares = {one.basis: max(0.0, (one.control or 0) / one.pair) for one in first}
+    ordered = sorted(shares.items(), key=lambda share: share[1])
+    each = ", ".join(f"{share:.0%} in the basis {basis}" for basis, share in ordered)
+    if each:
+        yield f"The control pair, which has nothing to learn, reaches these shares of φ(1, 1) beyond chance: {each}."
+
+
+def _beyond_chance(summary: Summary) -> str:
     """Whether anything is shared beyond random subspaces, by basis. These numbers do not tell what causes it."""
-    names = f"{summary.left.name} and {summary.right.name}{_step(summary)}"
+    names = f"{_names(summary)}{_step(summary)}"
     if not summary.levels:
         return f"Nothing can be compared: in no basis do both {names} have a direction."
     known = [levels for levels in summary.levels if levels.k_star is not None]
@@ -44,12 +125,15 @@ def _sharing(summary: Summary) -> str:
         )
     if not beyond:
         return f"Nothing beyond chance: {names} share no direction beyond random subspaces{_in_bases(known)}."
-    nothing = [levels for levels in known if not levels.sharing]
-    counts = [_count(levels) for levels in beyond] + ([f"none{_in_bases(nothing)}"] if nothing else [])
+    most = max(beyond, key=lambda levels: (levels.basis == summary.basis, levels.k_star or 0))
     return (
-        f"Directions of {names} are shared beyond random subspaces; whether the task or the inputs cause it cannot yet "
-        f"be told. Directions shared per site by k_star, on average: {'; '.join(counts)}."
+        f"Beyond random subspaces, whatever the cause, {names} share {most.k_star:.1f} directions per site in the "
+        f"basis {most.basis}, with a mean cos² of {most.cos2:.2f}."
     )
+
+
+def _names(summary: Summary) -> str:
+    return f"{summary.left.name} and {summary.right.name}"
 
 
 def _step(summary: Summary) -> str:
@@ -61,34 +145,9 @@ def _in_bases(levels: Sequence[Levels]) -> str:
     return f" in the {'basis' if len(levels) == 1 else 'bases'} {', '.join(one.basis for one in levels)}"
 
 
-def _count(levels: Levels) -> str:
-    return f"{levels.k_star:.1f} in the basis {levels.basis} (found at {levels.sharing} of {levels.sites} sites)"
-
-
-def _leading(summary: Summary) -> str:
-    levels = summary.levels_in_basis
-    if levels is None:
-        return f"φ(1, 1) is undefined at every site: in the basis {summary.basis} an adapter has no direction."
-    more = "more" if levels.first.beyond_random else "no more"
-    return (
-        f"The leading directions of {summary.left.name} and {summary.right.name} have {more} in common than "
-        f"random directions {_where(levels.first, levels.sites)}: φ(1, 1) in the basis {summary.basis} is "
-        f"{_level(levels.first)}."
-    )
-
-
-def _whole(summary: Summary) -> str:
-    levels = summary.levels_in_basis
-    if levels is None:
-        return "φ of the whole spans is undefined at every site."
-    beyond = "is" if levels.corner.beyond_random else "is not"
-    sentences = [
-        f"φ of the whole spans, of up to {summary.left.rank} and {summary.right.rank} directions, is "
-        f"{_level(levels.corner)}",
-        f"It {beyond} beyond random subspaces {_where(levels.corner, levels.sites)}",
-        *course(summary),
-    ]
-    return ". ".join(sentences) + "."
+def _risen(summary: Summary) -> Iterator[str]:
+    if risen := [control.name for control in summary.controls if control.rose]:
+        yield f"The validation loss of {', '.join(risen)} rose above the base's: such a control supports no verdict."
 
 
 def course(summary: Summary) -> list[str]:
@@ -106,78 +165,46 @@ def course(summary: Summary) -> list[str]:
     return [f"φ(i, {summary.right.rank}) falls {ends}{half}"]
 
 
-def _where(level: Level, sites: int) -> str:
-    """At how many sites a level is beyond random subspaces."""
-    if level.beyond_random == 0:
-        return f"at any of {sites} sites"
-    if level.beyond_random == sites:
-        return f"at each of {sites} sites"
-    return f"at {level.beyond_random} of {sites} sites"
-
-
-def _level(level: Level) -> str:
-    spread = f"{level.phi:.3f} on average (from {level.lowest:.3f} to {level.highest:.3f})"
-    return f"{spread}, and {level.random:.3f} for random subspaces"
-
-
-def _control(summary: Summary, control: Control) -> str:
-    """How much of the task's gain a control reaches, and its φ(1, 1) beside the one of the task."""
-    unit = next(arm["unit"] for arm in summary.losses if arm["arm"] == control.name)
-    task = {levels.basis: levels for levels in summary.levels}
-    similarities = [
-        f"{levels.first.phi:.3f} in the basis {levels.basis} ({of_task.first.phi:.3f} for {summary.right.name})"
-        for levels in control.levels
-        if (of_task := task.get(levels.basis)) and (levels.basis != "input" or "A" not in task)
-    ]
-    return (
-        f"{CONTROLS[control.control][unit]}, {control.name} {_gain(control.share)}. Its φ(1, 1) with "
-        f"{summary.left.name} is {'; '.join(similarities)}. This is one pair of each, and no test."
-    )
-
-
-def _gain(share: float | None) -> str:
-    if share is None:
-        return "has no gain to compare"
-    return f"reaches {share:.0%} of the gain in validation loss" if share > 0 else "gains nothing in validation loss"
-
-
-def depth(summary: Summary) -> str:
-    """Mean φ against depth, as a number and not as a trend."""
-    trend = summary.depth
-    if trend.layers < 5:
-        return f"{_layers(trend.layers).capitalize()} cannot show a trend over depth."
-    if trend.rho is None:
-        return f"Mean φ is the same at all {_layers(trend.layers)}."
-    return (
-        f"No trend over depth can be concluded: Spearman's ρ of mean φ against layer is {_signed(trend.rho)} over "
-        f"{_layers(trend.layers)}, but layers are not independent, and this is one pair of arms."
-    )
+def depth(slope: Slope | None) -> str:
+    """The trend over depth: a slope with its error over seeds, or the smallest one that could have been seen."""
+    if slope is None:
+        return "No site has directions in this basis."
+    if slope.over_seeds is None:
+        return f"{_layers(slope.layers).capitalize()} cannot show a trend over depth."
+    found, what = slope.over_seeds, f"φ of the whole spans beyond {slope.beyond}"
+    change = f"from the first of {_layers(slope.layers)} to the last, {what} changes by {_number(found.mean)}"
+    if found.seeds < ENOUGH:
+        return f"A trend over depth is not resolved: {change} along a straight line, and {_count(found.seeds)} no test."
+    change += f" ± {found.se:.3f} along a straight line ({found.seeds} seeds)"
+    if abs(found.mean) <= found.half_width(LEVEL):
+        return (
+            f"A trend over depth is not resolved: {change}. A change of {found.detectable(LEVEL):.3f} would have been "
+            f"found in 80% of cases (two-sided, {LEVEL:.0%})."
+        )
+    return f"There is a trend over depth (two-sided, {LEVEL:.0%}): {change}."
 
 
 def contrast(found: Contrast | None) -> str:
-    """The first projection beside the second, as numbers; "" where there are not exactly two."""
+    """The first projection minus the second, beside the control pair's; "" where there are not exactly two."""
     if found is None:
         return ""
-    first, second = f"ΔW_{found.first}", f"ΔW_{found.second}"
-    if found.layers == 0:
-        return f"No cell has a φ of both {first} and {second}."
-    difference = (
-        f"Mean φ − chance of {first} minus mean φ − chance of {second} is {_signed(found.difference, 3)}; it is "
-        f"positive in {found.layers_above} of {_layers(found.layers)}. One pair of arms without a control says nothing "
-        f"about {found.first} and {found.second} in general."
-    )
-    if found.correlation is None or found.correlation_beyond_chance is None:
-        return f"{difference} φ does not vary enough over the cells to correlate the two."
-    return (
-        f"{difference} Over the cells (layer, i, j), φ of {first} and φ of {second} correlate with "
-        f"r = {_signed(found.correlation)}; once chance, max(i, j)/d, is subtracted from both, they correlate with "
-        f"r = {_signed(found.correlation_beyond_chance)}."
-    )
+    first, second, over, control = f"ΔW_{found.first}", f"ΔW_{found.second}", found.over_seeds, ""
+    if found.control is not None:
+        control = f" ({_number(found.pair)} minus {_number(found.control)} of the control pair)"
+    sentence = f"φ of the whole spans beyond {found.beyond}, {first} minus {second}, is {_number(over.mean)}{control}"
+    if over.seeds < ENOUGH:
+        return f"{sentence}; {_count(over.seeds)} no test."
+    resolved = "this is resolved" if abs(over.mean) > over.half_width(LEVEL) else "this is not resolved"
+    return f"{sentence} ± {over.se:.3f} over {over.seeds} seeds: {resolved} (two-sided, {LEVEL:.0%})."
+
+
+def _count(seeds: int) -> str:
+    return "one seed is" if seeds == 1 else f"{seeds} seeds are"
 
 
 def _layers(count: int) -> str:
     return "1 layer" if count == 1 else f"{count} layers"
 
 
-def _signed(number: float, decimals: int = 2) -> str:
-    return f"{number:.{decimals}f}".replace("-", "−")
+def _number(number: float | None) -> str:
+    return "" if number is None else f"{number:.3f}".replace("-", "−")

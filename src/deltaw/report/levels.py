@@ -29,7 +29,8 @@ class Levels:
 
     Attributes:
         first, row, corner: φ(1, 1), φ(1, r) and φ of the whole spans.
-        k_star: directions shared beyond random subspaces, on average; None where the ranks fill the space (`reason`).
+        k_star: directions shared beyond random subspaces, on average; None where it is not known (`reason`).
+        cos2: mean cos²θ of these directions, over the sites with one; None where there is none.
         sharing: sites with at least one such direction.
         reason: why a number is missing at some site; None where none is missing.
     """
@@ -40,17 +41,24 @@ class Levels:
     row: Level
     corner: Level
     k_star: float | None
+    cos2: float | None
     sharing: int
     reason: str | None
 
 
 @dataclass(frozen=True)
 class Control:
-    """Left against one control of the right arm."""
+    """Left against one control of the right arm.
+
+    Attributes:
+        share: of the task's gain in validation loss; None where it is not known.
+        rose: whether the validation loss of the control rose above the base's, so that it supports no verdict.
+    """
 
     name: str
     control: str
-    share: float | None  # of the task's gain in validation loss; None where it is not known
+    share: float | None
+    rose: bool
     levels: list[Levels]
 
 
@@ -83,6 +91,7 @@ def _levels(basis: object, sites: pd.DataFrame) -> Levels:
         row=_level(sites, "row"),
         corner=_level(sites, "corner"),
         k_star=float(k_stars.mean()) if len(k_stars) else None,
+        cos2=_or_none(sites.k_star_cos2.mean()),
         sharing=int((k_stars > 0).sum()),
         reason=next(iter(sites.reason.dropna()), None),
     )
@@ -107,6 +116,7 @@ def controls_of(tables: Tables, pairings: Sequence[Pairing], projections: Collec
             name=pairing.right.name,
             control=str(recorded.control[pairing.right.name]),
             share=_or_none(recorded.share[pairing.right.name]),
+            rose=not recorded.end[pairing.right.name] <= recorded.start[pairing.right.name],
             levels=levels_of(tables.pairs(pairing, projections)),
         )
         for pairing in pairings

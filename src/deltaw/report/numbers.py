@@ -1,4 +1,4 @@
-"""The summary in numbers: levels beside chance, φ by depth, q against v, the structure in i and j.
+"""The summary in numbers: what was learned, what is shared beside chance and the control pair, and the structure of φ.
 
 All numbers are about the projections of the view. Cells beyond a numerical rank have no φ and do not count.
 """
@@ -6,12 +6,13 @@ All numbers are about the projections of the view. Cells beyond a numerical rank
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
+from deltaw.report.learning import Learning, learning_of
 from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
+from deltaw.report.sharing import Contrast, Excess, Slope, contrast_of, depth_of, excesses
 from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
 
@@ -58,27 +59,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Trend:
-    """Spearman's ρ of mean φ against layer; None for fewer than 5 layers, or where all layers have the same mean."""
-
-    layers: int
-    rho: float | None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The first of two projections against the second. A correlation is None where φ does not vary."""
-
-    first: str
-    second: str
-    correlation: float | None  # of φ over cells (layer, i, j)
-    correlation_beyond_chance: float | None  # of φ − chance, where i and j alone explain nothing
-    difference: float  # mean φ − chance of the first, minus mean φ − chance of the second
-    layers_above: int  # layers where the first has the higher mean φ − chance
-    layers: int
-
-
-@dataclass(frozen=True)
 class Summary:
     """All that `summary.json` holds besides the findings. Numbers about cells are in the basis of the figures."""
 
@@ -87,6 +67,9 @@ class Summary:
     basis: str
     widths: list[int]  # the dimensions d of the spaces in that basis
     remarks: list[str]
+    learning: list[Learning]  # of left and right at every seed
+    excess: list[Excess]  # by basis and measure
+    one_order: bool  # whether the pairs of `excess` are of one seed, whose arms take their examples in the same order
     levels: list[Levels]  # by basis
     controls: list[Control]
     spectra: list[Spectra]
@@ -95,8 +78,8 @@ class Summary:
     zoom: int  # largest j of its zoomed panels
     undefined: int  # number of cells beyond a numerical rank
     ranges: list[tuple[Range, Range]]  # for each site of Figure 6: all j, and j up to `zoom`
-    depth: Trend
-    contrast: Contrast | None  # None where there are not exactly two projections
+    depth: Slope | None  # None where no site has directions in the basis of the figures
+    contrast: Contrast | None  # the same, and None where there are not exactly two projections
     cells: list[Cell]
     by_i: list[float]  # φ(i, rank of right) on average over sites, from i = 1
     half_at: int | None  # the first i where `by_i` has at most half of its lead over chance at i = 1
@@ -114,7 +97,7 @@ class Summary:
 
 
 def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
-    """The numbers about left and right, and about left and the controls of right.
+    """The numbers about left and right at every seed, and about left and the controls of right.
 
     Args:
         tables: the tables of the analysis.
@@ -131,12 +114,18 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
     defined = phi.dropna(subset="phi")
     by_i = defined[defined.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
     sites = [(layer, projection) for layer in view.layers for projection in projections]
+    arms = [getattr(seed.pair, side) for side in ("left", "right") for seed in subject.study.seeds]
+    excess = tables.excess[tables.excess.projection.isin(projections)]
+    measured = bool(excess[excess.basis == view.basis].pair.notna().any())
     return Summary(
         left=_side(left),
         right=_side(right),
         basis=view.basis,
         widths=sorted(set(compared.width[compared.basis == view.basis])),
         remarks=tables.comparison.remarks,
+        learning=learning_of(tables, arms, projections),
+        excess=excesses(excess),
+        one_order=subject.study.one_order,
         levels=levels_of(compared),
         controls=controls_of(tables, subject.controls(), projections),
         spectra=spectra_of(tables, [left, right], projections),
@@ -145,8 +134,8 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
         zoom=zoom,
         undefined=len(phi) - len(defined),
         ranges=[(_range(defined, *site, rank_right), _range(defined, *site, zoom)) for site in sites],
-        depth=_depth(defined),
-        contrast=_contrast(defined, *projections) if len(projections) == 2 else None,
+        depth=depth_of(excess, view.basis) if measured else None,
+        contrast=contrast_of(excess, view.basis, *projections) if measured and len(projections) == 2 else None,
         cells=_cells(defined, rank_left, rank_right),
         by_i=by_i.phi.tolist(),
         half_at=_half_at((by_i.phi - by_i.null_mean).tolist()),
@@ -194,30 +183,3 @@ def _half_at(lead: list[float]) -> int | None:
     if not lead or lead[0] <= 0:
         return None
     return next((i for i, value in enumerate(lead, start=1) if value <= lead[0] / 2), None)
-
-
-def _depth(phi: pd.DataFrame) -> Trend:
-    means = phi.groupby("layer").phi.mean()
-    if len(means) < 5 or means.nunique() == 1:
-        return Trend(len(means), rho=None)
-    return Trend(len(means), float(np.corrcoef(means.rank(), np.arange(len(means)))[0, 1]))
-
-
-def _contrast(phi: pd.DataFrame, first: str, second: str) -> Contrast:
-    q, v = (phi[phi.projection == projection] for projection in (first, second))
-    cells = q.merge(v, on=["layer", "i", "j"], suffixes=("_q", "_v"))
-    difference = (cells.phi_q - cells.null_mean_q) - (cells.phi_v - cells.null_mean_v)  # their widths may differ
-    by_layer = difference.groupby(cells.layer).mean()
-    return Contrast(
-        first=first,
-        second=second,
-        correlation=_correlation(cells.phi_q, cells.phi_v),
-        correlation_beyond_chance=_correlation(cells.phi_q - cells.null_mean_q, cells.phi_v - cells.null_mean_v),
-        difference=difference.mean(),
-        layers_above=int((by_layer > 0).sum()),
-        layers=len(by_layer),
-    )
-
-
-def _correlation(q: pd.Series, v: pd.Series) -> float | None:
-    return float(np.corrcoef(q, v)[0, 1]) if min(q.nunique(), v.nunique()) > 1 else None

@@ -1,6 +1,7 @@
 """The summary as Markdown: the findings, their caveats, and the numbers in tables."""
 
 from collections.abc import Sequence
+from math import floor, isnan, log10
 from typing import Any
 
 from deltaw.analysis.bases import MEANINGS
@@ -9,6 +10,7 @@ from deltaw.report.caveats import caveats
 from deltaw.report.findings import contrast, course, depth, findings
 from deltaw.report.levels import Level, Levels
 from deltaw.report.numbers import Spread, Summary
+from deltaw.report.sharing import ENOUGH
 from deltaw.run.metrics import MEASURED
 
 
@@ -23,6 +25,7 @@ def markdown(summary: Summary) -> str:
         "\n".join(f"- {caveat}" for caveat in caveats(summary)),
         "## What is compared",
         _compared(summary),
+        *(["## Beside the control pair", _excess(summary)] if _has_floor_or_ceiling(summary) else []),
         "## Every basis beside chance, averaged over the sites",
         _bases(summary),
         *(["## Controls", _controls(summary)] if summary.controls else []),
@@ -32,7 +35,7 @@ def markdown(summary: Summary) -> str:
         "## φ by layer and matrix, over all i",
         _levels(summary),
         "## φ by depth, and one matrix against the other",
-        f"{depth(summary)} {contrast(summary.contrast)}".rstrip(),
+        f"In the basis {summary.basis}: {depth(summary.depth)} {contrast(summary.contrast)}".rstrip(),
         "## Structure in i and j, averaged over the sites",
         _structure(summary),
         *(
@@ -61,14 +64,60 @@ def _compared(summary: Summary) -> str:
     return _table(["", "left", "right"], rows) + f"\n\n{meaning}"
 
 
+MEASURES = {"first": "φ(1, 1)", "row": "φ(1, r)", "corner": "φ(r, r′)", "k_star": "k_star"}
+
+
+def _has_floor_or_ceiling(summary: Summary) -> bool:
+    return any(one.control is not None or one.other_seed is not None for one in summary.excess)
+
+
+# By whether left and right of each pair took their examples in the same order.
+ORDER = {
+    True: "Both arms took their examples in the same order, and share more for that; their shadows do not show it.",
+    False: "Left of each seed stands against right of another seed, since arms of one seed take their examples in the "
+    "same order and share more for that.",
+}
+
+
+def _excess(summary: Summary) -> str:
+    seeds = max(one.seeds for one in summary.excess)
+    head = ["basis", "measure", "arms", "control pair", "shadow and arm", "arm and shadow", "two seeds of a rank"]
+    rows = [
+        [
+            one.basis,
+            MEASURES[one.measure],
+            *(_signed(value) for value in (one.pair, one.control, one.left_shadow, one.right_shadow, one.other_seed)),
+            _signed(one.excess) + ("" if one.se is None else f" ± {one.se:.3f}"),
+            "" if one.p is None else f"{one.p:.2g}",
+        ]
+        for one in summary.excess
+    ]
+    return (
+        f"Means over the sites and over {'one seed' if seeds == 1 else f'{seeds} seeds'}, each minus what random "
+        f"subspaces give. {ORDER[summary.one_order]} A shadow learns from its arm's inputs and back-propagated errors, "
+        "each example's under a random sign: the control pair, two shadows, shows what left and right would share with "
+        "nothing to learn. Two seeds of a rank show how much two arms share that differ in nothing but start and "
+        "order. The excess is arms minus control pair, ± its standard error, which leaves out one seed at a time. p "
+        "holds for all tests in the table at once (Student's t with the seed as its unit, one-sided, Holm); there is "
+        f"no test with fewer than {ENOUGH} seeds, of single sites, of φ(1, r) and of k_star.\n\n"
+        f"{_table([*head, 'excess', 'p'], rows)}"
+    )
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}".replace("-", "−")
+
+
 def _bases(summary: Summary) -> str:
     r_left, r_right = summary.left.rank, summary.right.rank
     names = [f"φ({cell})" for cell in ("1, 1", f"1, {r_right}", f"{r_left}, {r_right}")]
-    head = ["basis", *(name for cell in names for name in (cell, "random")), "k_star"]
+    head = ["basis", *(name for cell in names for name in (cell, "random")), "k_star", "mean cos²"]
     rows = [[levels.basis, *_measures(levels)] for levels in summary.levels]
     meaning = (
         "k_star is the number of directions shared beyond random subspaces, with the number of sites that share at "
-        f"least one in brackets. Random subspaces share one at any site of a basis in fewer than {RARE:.0%} of cases."
+        "least one in brackets, and then the mean cos² of what it counts: in a wide layer a direction counts although "
+        "the two subspaces are far from parallel. If all subspaces were random, k_star would be above 0 at any site of "
+        f"a basis in at most {RARE:.0%} of cases."
     )
     reasons = sorted({f"- {one.basis}: {one.reason}" for one in summary.levels if one.reason})
     return "\n\n".join([meaning, _table(head, rows), *(["\n".join(reasons)] if reasons else [])])
@@ -76,21 +125,25 @@ def _bases(summary: Summary) -> str:
 
 def _controls(summary: Summary) -> str:
     names = ("φ(1, 1)", "φ(1, r)", "φ(r, r′)")
-    head = ["right", "share of the gain", "basis", *(name for cell in names for name in (cell, "random")), "k_star"]
+    cells = (name for cell in names for name in (cell, "random"))
+    head = ["right", "share of the gain", "basis", *cells, "k_star", "mean cos²"]
     rows = [[summary.right.name, "", levels.basis, *_measures(levels)] for levels in summary.levels]
     for control in summary.controls:
         share = _percent(control.share)
         rows += [[control.name, share, levels.basis, *_measures(levels)] for levels in control.levels]
     return (
         f"{summary.left.name} against {summary.right.name}, and against its controls: arms of the same rank, seed and "
-        "learning rate without the task. Two arms without the task share directions as well, and this table has no "
-        f"such pair: the difference between its rows does not measure the task.\n\n{_table(head, rows)}"
+        "learning rate that learn something else (shuffled: completions of other prompts; random: random tokens or "
+        "labels) or with less freedom (frozen_a: B alone). They answer other questions than the control pair: an arm "
+        "of the task with a control shares less than two controls may share, so a difference between these rows does "
+        f"not measure the task.\n\n{_table(head, rows)}"
     )
 
 
 def _measures(levels: Levels) -> list[str]:
     k_star = "" if levels.k_star is None else f"{levels.k_star:.1f} ({levels.sharing})"
-    return [*_beside(levels.first), *_beside(levels.row), *_beside(levels.corner), k_star]
+    cos2 = "" if levels.cos2 is None else f"{levels.cos2:.2f}"
+    return [*_beside(levels.first), *_beside(levels.row), *_beside(levels.corner), k_star, cos2]
 
 
 def _beside(level: Level) -> list[str]:
@@ -136,7 +189,7 @@ def _levels(summary: Summary) -> str:
 
 
 def _numbers(phi: Spread) -> list[str]:
-    return [f"{number:.3f}" for number in (phi.lowest, phi.mean, phi.highest, phi.chance)]
+    return ["" if isnan(number) else f"{number:.3f}" for number in (phi.lowest, phi.mean, phi.highest, phi.chance)]
 
 
 def _structure(summary: Summary) -> str:
@@ -165,7 +218,8 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
         [
             arm["arm"],
             arm["control"] or "",
-            *("diverged" if arm[end] is None else _measured(arm[end]) for end in ("start", "end")),
+            "diverged" if arm["start"] is None else _measured(arm["start"]),
+            "diverged" if arm["end"] is None else _measured(arm["end"], arm["end_se"]),
             *("" if arm[name] is None else _measured(arm[name]) for name in metrics),
             _percent(arm["share"]),
         ]
@@ -173,16 +227,27 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
     ]
     head = ["arm", "control", "loss at start", "loss", *metrics.values(), "share of the task's gain"]
     unit = " or ".join(dict.fromkeys(arm["unit"] for arm in losses))
+    error = (
+        "How much they vary with the choice of validation examples is not recorded, so small differences may be chance."
+        if all(arm["end_se"] is None for arm in losses)
+        else "± is the standard error over the choice of validation examples. Two arms are measured on the same "
+        "examples, so their difference may vary less than either loss."
+    )
     return (
         f"Loss, in nats, and accuracy are per {unit}. The loss at start is measured before the first step, all else at "
-        "the last validation up to the compared step. How much they vary with the choice of validation examples is not "
-        "recorded, so small differences may be chance. The share divides the gain of a control by the gain of the arm "
-        f"that learned the task with the same settings.\n\n{_table(head, rows)}"
+        f"the last validation up to the compared step. {error} The share divides the gain of a control by the gain of "
+        f"the arm that learned the task with the same settings.\n\n{_table(head, rows)}"
     )
 
 
-def _measured(value: float) -> str:
-    """Two decimals, since the validation examples do not determine a third; two digits where the number is small."""
+def _measured(value: float, error: float | None = None) -> str:
+    """With an error, as many decimals as its first digit has, and two at least.
+
+    Else two decimals, since the validation examples do not determine a third; two digits where the number is small.
+    """
+    if error:
+        decimals = min(max(2, -floor(log10(error))), 6)
+        return f"{value:.{decimals}f} ± {error:.{decimals}f}"
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
@@ -204,7 +269,7 @@ def _amplification(rows: Sequence[dict[str, Any]]) -> str:
         "‖UᵀWVᵀ‖, U and V of ΔW",
         "of W",
         "random",
-        "random, expected: r‖W‖/√(d_out d_in)",
+        "random, expected: k‖W‖/√(d_out d_in)",
         "amplification",
         "amplification of random directions",
     ]
@@ -213,15 +278,15 @@ def _amplification(rows: Sequence[dict[str, Any]]) -> str:
             row["layer"],
             f"ΔW_{row['projection']}",
             row["arm"],
-            *(f"{row[name]:.3f}" for name in names),
-            f"{row['norm_update'] / row['by_random_closed']:.3f}",
+            *("" if row[name] is None else f"{row[name]:.3f}" for name in names),
+            f"{row['norm_update'] / row['by_random_closed']:.3f}" if row["by_random_closed"] else "",
         ]
         for row in rows
     ]
     meaning = (
-        "All norms are Frobenius norms. U and V are the first r left- and right-singular vectors of ΔW, of W, or of a "
-        "random matrix. Amplification is ‖ΔW‖ / ‖UᵀWVᵀ‖ with U and V of ΔW. It has a meaning only beside the last "
-        "column, the same ratio for r random directions."
+        "All norms are Frobenius norms. U and V are the first k left- and right-singular vectors of ΔW, of W, or of a "
+        "random matrix; k is the numerical rank of ΔW. Amplification is ‖ΔW‖ / ‖UᵀWVᵀ‖ with U and V of ΔW. It has a "
+        "meaning only beside the last column, the same ratio for k random directions."
     )
     return f"{meaning}\n\n{_table(head, lines)}"
 

@@ -7,13 +7,10 @@ from math import isfinite, nan
 from pathlib import Path
 
 import pandas as pd
-from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Origin, load_adapter
-from deltaw.run.metrics import MEASURED
+from deltaw.run.metrics import COLUMNS_OF_EVALUATION, MEASURED
 from deltaw.run.record import ArmRecord, RunRecord, settings_of
 
 RECORD = "run.json"
@@ -21,7 +18,7 @@ RUN_CONFIG = "config.yaml"
 CHECKPOINT = "checkpoints/last.ckpt"
 LOCK = "lock"
 METRICS = "metrics.csv"
-INPUTS = "inputs.safetensors"
+EVALUATION = "evaluation.parquet"
 SNAPSHOTS = "snapshots"
 
 
@@ -51,6 +48,20 @@ class RunDirectory:
         """Columns step, arm, name, value; no rows if nothing was recorded."""
         path = self.path / METRICS
         return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step", "arm", "name", "value"])
+
+    def evaluation(self) -> pd.DataFrame:
+        """What validation measured on each example: the columns of `COLUMNS_OF_EVALUATION`; no rows if not recorded.
+
+        Raises:
+            UserError: the file is there and cannot be read.
+        """
+        path = self.path / EVALUATION
+        if not path.is_file():
+            return pd.DataFrame(columns=list(COLUMNS_OF_EVALUATION)).astype(COLUMNS_OF_EVALUATION)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise UserError(f"{path} cannot be read ({error}): delete it to go on without standard errors") from None
 
     @property
     def unit(self) -> str:
@@ -118,18 +129,3 @@ class RunDirectory:
         start = self.snapshot(arm, 0) if steps[0] == 0 else None
         origin = Origin(self.path, arm, step, self.record.base["sha256"])
         return replace(load_adapter(self.snapshot(arm, step), start), name=arm, origin=origin)
-
-    def inputs(self, module: str) -> Float[Tensor, "tokens d_in"] | None:
-        """The inputs that the run kept of an adapted module; None if it kept none.
-
-        Raises:
-            UserError: the file is there and cannot be read.
-        """
-        path = self.path / INPUTS
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                return file.get_tensor(module) if module in file.keys() else None  # noqa: SIM118 (it is no dict)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read ({error}): delete it to go on without") from None

@@ -9,6 +9,8 @@ from deltaw.errors import UserError
 from deltaw.run.files import replacing
 from deltaw.run.weights import Weight
 
+SHADOW = "shadow"  # the control of an arm's shadows
+
 
 class BaseRecord(TypedDict):
     """The frozen base of a run."""
@@ -34,6 +36,7 @@ class ArmRecord(TypedDict):
     dropout: NotRequired[float]
     variant: NotRequired[str]  # another alpha or scaling than the run's, and patterns; a missing key means none
     scale: NotRequired[float]  # of B A in ΔW
+    shadow: NotRequired[int]  # n for the n-th shadow of an arm; 0 or missing for an arm
     head_seed: NotRequired[int]  # only for a classification head that the base does not bring
 
 
@@ -101,6 +104,11 @@ class RunRecord:
         """Write the record; a process that is killed leaves the old file or the new one."""
         with replacing(path) as new:
             new.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def name_of_shadow(arm: str, number: int) -> str:
+    """The name of an arm's shadow; `number` counts from 1."""
+    return f"{arm}-shadow{number}"
 
 
 def settings_of(arm: ArmRecord, **overridden: object) -> tuple[object, ...]:

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -16,12 +16,12 @@ from torch import Tensor
 from deltaw.config.keys import keys_of
 from deltaw.config.schema import TrainConfig
 from deltaw.errors import UserError
-from deltaw.run.directory import CHECKPOINT, INPUTS, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
+from deltaw.run.directory import CHECKPOINT, EVALUATION, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
 from deltaw.run.files import locked, replacing, unfinished
 from deltaw.run.peft_files import CONFIG, WEIGHTS
 from deltaw.run.record import RunRecord
 
-# A run stays the same run on other devices, with other micro-batches, another cache, and with or without inputs.
+# A run stays the same run on other devices, with other micro-batches and another cache.
 _FREE_TO_CHANGE = {name for name, key in keys_of(TrainConfig) if not key.identity}
 
 
@@ -41,10 +41,6 @@ class RunWriter:
     @property
     def checkpoint(self) -> Path:
         return self.path / CHECKPOINT
-
-    @property
-    def inputs(self) -> Path:
-        return self.path / INPUTS
 
     def resume_from(self) -> int | None:
         """The step of the last checkpoint; None if there is none and the run starts at step 0. Reads only.
@@ -67,7 +63,7 @@ class RunWriter:
         return _step_of(self.checkpoint) if self.checkpoint.exists() else None
 
     def open(self, step: int | None, record: RunRecord) -> None:
-        """Lock the directory, write the config and a missing record, and cut the metrics back to `step`.
+        """Lock the directory, write the config and a missing record, and cut metrics and evaluation back to `step`.
 
         Args:
             step: the result of `resume_from` when this process loaded its base.
@@ -93,6 +89,7 @@ class RunWriter:
             if not (self.path / RECORD).exists():
                 record.save(self.path / RECORD)
             self._cut_metrics(step)
+            self._cut_evaluation(step)
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
@@ -131,15 +128,23 @@ class RunWriter:
         kept = [line for line in lines if step is not None and int(line.split(",")[0]) <= step]
         _write(self.path / METRICS, "".join(f"{line}\n" for line in ["step,arm,name,value", *kept]))
 
+    def _cut_evaluation(self, step: int | None) -> None:
+        if step is None:
+            (self.path / EVALUATION).unlink(missing_ok=True)
+            return
+        table = self.run.evaluation()
+        _write_table(self.path / EVALUATION, table[table.step <= step])
+
     def append_metrics(self, step: int, rows: Iterable[tuple[str, str, float]]) -> None:
         """Append rows of (arm, name, value), measured at `step`; the arm is "" where a value concerns all arms."""
         with self.writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
             file.write("".join(f"{step},{arm},{name},{value!r}\n" for arm, name, value in rows))
 
-    def write_inputs(self, tensors: dict[str, Float[Tensor, "tokens d_in"]]) -> None:
-        """Write the inputs of the adapted modules, by the module's name."""
-        with self.writing(self.inputs), replacing(self.inputs) as new:
-            save_file(tensors, new)
+    def append_evaluation(self, step: int, table: pd.DataFrame) -> None:
+        """Append what validation measured at `step`: a row per arm and example, all columns but step."""
+        with self.writing(self.path / EVALUATION):
+            whole = pd.concat([self.run.evaluation(), table.assign(step=step)])
+            _write_table(self.path / EVALUATION, whole)
 
     def write_snapshot(
         self,
@@ -165,6 +170,11 @@ class RunWriter:
             new.mkdir(parents=True)
             save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | metadata)
             (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with replacing(path) as new:
+        table.to_parquet(new, index=False)
 
 
 def _write(path: Path, text: str) -> None:

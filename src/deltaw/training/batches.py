@@ -22,8 +22,8 @@ def step_batches(cfg: DictConfig, arms: list[Arm], learnt: Examples, rows: int |
         UserError: the processes cannot share the batch equally.
     """
     rows = micro_batch(cfg.data.batch, rows, trainer.world_size)
-    ranks = (trainer.global_rank, trainer.world_size)
-    batches = StepBatches(learnt, arms, cfg.data.batch, rows, cfg.trainer.max_steps, *ranks, cfg.data.packing)
+    shared_out = (cfg.data.batch, rows, cfg.trainer.max_steps, trainer.global_rank, trainer.world_size)
+    batches = StepBatches(learnt, arms, *shared_out, cfg.data.packing, cfg.arms.shadows)
     trainer.accumulate_grad_batches = batches.accumulate
     return batches
 

@@ -31,7 +31,8 @@ def arms_of(cfg: DictConfig) -> list[Arm]:
         UserError: a setting of an arm is impossible, or two arms are the same.
     """
     settings: Any = OmegaConf.to_container(cfg.arms, resolve=True)
-    listed, _ = settings.pop("list"), settings.pop("projections")
+    listed = settings.pop("list")
+    del settings["projections"], settings["shadows"]
     return arms_from(**settings, listed=listed, default_lr=cfg.optim.lr)
 
 

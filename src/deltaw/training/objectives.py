@@ -142,17 +142,23 @@ def summed_losses(
     """Cross-entropy of each arm, summed over its labels, in nats.
 
     Args:
-        logits: the rows of the first arm, then those of the second, and so on: equally many for each. Logits in
-            bfloat16 are summed in float32.
+        logits: the rows of the first arm, then those of the second, and so on: equally many for each.
         targets: labels, `IGNORED` where a token has none.
         arms: number of arms.
         smoothing: share of each label that is spread equally over all classes, in [0, 1).
     """
+    return label_losses(logits, targets, smoothing).view(arms, -1).sum(1)
+
+
+def label_losses(
+    logits: Float[Tensor, "rows tokens classes"], targets: Int[Tensor, "rows tokens"], smoothing: float = 0.0
+) -> Float[Tensor, "rows tokens"]:
+    """Cross-entropy of each label, in nats; 0 where a token has none. Logits in bfloat16 give losses in float32."""
     logits = logits.float() if logits.dtype is torch.bfloat16 else logits
     losses = cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
     )
-    return losses.view(arms, -1).sum(1)
+    return losses.view_as(targets)
 
 
 def _read(rows: list[list[int]], pad: int) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ def record_of(cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[st
     Args:
         cfg: its config.
         base: its base, with the arms attached.
-        arms: what it trains.
+        arms: what it trains, shadows too.
         modules: the projection of each adapted module, by the module's name.
         corpus: its data set.
     """

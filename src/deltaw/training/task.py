@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from omegaconf import DictConfig
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_warn
@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from deltaw.lora.arm import Arm
 from deltaw.lora.attach import attach
-from deltaw.lora.layers import parameters_of, set_moment
+from deltaw.lora.layers import Moment, parameters_of, set_moment
+from deltaw.lora.shadows import shadows_of
 from deltaw.lora.sharded import gather
 from deltaw.model.heads import Initialiser
 from deltaw.model.loading import Base
@@ -43,6 +44,10 @@ class LoraArms(LightningModule):
         clip: largest norm of an arm's gradient.
         label_smoothing: share of each label that the training loss spreads equally over all classes, in [0, 1).
         max_skipped: number of skipped steps after which an arm stops learning.
+        shadows: shadows of each arm of the task.
+
+    Attributes:
+        learners: the arms, then their shadows; each has a parameter group of its own.
     """
 
     base: PreTrainedModel
@@ -61,15 +66,17 @@ class LoraArms(LightningModule):
         clip: float,
         label_smoothing: float,
         max_skipped: int,
+        shadows: int = 0,
     ):
         super().__init__()
         self.strict_loading = False  # a checkpoint holds the arms, not the base
         self.arms, self.modules_adapted, self.heads, self.objective = arms, modules, list(heads), objective
         self.warmup, self.weight_decay, self.clip, self.label_smoothing = warmup, weight_decay, clip, label_smoothing
         self.max_skipped = max_skipped
-        attach(base, modules, arms, heads)
+        self.learners = [*arms, *shadows_of(arms, shadows)]
+        attach(base, modules, arms, heads, self.learners[len(arms) :])
         self.base = base
-        self.register_buffer("skipped", torch.zeros(len(arms), dtype=torch.long))
+        self.register_buffer("skipped", torch.zeros(len(self.learners), dtype=torch.long))
 
     def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
         """Cross-entropy of each arm with smoothed labels, summed over its labels, in nats."""
@@ -78,23 +85,12 @@ class LoraArms(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
-        set_moment(self.base, self.trainer.global_step, micro_batch, self.trainer.global_rank)
+        place = self.trainer.global_step, micro_batch, self.trainer.global_rank
+        set_moment(self.base, Moment(*place, batch.get("signs")))
         losses = self.loss_sums(batch) / batch["completion_tokens"]
         self.step_loss = losses.detach() if micro_batch == 0 else self.step_loss + losses.detach()
         # Lightning divides by the micro-batches of a step, and DDP by the processes: undo both.
         return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
-
-    def validation_sums(
-        self, batch: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, " arms"], Int[Tensor, "arms rows tokens"]]:
-        """Summed losses of all arms on the same rows, in nats, and the class that each arm predicts for each label.
-
-        Args:
-            batch: the rows once, not once per arm.
-        """
-        repeated = {name: tensor.repeat(len(self.arms), 1) for name, tensor in batch.items()}
-        logits, targets = self.objective.logits(self.base, repeated), self.objective.targets(repeated)
-        return summed_losses(logits, targets, len(self.arms)), logits.argmax(-1).unflatten(0, (len(self.arms), -1))
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # the engine shards
@@ -103,7 +99,7 @@ class LoraArms(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
             {"params": [weight for weight in parameters_of(self.base, k) if weight.requires_grad], "lr": arm.lr}
-            for k, arm in enumerate(self.arms)
+            for k, arm in enumerate(self.learners)
         ]
         optimizer = AdamW(groups, weight_decay=self.weight_decay)
         schedule = LambdaLR(optimizer, lambda step: self._share_of_peak(step))  # LambdaLR saves nothing of a lambda
@@ -121,7 +117,7 @@ class LoraArms(LightningModule):
             self.skipped[k] += not finite
             if not finite and self.skipped[k] == self.max_skipped:
                 rank_zero_warn(
-                    f"{self.arms[k].name} stands still from step {self.trainer.global_step} on: its gradients were "
+                    f"{self.learners[k].name} stands still from step {self.trainer.global_step} on: its gradients were "
                     f"not finite in optim.max_skipped={self.max_skipped} steps. Other arms go on; try a lower "
                     "learning rate"
                 )
@@ -130,8 +126,8 @@ class LoraArms(LightningModule):
                     weight.grad = None
 
     def state_of_arms(self) -> dict[str, Tensor]:
-        """The arms in a checkpoint, by name: factors (a frozen A too), heads, and the counts of skipped steps."""
-        of_arms = {parameter for k in range(len(self.arms)) for parameter in parameters_of(self.base, k)}
+        """Arms and shadows in a checkpoint, by name: factors (a frozen A too), heads, and counts of skipped steps."""
+        of_arms = {parameter for k in range(len(self.learners)) for parameter in parameters_of(self.base, k)}
         weights = {name: parameter for name, parameter in self.named_parameters() if parameter in of_arms}
         return weights | {"skipped": self.skipped}
 
@@ -170,4 +166,4 @@ def task_with_arms(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[s
     """
     modules, objective = prepare_base(cfg, base)
     optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # each arm has its own lr
-    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim)
+    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim, shadows=cfg.arms.shadows)

@@ -1,14 +1,12 @@
 """The figure of two ranks, and what it shares with the other grids, read back from its artists."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deltaw.exhibit.drawing import fig6, panel
-from deltaw.exhibit.drawing.panel import PAPER, TIMES_CHANCE
+from deltaw.exhibit.drawing.panel import MINUS_CONTROL, PAPER, TIMES_CHANCE
 from tests.support.tables import phi
 
 
@@ -66,7 +64,7 @@ def test_every_panel_shows_its_half_of_its_site(ranks: tuple[int, int], layers: 
         assert axes.images[0].get_clim() == (0, 1)
 
 
-@pytest.mark.parametrize("scale", [PAPER, TIMES_CHANCE])
+@pytest.mark.parametrize("scale", [PAPER, TIMES_CHANCE, MINUS_CONTROL])
 def test_cells_without_phi_are_blank(scale: panel.Scale) -> None:
     table = phi(2, 4, [1])
     table.loc[table.j == 4, "phi"] = np.nan
@@ -96,6 +94,34 @@ def test_the_bar_of_times_chance_reaches_the_data(largest: float, top: float, nu
     assert ",".join(bar(figure).values()) == (numbers or "≤ 1,10,100,1000,10000")
 
 
+def test_minus_control_subtracts_the_control_and_leaves_cells_without_one_blank() -> None:
+    table = phi(1, 3, [1]).assign(phi=[0.5, 0.2, 0.9, 0.1, 0.1, 0.1], control=[0.2, 0.6, np.nan, 0.1, 0.1, 0.1])
+    figure = fig6.draw(table, [1], MINUS_CONTROL)
+    q, v, *_ = panels(figure)
+    assert cells(q) == pytest.approx({(1, 1): 0.3, (1, 2): -0.4})
+    assert cells(v) == {(1, j): 0 for j in (1, 2, 3)}
+    assert figure.axes[-1].get_title(loc="left") == "φ − control"
+
+
+@pytest.mark.parametrize(("excess", "top"), [(0.3, 0.3), (-0.31, 0.4), (0.02, 0.1), (0, 0.1), (np.nan, 0.1)])
+def test_the_bar_of_minus_control_is_symmetric_and_reaches_the_cells_that_are_shown(excess: float, top: float) -> None:
+    table = phi(2, 2, [1, 2]).assign(phi=0.5, control=0.5)
+    table.loc[table.layer == 1, "control"] -= excess
+    table.loc[table.layer == 2, "control"] = 0
+    figure = fig6.draw(table, [1], MINUS_CONTROL)
+    assert figure.axes[-1].get_ylim() == (-top, top)
+    assert list(bar(figure)) == pytest.approx([-top, -top / 2, 0, top / 2, top])
+
+
+def test_zero_is_the_lightest_colour_of_minus_control_and_blank_is_none() -> None:
+    colours = panel.DIVERGING(np.linspace(0, 1, 51))[:, :3]
+    lightness = colours @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness[:26]) > 0).all() and (np.diff(lightness[25:]) < 0).all()
+    assert (colours[:25, 2] > colours[:25, 0]).all() and (colours[26:, 0] > colours[26:, 2]).all()
+    blank = panel.DIVERGING.get_bad()[:3]
+    assert blank[0] == blank[1] == blank[2] < colours[25].min() - 0.2
+
+
 def test_titles_and_labels_name_the_pair_the_matrices_and_the_layers() -> None:
     figure = fig6.draw(phi(8, 64, [1, 4]), [1, 4])
     assert figure.get_suptitle() == r"$\phi(A_{r=8}, A_{r=64}, i, j)$"
@@ -108,25 +134,35 @@ def test_titles_and_labels_name_the_pair_the_matrices_and_the_layers() -> None:
 
 
 HEADINGS = {
-    "A": (r"$\phi(A_{r=2}, A_{r=4}, i, j)$", ""),
-    "update": (r"$\phi(\Delta A_{r=2}, \Delta A_{r=4}, i, j)$", "ΔA = A − A₀: what training added to A"),
-    "input": (r"$\phi(\Delta W_{r=2}, \Delta W_{r=4}, i, j)$", "right-singular vectors of ΔW (its input side)"),
-    "output": (r"$\phi(\Delta W_{r=2}, \Delta W_{r=4}, i, j)$", "left-singular vectors of ΔW (its output side)"),
+    "A": ("A", "right-singular vectors of A"),
+    "update": (r"\Delta A", "right-singular vectors of ΔA = A − A₀ (what training added)"),
+    "input": (r"\Delta W", "right-singular vectors of ΔW (its input side)"),
+    "output": (r"\Delta W", "left-singular vectors of ΔW (its output side)"),
 }
 
 
 @pytest.mark.parametrize(("basis", "heading"), HEADINGS.items())
-def test_the_heading_names_the_basis(basis: str, heading: tuple[str, str]) -> None:
-    figure = fig6.draw(phi(2, 4, [1], basis=basis), [1])
-    assert (figure.get_suptitle(), figure.texts[-1].get_text()) == heading
+def test_the_heading_gives_the_arms_with_their_steps_and_the_basis(basis: str, heading: tuple[str, str]) -> None:
+    symbol, meaning = heading
+    figure = fig6.draw(phi(2, 4, [1], basis=basis).assign(step_left=50), [1])
+    assert figure.get_suptitle() == rf"$\phi({symbol}_{{r=2}}, {symbol}_{{r=4}}, i, j)$"
+    arms = "$i$: r2-s0 (step 50); $j$: r4-s1 (step 150)"
+    assert figure.texts[-1].get_text().replace("\n", " ") == f"{arms}; basis {basis}: {meaning}"
 
 
-@pytest.mark.parametrize(
-    ("step", "names"), [(150, "A: r4-s0 (step 150); A′: r4-s1 (step 150)"), (None, "A: r4-s0; A′: r4-s1")]
-)
-def test_the_note_names_the_arms_where_both_have_one_rank(step: Any, names: str) -> None:
-    table = phi(4, 4, [1]).assign(step_left=step, step_right=step)
-    assert panel.heading(table) == (r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$", names)
+def test_two_arms_of_one_rank_are_told_apart_and_adapter_folders_have_no_step() -> None:
+    title, note = panel.heading(phi(4, 4, [1]).assign(step_left=None, step_right=None), PAPER)
+    assert title == r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$"
+    assert note.startswith("$i$: r4-s0; $j$: r4-s1; ")
+
+
+def test_the_note_of_a_variant_tells_what_it_compares_with() -> None:
+    title, note = panel.heading(phi(2, 4, [1]), MINUS_CONTROL)
+    assert title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ − control"
+    assert note.endswith("what the arms would share with nothing to learn")
+    title, note = panel.heading(phi(2, 4, [1]), TIMES_CHANCE)
+    assert title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ / chance"
+    assert note.endswith("chance: φ of random subspaces")
 
 
 def test_colours_rise_in_lightness_and_blank_is_none_of_them() -> None:

@@ -25,7 +25,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 MOST = 8  # layers, a column each
 SHORT, LONG = 20, 105  # characters: three arms with short names fit side by side; a longer line than LONG is broken
-LEFT, RIGHT, TOP, NOTE_ROOM, HEIGHT, GAP, ROW_GAP = 0.68, 0.14, 0.54, 0.16, 1.1, 0.1, 0.12  # inches
+LEFT, RIGHT, TOP, HEIGHT, GAP, ROW_GAP = 0.68, 0.14, 0.7, 1.1, 0.1, 0.12  # inches
 BOTTOM, KEY_ROOM = 0.46, 0.16  # inches: the room below the panels without the legend, and for each line of it
 
 
@@ -63,12 +63,11 @@ def draw(pairs: pd.DataFrame) -> Figure:
 def _page(basis: str, note: str, labels: list[str], columns: int, bottom: float) -> tuple[Figure, list[list[Axes]]]:
     """An empty figure with its heading, and its panels: a row for each of `labels`, with `bottom` inches below them."""
     rows, left = len(labels), LEFT + LINE * max(label.count("\n") for label in labels)
-    note = "; ".join(filter(None, [MEANINGS[basis], note]))
-    top = TOP + NOTE_ROOM * bool(note)
-    down = top + rows * (HEIGHT + ROW_GAP) - ROW_GAP + bottom
+    note = panel.join_notes(f"basis {basis}: {MEANINGS[basis]}", note)
+    down = TOP + rows * (HEIGHT + ROW_GAP) - ROW_GAP + bottom
     across = (WIDTH - left - RIGHT - (columns - 1) * GAP) / columns
     figure = Figure(figsize=(WIDTH, down))
-    sides = {"left": left / WIDTH, "right": 1 - RIGHT / WIDTH, "bottom": bottom / down, "top": 1 - top / down}
+    sides = {"left": left / WIDTH, "right": 1 - RIGHT / WIDTH, "bottom": bottom / down, "top": 1 - TOP / down}
     gaps = {"wspace": GAP / across, "hspace": ROW_GAP / HEIGHT}
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=sides | gaps)
     figure.suptitle(rf"$\phi$ between snapshots of one arm, for ${SYMBOLS[basis]}$", y=1 - 0.08 / down, fontsize=TITLE)

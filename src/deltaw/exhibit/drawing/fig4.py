@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deltaw.exhibit.drawing import panel
-from deltaw.exhibit.drawing.panel import PAPER, Scale
+from deltaw.exhibit.drawing.panel import MINUS_CONTROL, PAPER, Scale
 
 SIDE = 1.76  # inches
 I_TICKS, J_TICKS = 8, 13  # as in the paper
@@ -15,19 +15,20 @@ def draw(cells: pd.DataFrame, random: pd.DataFrame, layer: int, scale: Scale = P
 
     Args:
         cells: φ of one pair in one basis.
-        random: φ of two Gaussian matrices of the same size.
+        random: φ of two Gaussian matrices of the same size. They have no control and no panel in `MINUS_CONTROL`.
         layer: a layer of `cells`.
         scale: what the colours mean. The paper's bar goes from 0 to 0.5, this bar further if the data do.
     """
     projections = cells[cells.layer == layer].projection.unique()
     tables = {panel.update_label(projection): panel.site(cells, layer, projection) for projection in projections}
-    tables["Random Gaussian"] = random
+    if scale is not MINUS_CONTROL:
+        tables["Random Gaussian"] = random
     norm = scale.norm(scale.values(pd.concat(tables)), 0.0, 0.5)
     rows = panel.break_rows(list(tables)) if len(tables) > panel.ACROSS + 1 else [list(tables)]
     groups = [[SIDE] * len(rows[0])] if len(rows) > 1 else [[SIDE] * (len(tables) - 1), [SIDE]]
-    figure, panels, bar = panel.page(*panel.heading(cells), groups, SIDE, list(tables), len(rows))
+    figure, panels, bar = panel.page(*panel.heading(cells, scale), groups, SIDE, list(tables), len(rows))
     for axes, table in zip(panel.keep_first(panels, len(tables)), tables.values(), strict=True):
-        image = panel.fill(axes, panel.matrix(table, scale), norm, I_TICKS, J_TICKS)
+        image = panel.fill(axes, panel.matrix(table, scale), scale, norm, I_TICKS, J_TICKS)
     panel.name_axes(panels, [f"Layer {layer}"] * len(rows))
     panel.add_bar(bar, image, scale)
     return figure

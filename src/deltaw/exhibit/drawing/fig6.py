@@ -31,7 +31,8 @@ def draw(cells: pd.DataFrame, layers: list[int], scale: Scale = PAPER) -> Figure
     n = len(rows[0][1])
     titled = rows[:1] if len(rows) == len(layers) else rows  # only the first, where all rows have the same projections
     titles = [label for _, row in titled for label in 2 * [name and panel.update_label(name) for name in row]]
-    figure, panels, bar = panel.page(*panel.heading(cells), [[wide] * n, [zoomed] * n], HEIGHT, titles, len(rows))
+    title, note = panel.heading(cells, scale)
+    figure, panels, bar = panel.page(title, note, [[wide] * n, [zoomed] * n], HEIGHT, titles, len(rows))
     for (layer, projections), row in zip(rows, panels, strict=True):
         for projection, all_j, zoom in zip(projections, row[:n], row[n:], strict=True):
             if not projection:
@@ -40,8 +41,8 @@ def draw(cells: pd.DataFrame, layers: list[int], scale: Scale = PAPER) -> Figure
                 continue
             values = panel.matrix(panel.site(shown, layer, projection), scale)
             i, j = np.meshgrid(values.index, values.columns, indexing="ij")
-            panel.fill(all_j, values.where(j >= i), norm)
-            image = panel.fill(zoom, values.where(j <= i).iloc[:, : min(values.shape)], norm)
+            panel.fill(all_j, values.where(j >= i), scale, norm)
+            image = panel.fill(zoom, values.where(j <= i).iloc[:, : min(values.shape)], scale, norm)
     panel.name_axes(panels, [f"Layer {layer}" for layer, _ in rows])
     panel.add_bar(bar, image, scale)
     return figure

@@ -32,12 +32,13 @@ def draw(cells: pd.DataFrame, layers: list[int], scale: Scale = PAPER) -> Figure
     places = [(layer, projection) for layer in layers for row in rows_of_layer for projection in row]
     titles = [f"Layer {layer}{comma}{panel.update_label(name)}" if name else "" for layer, name in places]
     groups = [[SIDE] * len(rows_of_layer[0])] * per_row
-    figure, panels, bar = panel.page(*panel.heading(cells), groups, SIDE, titles, rows)
+    figure, panels, bar = panel.page(*panel.heading(cells, scale), groups, SIDE, titles, rows)
     for axes, (layer, projection) in zip(panel.keep_first(panels, len(places)), places, strict=True):
         if not projection:
             axes.set_visible(False)
             continue
-        image = panel.fill(axes, panel.matrix(panel.site(shown, layer, projection), scale), norm, j_ticks=J_TICKS)
+        values = panel.matrix(panel.site(shown, layer, projection), scale)
+        image = panel.fill(axes, values, scale, norm, j_ticks=J_TICKS)
     panel.name_axes(panels, [""] * rows)
     panel.add_bar(bar, image, scale)
     return figure

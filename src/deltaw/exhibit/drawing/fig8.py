@@ -24,17 +24,17 @@ def draw(panels: dict[str, pd.DataFrame], layer: int, scale: Scale = PAPER) -> F
     W, symbol = panel.math_label("W", cell.projection), panel.SYMBOLS[cell.basis]
     in_title = W.strip("$") if len(cell.projection) == 1 else "W"  # a longer name stands in the note alone
     side = "left" if cell.basis == "output" else "right"
-    note = f"{side}-singular vectors of {W} ($i$) and of {panel.plain_text(symbol)} ($j$), by falling singular value"
-    if cell.basis == "update":
-        note += f"; {panel.MEANINGS['update']}"
+    of_W, of_arms = f"{side}-singular vectors of {W}, by falling singular value", panel.MEANINGS[cell.basis]
+    names = ", ".join(panel.name_of(cells.iloc[0], "right") for cells in panels.values())
+    note = panel.join_notes(f"$i$: {of_W}", f"$j$: {of_arms}", f"panels: {names}", scale.meaning)
     norm = scale.norm(scale.values(pd.concat(panels)), 0.1, 0.2)
     rows = ceil(len(panels) / PER_ROW)
     groups = [[ACROSS] * min(len(panels), PER_ROW)]
     arms = [label if label.startswith("r=") else rf"\mathrm{{{label}}}" for label in panels]
     titles = [rf"$\phi({in_title}, {symbol}_{{{arm}}}, i, j)$" for arm in arms]
-    figure, axes_rows, bar = panel.page("", note, groups, HEIGHT, titles, rows)
+    figure, axes_rows, bar = panel.page(scale.label, note, groups, HEIGHT, titles, rows)
     for axes, cells in zip(panel.keep_first(axes_rows, len(panels)), panels.values(), strict=True):
-        image = panel.fill(axes, panel.matrix(cells, scale), norm, I_TICKS)
+        image = panel.fill(axes, panel.matrix(cells, scale), scale, norm, I_TICKS)
         axes.title.set_fontsize(panel.LABEL - 1)
     for _, *others in axes_rows:  # all panels of a row have the same i
         for axes in others:

@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.transforms import blended_transform_factory
 
 # Lightness rises evenly, so that the figure can also be read in grey. Cells that are left out have another colour.
-COLORS = LinearSegmentedColormap.from_list("phi", ["#0a0618", "#571c52", "#c81d51", "#f3835a", "#fbeadc"])
 BLANK = "#d9dfeb"
+COLORS = LinearSegmentedColormap.from_list(
+    "phi", ["#0a0618", "#571c52", "#c81d51", "#f3835a", "#fbeadc"]
+).with_extremes(bad=BLANK)
+# Blue below 0 and orange above, which the colour-blind tell apart. Blank is grey, since pale blue is just below 0.
+DIVERGING = LinearSegmentedColormap.from_list(
+    "excess", ["#08306b", "#2f79b8", "#9fc8e6", "#fafafa", "#f7b26a", "#d3620b", "#6b2703"]
+).with_extremes(bad="#c0c0c0")
 
 # Inches. The page is as wide as the text of a paper.
 WIDTH, LEFT, RIGHT, BOTTOM = 7.0, 0.6, 0.4, 0.36
@@ -32,11 +38,11 @@ TITLE, LABEL, NOTE, NUMBER = 11, 9, 7, 6  # points
 ACROSS = 4  # projections side by side at most, as q, k, v and o
 BROKEN, CHARACTERS = LABEL - 1, 17  # a label of several lines: its points, and the characters of a line
 
-# Basis → the symbol of the compared matrix in a title, and its meaning where the paper does not give it.
+# Basis → the symbol of the compared matrix in a title, and the directions that are compared.
 SYMBOLS = {"A": "A", "update": r"\Delta A", "input": r"\Delta W", "output": r"\Delta W"}
 MEANINGS = {
-    "A": "",
-    "update": "ΔA = A − A₀: what training added to A",
+    "A": "right-singular vectors of A",
+    "update": "right-singular vectors of ΔA = A − A₀ (what training added)",
     "input": "right-singular vectors of ΔW (its input side)",
     "output": "left-singular vectors of ΔW (its output side)",
 }
@@ -48,11 +54,15 @@ class Scale:
 
     Attributes:
         label: the text above the colour bar.
-        values: cells (columns phi and null_mean) → the numbers that colours stand for; NaN stays NaN.
+        meaning: what φ is divided by or lessened by, for the note; "" for nothing.
+        colors: the colour of cells without a number is its bad one.
+        values: cells (columns phi, null_mean and control) → the numbers that colours stand for; NaN stays NaN.
         norm: all numbers that are shown, and the two ends of the paper's bar → the range of this bar.
     """
 
     label: str
+    meaning: str
+    colors: Colormap
     values: Callable[[pd.DataFrame], "pd.Series[float]"]
     norm: Callable[["pd.Series[float]", float, float], Normalize]
 
@@ -69,27 +79,45 @@ def _range_from_chance(values: "pd.Series[float]", *_: float) -> Normalize:
     return LogNorm(1, next(top for n in count() for top in (10**n, 2 * 10**n, 5 * 10**n) if top >= largest))
 
 
-# φ on a linear scale, as in the paper; or φ as a multiple of chance, with one colour for chance and less.
-PAPER = Scale("", lambda cells: cells.phi, _paper_range)
-TIMES_CHANCE = Scale("φ / chance", lambda cells: (cells.phi / cells.null_mean).clip(lower=1), _range_from_chance)
+def _range_around_zero(values: "pd.Series[float]", *_: float) -> Normalize:
+    """As far below 0 as above, to the next 0.1 beyond the data."""
+    return _paper_range(pd.concat([values, -values]), -0.1, 0.1)
 
 
-def heading(cells: pd.DataFrame) -> tuple[str, str]:
-    """Title and note of a figure of one pair in one basis. Of two arms with one rank, the note gives the names."""
+# φ on a linear scale, as in the paper; φ as a multiple of chance, with one colour for chance and less; or φ less φ of
+# the control pair.
+PAPER = Scale("", "", COLORS, lambda cells: cells.phi, _paper_range)
+TIMES_CHANCE = Scale(
+    "φ / chance",
+    "chance: φ of random subspaces",
+    COLORS,
+    lambda cells: (cells.phi / cells.null_mean).clip(lower=1),
+    _range_from_chance,
+)
+MINUS_CONTROL = Scale(
+    "φ − control",
+    "control: φ of the control pair (the shadows of both arms), what the arms would share with nothing to learn",
+    DIVERGING,
+    lambda cells: cells.phi - cells.control,
+    _range_around_zero,
+)
+SCALES = {"": PAPER, "times-chance": TIMES_CHANCE, "minus-control": MINUS_CONTROL}
+
+
+def heading(cells: pd.DataFrame, scale: Scale) -> tuple[str, str]:
+    """Title and note of a figure of one pair in one basis: the note gives the arms, the basis and the scale."""
     cell = cells.iloc[0]
-    symbol, meaning = SYMBOLS[cell.basis], MEANINGS[cell.basis]
+    symbol = SYMBOLS[cell.basis]
     left, right = cells.i.max(), cells.j.max()  # ranks
     prime = r"^{\prime}" if left == right else ""
-    title = rf"$\phi({symbol}_{{r={left}}}, {symbol}_{{r={right}}}{prime}, i, j)$"
-    if not prime:
-        return title, meaning
-    names = f"{plain_text(symbol)}: {_arm(cell, 'left')}; {plain_text(symbol)}′: {_arm(cell, 'right')}"
-    return title, "; ".join(filter(None, [names, meaning]))
+    title = rf"$\phi({symbol}_{{r={left}}}, {symbol}_{{r={right}}}{prime}, i, j)$" + scale.label.removeprefix("φ")
+    arms = f"$i$: {name_of(cell, 'left')}; $j$: {name_of(cell, 'right')}"
+    return title, join_notes(arms, f"basis {cell.basis}: {MEANINGS[cell.basis]}", scale.meaning)
 
 
-def plain_text(symbol: str) -> str:
-    """One of SYMBOLS as text, outside of a formula."""
-    return symbol.replace(r"\Delta ", "Δ")
+def join_notes(*notes: str) -> str:
+    """One line of all notes that are not empty."""
+    return "; ".join(filter(None, notes))
 
 
 def math_label(symbol: str, projection: str) -> str:
@@ -99,7 +127,8 @@ def math_label(symbol: str, projection: str) -> str:
     if projection.isidentifier() and len(projection) < CHARACTERS:
         upright = projection.replace("_", r"\_")
         return rf"${symbol}_\mathrm{{{upright}}}$"
-    return f"{plain_text(symbol)} of {projection}"
+    plain = symbol.replace(r"\Delta ", "Δ")
+    return f"{plain} of {projection}"
 
 
 def update_label(projection: str) -> str:
@@ -116,7 +145,7 @@ def label_size(label: str) -> int:
     return BROKEN if "\n" in label else LABEL
 
 
-def _arm(cell: "pd.Series[Any]", side: str) -> str:
+def name_of(cell: "pd.Series[Any]", side: str) -> str:
     """The name of the left or right arm of a cell, with its step."""
     step = cell[f"step_{side}"]
     return cell[side] if pd.isna(step) else f"{cell[side]} (step {step})"
@@ -189,10 +218,11 @@ def site(cells: pd.DataFrame, layer: int, projection: str) -> pd.DataFrame:
     return cells[(cells.layer == layer) & (cells.projection == projection)]
 
 
-def fill(axes: Axes, values: pd.DataFrame, norm: Normalize, i_ticks: int = 11, j_ticks: int = 11) -> AxesImage:
+def fill(
+    axes: Axes, values: pd.DataFrame, scale: Scale, norm: Normalize, i_ticks: int = 11, j_ticks: int = 11
+) -> AxesImage:
     """Draw the matrix `values`, i downward and j to the right, with at most so many ticks; NaN is blank."""
     i, j = values.index.astype(int).to_list(), values.columns.astype(int).to_list()
-    axes.set_facecolor(BLANK)
     axes.spines[:].set_linewidth(0.5)
     axes.tick_params(labelsize=NUMBER, width=0.5, length=1.5, pad=1.5)
     points = 72 / axes.figure.dpi
@@ -202,7 +232,7 @@ def fill(axes: Axes, values: pd.DataFrame, norm: Normalize, i_ticks: int = 11, j
     axes.set_xticks(marks, _numbers(marks, axes.bbox.width * points / (j[-1] - j[0] + 1), room=4 * len(str(j[-1]))))
     edges = (j[0] - 0.5, j[-1] + 0.5, i[-1] + 0.5, i[0] - 0.5)  # cell (i, j) is centred on its numbers
     cells = np.ma.masked_invalid(values.to_numpy())  # NaN: cells beyond a numerical rank, and cells left out
-    return axes.imshow(cells, COLORS, norm, extent=edges, aspect="auto", interpolation="nearest")
+    return axes.imshow(cells, scale.colors, norm, extent=edges, aspect="auto", interpolation="nearest")
 
 
 def ticks(first: int, last: int, most: int = 11) -> list[int]:
@@ -247,6 +277,8 @@ def add_bar(axes: Axes, image: AxesImage, scale: Scale) -> None:
         marks = powers if top > 100 else [mark for mark in np.outer(powers, [1, 2, 5]).flatten() if mark <= top]
         bar.set_ticks(marks, labels=["≤ 1", *(f"{mark}" for mark in marks[1:])])
         bar.minorticks_off()
+    elif scale is MINUS_CONTROL:
+        bar.set_ticks(np.linspace(*axes.get_ylim(), 5).tolist())
     axes.set_title(scale.label, fontsize=NUMBER, pad=6, loc="left")
     axes.tick_params(labelsize=NUMBER + 1, width=0.5, length=2)
     bar.outline.set_linewidth(0.5)

@@ -10,7 +10,7 @@ from deltaw.exhibit.drawing.typeset import HEAVY, LIGHT, Sheet, numbers
 from deltaw.run.metrics import MEASURED
 
 NAMES = {"end": "loss", **MEASURED}
-ENOUGH = 3  # seeds: if all ranks are equal, one stands out in at most 4 % of cases; with 2 seeds in up to 21 %
+ENOUGH = 3  # seeds: if all ranks are equal, one stands out in a column in at most 5 % of cases; with 2 seeds in 22 %
 VARIANT = " Variant, as in the names of arms: a stands for alpha, p for patterns of rank or alpha."
 SPREAD = (
     " Numbers are means over seeds. Spread: the highest seed minus the lowest. Bold: the best mean of "

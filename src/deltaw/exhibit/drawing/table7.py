@@ -9,9 +9,9 @@ from deltaw.exhibit.drawing.typeset import HEAVY, LIGHT, Sheet, numbers
 PROJECTED = r"$\Vert U^\mathsf{T} W V^\mathsf{T} \Vert_F$"
 HEAD = ["arm", "$r$", r"$\Delta W$", "$W$", "random", "(expected)", r"$\Vert W \Vert_F$", r"$\Vert \Delta W \Vert_F$"]
 NOTE = (
-    "U and V are the first r left- and right-singular vectors of ΔW, of W, or of a random matrix. The value "
-    "expected for a random matrix is r‖W‖ / √(d_out d_in). Amplification is ‖ΔW‖ / ‖UᵀWVᵀ‖ with U and V from ΔW. Times "
-    "random is ‖UᵀWVᵀ‖ with U and V from ΔW, divided by the expected value."
+    "U and V are the first k left- and right-singular vectors of ΔW, of W, or of a random matrix; k is the numerical "
+    "rank of ΔW. The value expected for a random matrix is k‖W‖ / √(d_out d_in). Amplification is ‖ΔW‖ / ‖UᵀWVᵀ‖ with "
+    "U and V from ΔW. Times random is ‖UᵀWVᵀ‖ with U and V from ΔW, divided by the expected value."
 )
 
 

@@ -9,21 +9,24 @@ from tqdm import tqdm
 from deltaw.run.writer import RunWriter
 from deltaw.training.callbacks.steps import ends_step
 from deltaw.training.task import LoraArms
-from deltaw.training.validation import validate
+from deltaw.training.validation import Batches, validate
 
 
 class RecordLosses(Callback):
     """Report losses and metrics to `metrics.csv`, to Lightning's loggers and, for a validation, to the terminal.
 
+    A validation also reports what every arm reaches on each example, to `evaluation.parquet`.
+
     Args:
         writer: the run directory.
-        validation: batches of rows that no arm trains on; every arm is measured on all of them.
+        validation: batches of rows that no arm trains on, with the numbers of their examples; every arm is measured on
+            all of them.
         every: optimiser steps between records of the training loss.
         validate_every: optimiser steps between validations; one more takes place before the first step, and one
             after the last.
     """
 
-    def __init__(self, writer: RunWriter, validation: list[dict[str, Tensor]], every: int, validate_every: int):
+    def __init__(self, writer: RunWriter, validation: Batches, every: int, validate_every: int):
         self.writer, self.validation = writer, validation
         self.every, self.validate_every = every, validate_every
         self._count_from(0)
@@ -52,15 +55,16 @@ class RecordLosses(Callback):
     def _record_training(self, trainer: Trainer, task: LoraArms) -> None:
         losses = trainer.strategy.reduce(task.step_loss, reduce_op="sum").tolist()
         seconds, steps = time.perf_counter() - self.since, trainer.global_step - self.counted
-        skipped = [float(count) for count in task.skipped.tolist()]
+        skipped = [float(count) for count in task.skipped[: len(task.arms)].tolist()]
         self._record(trainer, task, {"train/loss": losses, "train/skipped": skipped})
         self._write(trainer, [("", "tokens_per_s", self.tokens / seconds), ("", "step_s", seconds / steps)])
         self._count_from(trainer.global_step)
 
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
-        measured = validate(trainer, task, self.validation)
+        measured, each = validate(trainer, task, self.validation)
         self._record(trainer, task, {f"val/{name}": values for name, values in measured.items()})
         if trainer.is_global_zero:
+            self.writer.append_evaluation(trainer.global_step, each)
             self._print(trainer.global_step, task, measured)
 
     def _print(self, step: int, task: LoraArms, measured: dict[str, list[float]]) -> None:

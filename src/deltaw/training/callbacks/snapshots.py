@@ -16,7 +16,7 @@ from deltaw.training.task import LoraArms
 
 
 class Snapshots(Callback):
-    """Write the factors of every arm at step 0, every `every` optimiser steps and at the end.
+    """Write the factors of every arm and shadow at step 0, every `every` optimiser steps and at the end.
 
     A checkpoint goes with each of them, except at step 0. After a signal to stop, write a checkpoint and end the
     training; the same command goes on from there.
@@ -54,7 +54,7 @@ class Snapshots(Callback):
             trainer.should_stop = True
 
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:
-        for k, arm in enumerate(task.arms):
+        for k, arm in enumerate(task.learners):
             tensors = adapter_tensors(task.base, k)
             if trainer.is_global_zero:
                 config = adapter_config(arm, task.base, self.base_path, task.objective.task_type)

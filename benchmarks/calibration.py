@@ -1,0 +1,123 @@
+"""Is 'shared because of the task' said where there is nothing to learn, and how large is the excess where there is?
+
+deltaw train 'arms.seeds=[0,1,2,3,4,5,6,7,8,9,10,11]' arms.shadows=2 run.name=calibration
+python benchmarks/calibration.py runs/calibration
+
+Takes a run with two ranks, six seeds or more, and two shadows of each arm. Shadows have nothing to learn, so they play
+the arms: three seeds' shadow pairs are tested against other shadow pairs as the summary tests arms against their
+control pairs (`deltaw.report.sharing`). The rate at which anything is called shared because of the task should be at
+most 5 %. Its upper limit leaves out one seed at a time.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations, permutations, product
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pandas as pd
+
+from deltaw.analysis.compare import Pairing, compare_all
+from deltaw.analysis.excess import excess_of
+from deltaw.analysis.study import SeedPairs, Study
+from deltaw.report.sharing import ENOUGH, LEVEL, Excess, excesses
+from deltaw.run.directory import RunDirectory
+
+SPLITS = 300  # random splits of the seeds, for each set of seeds
+ARMS, FIRST, SECOND = "", "-shadow1", "-shadow2"  # what is compared: the ends of the names
+
+Means = dict[tuple[int, int, str], pd.DataFrame]  # left's seed, right's seed, what: means over the sites beyond chance
+
+
+def measure(run: RunDirectory, low: int, high: int, seeds: Sequence[int]) -> Means:
+    """Each left with right of every other seed: arms, first shadows and second shadows."""
+    adapters = {
+        (rank, seed, what): run.adapter(f"r{rank}-s{seed}{what}")
+        for rank, seed, what in product((low, high), seeds, (ARMS, FIRST, SECOND))
+    }
+    pairings = {
+        (one, other, what): Pairing(adapters[low, one, what], adapters[high, other, what], cells=False)
+        for (one, other), what in product(permutations(seeds, 2), (ARMS, FIRST, SECOND))
+    }
+    pairs = compare_all(list(pairings.values()), ["all"]).pairs
+    by_names = dict(iter(pairs.groupby(["left", "right"])))
+    return {
+        key: over_sites(excess_of(alone(pairing), by_names[pairing.left.name, pairing.right.name]))
+        for key, pairing in pairings.items()
+    }
+
+
+def alone(pairing: Pairing) -> Study:
+    return Study([SeedPairs(0, pairing)], [], one_order=False)
+
+
+def over_sites(table: pd.DataFrame) -> pd.DataFrame:
+    """The mean over all sites, by basis and measure."""
+    return table.groupby(["basis", "measure"], sort=False).mean(numeric_only=True).reset_index()
+
+
+def tests(means: Means, of: Sequence[int], arms: str, against: Sequence[int], controls: str) -> list[Excess]:
+    """The summary's tests, with left of each seed and right of the next one."""
+    seeds = []
+    for (one, other), (low, high) in zip(cycle(of), cycle(against), strict=True):
+        pair, control = means[one, other, arms], means[low, high, controls].pair
+        seeds.append(pair.assign(seed=one, control=control, excess=pair.pair - control))
+    return excesses(pd.concat(seeds))
+
+
+def cycle(seeds: Sequence[int]) -> list[tuple[int, int]]:
+    """Each seed with the next one."""
+    return [(seed, seeds[(n + 1) % len(seeds)]) for n, seed in enumerate(seeds)]
+
+
+def of_the_same_seeds(means: Means, seeds: Sequence[int]) -> float:
+    """How often first shadows are called against the second ones of their seeds, or the other way round."""
+    triples = list(combinations(seeds, ENOUGH))
+    drawn = product(Random(0).sample(triples, min(SPLITS, len(triples))), ((FIRST, SECOND), (SECOND, FIRST)))
+    return called(tests(means, three, one, three, other) for three, (one, other) in drawn)
+
+
+def of_other_seeds(means: Means, seeds: Sequence[int]) -> float:
+    """How often three seeds' shadows are called against those of three other seeds."""
+    generator = Random(0)
+    drawn = [generator.sample(list(seeds), 2 * ENOUGH) for _ in range(SPLITS)]
+    return called(tests(means, six[:ENOUGH], FIRST, six[ENOUGH:], FIRST) for six in drawn)
+
+
+def called(analyses: Iterable[list[Excess]]) -> float:
+    """The share of analyses that call anything shared because of the task."""
+    return float(np.mean([any(one.shown for one in found) for found in analyses]))
+
+
+def upper_limit(rate: Callable[[Means, Sequence[int]], float], means: Means, seeds: Sequence[int]) -> float:
+    """The upper 95 % limit of a rate, by leaving out one seed at a time."""
+    left_out = np.array([rate(means, [seed for seed in seeds if seed != without]) for without in seeds])
+    error = np.sqrt((len(seeds) - 1) / len(seeds) * ((left_out - left_out.mean()) ** 2).sum())
+    return float(rate(means, seeds) + 1.645 * error)
+
+
+def main() -> None:
+    run = RunDirectory(Path(sys.argv[1]))
+    arms = [arm for arm in run.record.arms if arm["control"] is None]
+    seeds, (low, high) = sorted({arm["seed"] for arm in arms}), sorted({arm["rank"] for arm in arms})
+    means = measure(run, low, high, seeds)
+    print(f"{run.path.name}: r={low}, r={high}, {len(seeds)} seeds, base {run.record.base['name']}, level {LEVEL:.0%}")
+    for rate in (of_the_same_seeds, of_other_seeds):
+        limit, words = upper_limit(rate, means, seeds), rate.__name__.replace("_", " ")
+        print(f"three seeds' shadows {words}: called in {rate(means, seeds):.1%}, upper 95 % limit {limit:.1%}")
+    for count in (ENOUGH, len(seeds)):
+        print(f"\ntask, {count} seeds", "| basis | measure | arms | control pair | excess | p |", sep="\n")
+        print("| --- " * 6 + "|")
+        print(*map(line, tests(means, seeds[:count], ARMS, seeds[:count], FIRST)), sep="\n")
+
+
+def line(one: Excess) -> str:
+    p = "" if one.p is None else f"{one.p:.2g}"
+    return (
+        f"| {one.basis} | {one.measure} | {one.pair:.3f} | {one.control:.3f} | {one.excess:.3f} ± {one.se:.3f} | {p} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
