@@ -59,7 +59,8 @@ def test_the_tables_hold_the_pairs_that_exhibits_and_summary_need(analysis: Path
     pairs = pd.read_parquet(analysis / "pairs.parquet")
     names = set(pairs[["left", "right"]].itertuples(index=False, name=None))
     assert names == {
-        *((f"r2-s{seed}{left}", f"r6-s{seed}{right}") for seed in (0, 1) for left in SHADOW for right in SHADOW),
+        *((f"r2-s{seed}{left}", f"r6-s{1 - seed}{right}") for seed in (0, 1) for left in SHADOW for right in SHADOW),
+        *((f"r2-s0{shadow}", f"r6-s0{shadow}") for shadow in SHADOW),
         ("r2-s0", "r6-s0-shuffled"),
         ("r2-s0", "r6-s0-frozen_a"),
         ("r2-s0", "r2-s1"),

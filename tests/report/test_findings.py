@@ -27,6 +27,7 @@ NO_CONTROL_PAIR = (
     "(arms.shadows=1)."
 )
 NOTHING = "Nothing beyond chance: low and high share no direction beyond random subspaces in the basis A."
+AT_CHANCE = summarise(cells())
 LOW, HIGH = Learning("low", 1.0, 0.1, "token", None), Learning("high", 1.25, 0.2, "token", None)
 
 
@@ -38,9 +39,9 @@ def summary(
     shifts: Sequence[float] = (), learning: Sequence[Learning] = (LOW, HIGH), bases: Sequence[str] = ("A", "output")
 ) -> Summary:
     """Two arms at the level of chance; `shifts` is what they share beyond their control pair, by seed."""
-    table = excess_table(len(shifts), bases=tuple(bases))
-    excess = excesses(raised(table, np.array(shifts)[table.seed])) if shifts else summarise(cells()).excess
-    return replace(summarise(cells()), learning=list(learning), excess=excess)
+    at_chance = replace(AT_CHANCE, learning=list(learning))
+    table = excess_table(len(shifts), layers=1, bases=tuple(bases))
+    return replace(at_chance, excess=excesses(raised(table, np.array(shifts)[table.seed]))) if shifts else at_chance
 
 
 # What the arms learned

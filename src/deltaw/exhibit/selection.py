@@ -19,7 +19,7 @@ class Exhibit:
     Attributes:
         pairings: the pairs that it needs compared. Raises a UserError with the reason where it cannot be made.
         contents: the arguments of its `draw`, taken from the tables.
-        is_grid: it shows φ in cells, and has variants: in times chance, and minus the control of its cells where it has one.
+        is_grid: it shows φ in cells, and has variants: times chance, and minus control where its cells have one.
         needs_gaussian: it shows φ of two Gaussian matrices.
         needs_base: it measures arms against W, the frozen weight of the base.
     """

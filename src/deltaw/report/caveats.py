@@ -24,8 +24,8 @@ def caveats(summary: Summary) -> Iterator[str]:
     )
     if any(levels.k_star is not None for levels in summary.levels):
         yield (
-            "k_star counts shared directions: it describes one step, in one basis, against random subspaces, and it is "
-            "significance, not size: its mean cos² says how close these directions are."
+            "k_star counts directions that random subspaces would hardly share, at one step and in one basis. It does "
+            "not say how closely they are shared: the mean cos² of these directions does."
         )
     close = [
         f"{one.arm} in the basis {one.basis} at {one.arbitrary} of {one.sites} sites"
