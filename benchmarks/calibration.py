@@ -3,10 +3,10 @@
 deltaw train 'arms.seeds=[0,1,2,3,4,5,6,7,8,9,10,11]' arms.shadows=2 run.name=calibration
 python benchmarks/calibration.py runs/calibration
 
-Takes a run with two ranks, six seeds or more, and two shadows of each arm. Shadows have nothing to learn, so they play
-the arms: three seeds' shadow pairs are tested against other shadow pairs as the summary tests arms against their
-control pairs (`deltaw.report.sharing`). The rate at which anything is called shared because of the task should be at
-most 5 %. Its upper limit leaves out one seed at a time.
+Takes one run or several, on one base, with two ranks and six seeds or more in all. Shadows have nothing to learn, so
+they play the arms: three seeds' shadow pairs are tested against other shadow pairs as the summary tests arms against
+their control pairs (`deltaw.report.sharing`). The rate at which anything is called shared because of the task should be
+at most 5 %. Its upper limit leaves out one seed at a time.
 """
 
 import sys
@@ -25,20 +25,17 @@ from deltaw.report.sharing import ENOUGH, LEVEL, Excess, excesses
 from deltaw.run.directory import RunDirectory
 
 SPLITS = 300  # random splits of the seeds, for each set of seeds
-ARMS, FIRST, SECOND = "", "-shadow1", "-shadow2"  # what is compared: the ends of the names
+ARMS, FIRST, SECOND = "", "-shadow1", "-shadow2"  # kinds of adapters, by the ends of their names
 
-Means = dict[tuple[int, int, str], pd.DataFrame]  # left's seed, right's seed, what: means over the sites beyond chance
+Means = dict[tuple[int, int, str], pd.DataFrame]  # left's seed, right's seed, kind: means over the sites beyond chance
 
 
-def measure(run: RunDirectory, low: int, high: int, seeds: Sequence[int]) -> Means:
-    """Each left with right of every other seed: arms, first shadows and second shadows."""
-    adapters = {
-        (rank, seed, what): run.adapter(f"r{rank}-s{seed}{what}")
-        for rank, seed, what in product((low, high), seeds, (ARMS, FIRST, SECOND))
-    }
+def measure(runs: Sequence[RunDirectory], low: int, high: int, seeds: Sequence[int], kinds: Sequence[str]) -> Means:
+    """Each left with right of every other seed, for each of the kinds: arms, first shadows and second shadows."""
+    adapters = {name: run.adapter(name) for run in runs for name in run.arms}
     pairings = {
-        (one, other, what): Pairing(adapters[low, one, what], adapters[high, other, what], cells=False)
-        for (one, other), what in product(permutations(seeds, 2), (ARMS, FIRST, SECOND))
+        (one, other, kind): Pairing(adapters[f"r{low}-s{one}{kind}"], adapters[f"r{high}-s{other}{kind}"], cells=False)
+        for (one, other), kind in product(permutations(seeds, 2), kinds)
     }
     pairs = compare_all(list(pairings.values()), ["all"]).pairs
     by_names = dict(iter(pairs.groupby(["left", "right"])))
@@ -91,22 +88,25 @@ def called(analyses: Iterable[list[Excess]]) -> float:
 
 
 def upper_limit(rate: Callable[[Means, Sequence[int]], float], means: Means, seeds: Sequence[int]) -> float:
-    """The upper 95 % limit of a rate, by leaving out one seed at a time."""
+    """The upper 95 % limit of a rate, by leaving out one seed at a time; NaN with as few seeds as a split takes."""
+    if len(seeds) <= 2 * ENOUGH:
+        return np.nan
     left_out = np.array([rate(means, [seed for seed in seeds if seed != without]) for without in seeds])
     error = np.sqrt((len(seeds) - 1) / len(seeds) * ((left_out - left_out.mean()) ** 2).sum())
     return float(rate(means, seeds) + 1.645 * error)
 
 
 def main() -> None:
-    run = RunDirectory(Path(sys.argv[1]))
-    arms = [arm for arm in run.record.arms if arm["control"] is None]
+    runs = [RunDirectory(Path(path)) for path in sys.argv[1:]]
+    arms = [arm for run in runs for arm in run.record.arms if arm["control"] is None]
     seeds, (low, high) = sorted({arm["seed"] for arm in arms}), sorted({arm["rank"] for arm in arms})
-    means = measure(run, low, high, seeds)
-    print(f"{run.path.name}: r={low}, r={high}, {len(seeds)} seeds, base {run.record.base['name']}, level {LEVEL:.0%}")
-    for rate in (of_the_same_seeds, of_other_seeds):
+    two = all(f"{arm['name']}{SECOND}" in run.arms for run in runs for arm in run.record.arms if arm["control"] is None)
+    means = measure(runs, low, high, seeds, (ARMS, FIRST, SECOND) if two else (ARMS, FIRST))
+    print(f"base {runs[0].record.base['name']}, r={low}, r={high}, {len(seeds)} seeds, level {LEVEL:.0%}")
+    for rate in (of_the_same_seeds, of_other_seeds) if two else (of_other_seeds,):
         limit, words = upper_limit(rate, means, seeds), rate.__name__.replace("_", " ")
         print(f"three seeds' shadows {words}: called in {rate(means, seeds):.1%}, upper 95 % limit {limit:.1%}")
-    for count in (ENOUGH, len(seeds)):
+    for count in dict.fromkeys((ENOUGH, len(seeds))):
         print(f"\ntask, {count} seeds", "| basis | measure | arms | control pair | excess | p |", sep="\n")
         print("| --- " * 6 + "|")
         print(*map(line, tests(means, seeds[:count], ARMS, seeds[:count], FIRST)), sep="\n")

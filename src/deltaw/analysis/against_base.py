@@ -29,7 +29,7 @@ def against_base(
         `columns.AMPLIFICATION`.
     """
     width = W.shape[1]
-    largest = max(arm.sites[site].rank for arm in arms)
+    largest = max(len(_factors(arm, site)[0]) for arm in arms)
     frozen = FrozenWeight(W, max(round(LAST * width), largest), device)
     gaussian = torch.randn(largest, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     grids = [_grid(site, frozen, arm.name, step_of(arm), arm.A(site)) for arm in arms]

@@ -171,7 +171,8 @@ def _figure(summary: Summary) -> str:
         f"with j from 1 to {j}, then a zoomed panel of each, with j from 1 to {summary.zoom}. i runs downward, from 1 "
         f"to {i}, and j to the right. All panels share one colour scale from 0 to 1. The wide panels leave out cells "
         "with j < i, the zoomed panels cells with j > i (grey-blue). Every cell is in one of the two panels of its "
-        "site, and the cells with i = j are in both. `fig6-times-chance` shows φ divided by chance, max(i, j)/d."
+        "site, and the cells with i = j are in both. `fig6-times-chance` shows φ divided by chance, max(i, j)/d; "
+        "`fig6-minus-control`, where both arms have shadows, shows φ minus φ of the control pair."
     )
 
 
