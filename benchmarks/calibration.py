@@ -46,7 +46,7 @@ def measure(runs: Sequence[RunDirectory], low: int, high: int, seeds: Sequence[i
 
 
 def alone(pairing: Pairing) -> Study:
-    return Study([SeedPairs(0, pairing)], [], one_order=False)
+    return Study([SeedPairs(None, pairing)], [], one_order=False)
 
 
 def over_sites(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,17 +55,12 @@ def over_sites(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def tests(means: Means, of: Sequence[int], arms: str, against: Sequence[int], controls: str) -> list[Excess]:
-    """The summary's tests, with left of each seed and right of the next one."""
-    seeds = []
-    for (one, other), (low, high) in zip(cycle(of), cycle(against), strict=True):
-        pair, control = means[one, other, arms], means[low, high, controls].pair
-        seeds.append(pair.assign(seed=one, control=control, excess=pair.pair - control))
-    return excesses(pd.concat(seeds))
-
-
-def cycle(seeds: Sequence[int]) -> list[tuple[int, int]]:
-    """Each seed with the next one."""
-    return [(seed, seeds[(n + 1) % len(seeds)]) for n, seed in enumerate(seeds)]
+    """The summary's tests, with left of each seed and right of every other one."""
+    pairs = []
+    for one, other in zip(permutations(of, 2), permutations(against, 2), strict=True):
+        pair, control = means[*one, arms], means[*other, controls].pair
+        pairs.append(pair.assign(seed_left=one[0], seed_right=one[1], control=control, excess=pair.pair - control))
+    return excesses(pd.concat(pairs))
 
 
 def of_the_same_seeds(means: Means, seeds: Sequence[int]) -> float:

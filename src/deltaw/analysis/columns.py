@@ -68,10 +68,11 @@ SITES = {
     "moved": "‖A − A₀‖_F / ‖A₀‖_F; NaN where A₀ is not known",
 }
 
-# A row for each seed, site, basis and measure. Every value is a mean over the numbers of the shadows, minus what random
-# subspaces give; NaN without shadows, and where an adapter has no direction.
+# A row for each two seeds, site, basis and measure. Every value is a mean over the numbers of the shadows, minus what
+# random subspaces give; NaN without shadows, and where an adapter has no direction.
 EXCESS = {
-    "seed": "seed of left, whose right has the next seed if there are several; None outside of a run",
+    "seed_left": "seed of left; <NA> outside of a run",
+    "seed_right": "seed of right: another one than left's, if there are two; <NA> outside of a run",
     "layer": PAIR["layer"],
     "projection": PAIR["projection"],
     "basis": PAIR["basis"],

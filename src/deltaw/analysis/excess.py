@@ -38,7 +38,9 @@ def excess_of(study: Study, pairs: pd.DataFrame) -> pd.DataFrame:
 def _of_seed(seed: SeedPairs, pairs: pd.DataFrame) -> pd.DataFrame:
     kinds = {"pair": [seed.pair], **{kind: getattr(seed, kind) for kind in PAIRS_OF_A_SEED[1:]}}
     table = pd.DataFrame({kind: _mean_beyond_chance(pairings, pairs) for kind, pairings in kinds.items()})
-    return table.assign(seed=seed.seed, excess=table.pair - table.control).rename_axis(KEYS).reset_index()
+    left, right = seed.seeds or (None, None)
+    table = table.assign(seed_left=left, seed_right=right, excess=table.pair - table.control)
+    return table.rename_axis(KEYS).reset_index().astype({"seed_left": "Int64", "seed_right": "Int64"})
 
 
 def _mean_beyond_chance(pairings: Sequence[Pairing], pairs: pd.DataFrame) -> "pd.Series[float]":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
-from deltaw.run.record import ArmRecord, name_of_shadow, settings_of
+from deltaw.run.record import SHADOW, ArmRecord, name_of_shadow, settings_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Snapshot:
     def shadows(self) -> list[Adapter]:
         """The arm's shadows at this step, in order."""
         arms, name = self.run.record.arms, self.record["name"]
-        return self.siblings(arm for arm in arms if arm["name"] == name_of_shadow(name, arm.get("shadow", 0)))
+        shadows = [arm for arm in arms if arm["control"] == SHADOW]
+        return self.siblings(arm for arm in shadows if arm["name"] == name_of_shadow(name, arm.get("shadow", 0)))
 
     def up_to_here(self) -> list[Adapter]:
         """The arm's snapshots up to this step."""

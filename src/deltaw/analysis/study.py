@@ -2,12 +2,12 @@
 
 Arms of one seed take their examples in the same order, and share more for that: on the bundled base φ(1, 1) on A is
 0.33 beyond chance for two ranks of one seed, and 0.21 for two ranks of two seeds. Their shadows, with other signs, do
-not show it. So left of each seed is compared with right of the next seed, as soon as there are two.
+not show it. So left of each seed is compared with right of every other seed, as soon as there are two.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
 
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.snapshot import Snapshot, snapshot_of
@@ -16,17 +16,17 @@ from deltaw.run.adapter import Adapter
 
 @dataclass(frozen=True)
 class SeedPairs:
-    """The pairs of one seed. Each list has one pair for each number of a shadow, and none without shadows.
+    """The pairs of one seed of left and one of right. Each list has one pair for each number of a shadow.
 
     Attributes:
-        seed: of left; None outside of a run.
-        pair: left with right of the next seed, or of the same seed where there is one.
-        control: the control pair, left's shadow with right's shadow.
+        seeds: of left and of right; None outside of a run.
+        pair: left with right.
+        control: the control pair, left's shadow with right's shadow; empty without shadows, as the next two are.
         left_shadow: left's shadow with right.
         right_shadow: left with right's shadow.
     """
 
-    seed: int | None
+    seeds: tuple[int, int] | None
     pair: Pairing
     control: list[Pairing] = field(default_factory=list)
     left_shadow: list[Pairing] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Study:
     """The pairs of all seeds.
 
     Attributes:
-        seeds: one for each seed that left and right both have, in order.
+        seeds: the pairs of each two seeds, in order.
         other_seed: two seeds of left's settings, and two seeds of right's settings, in all combinations.
         one_order: whether left and right of each pair took their examples in the same order.
     """
@@ -46,6 +46,12 @@ class Study:
     seeds: list[SeedPairs]
     other_seed: list[Pairing]
     one_order: bool
+
+    @property
+    def arms(self) -> list[Adapter]:
+        """Every arm of the pairs, each once."""
+        sides = [getattr(seed.pair, side) for side in ("left", "right") for seed in self.seeds]
+        return list({(arm.name, arm.folder): arm for arm in sides}.values())
 
     def pairings(self) -> Iterator[Pairing]:
         """All pairs, without cells."""
@@ -56,21 +62,21 @@ class Study:
 
 
 def study_of(left: Adapter, right: Adapter) -> Study:
-    """The pairs of the arms that differ from left and right in the seed alone, these two among them, and their shadows.
+    """The pairs of the arms that differ from left and right in the seed alone, and of their shadows.
 
-    Left of each seed is paired with right of the next one, and left of the last seed with right of the first. If left
-    and right have two different seeds, this pair decides how far the next seed is, so that it is among the pairs.
+    Left of each seed is paired with right of every other seed. Left and right themselves are the only pair where they
+    have one seed in common and no other, where one of them is of no run, and where they are two steps of one arm.
     """
     one, other = snapshot_of(left), snapshot_of(right)
     if one is None or other is None:
         return Study([SeedPairs(None, Pairing(left, right))], [], one_order=False)
     lefts, rights = _by_seed(one, left), _by_seed(other, right)
-    seeds, asked = sorted(lefts.keys() & rights.keys()), (one.record["seed"], other.record["seed"])
-    if not set(asked) <= set(seeds) or len(seeds) < 2:
-        return Study([_seed_pairs(left, right)], [*_two_seeds(lefts), *_two_seeds(rights)], asked[0] == asked[1])
-    shift = seeds.index(asked[1]) - seeds.index(asked[0]) or 1
-    pairs = [_seed_pairs(lefts[seed], rights[seeds[(n + shift) % len(seeds)]]) for n, seed in enumerate(seeds)]
-    return Study(pairs, [*_two_seeds(lefts), *_two_seeds(rights)], one_order=False)
+    two_seeds = [*_two_seeds(lefts), *_two_seeds(rights)]
+    pairs = [_seed_pairs(lefts[seed], rights[next_]) for seed, next_ in product(lefts, rights) if seed != next_]
+    if not pairs or (one.run.path, one.record["name"]) == (other.run.path, other.record["name"]):
+        data = [snapshot.run.record.data.get("fingerprint") for snapshot in (one, other)]
+        return Study([_seed_pairs(left, right)], two_seeds, one_order=data[0] == data[1])
+    return Study(pairs, two_seeds, one_order=False)
 
 
 def control_pairs(pairing: Pairing) -> list[Pairing]:
@@ -80,12 +86,12 @@ def control_pairs(pairing: Pairing) -> list[Pairing]:
 
 def _seed_pairs(left: Adapter, right: Adapter) -> SeedPairs:
     one, other = snapshot_of(left), snapshot_of(right)
-    seed, pair = one.record["seed"] if one else None, Pairing(left, right)
+    pair = Pairing(left, right)
     if one is None or other is None:
-        return SeedPairs(seed, pair)
+        return SeedPairs(None, pair)
     shadows = list(zip(one.shadows(), other.shadows(), strict=False))
     return SeedPairs(
-        seed,
+        (one.record["seed"], other.record["seed"]),
         pair,
         control=[Pairing(*both) for both in shadows],
         left_shadow=[Pairing(shadow, right, cells=False) for shadow, _ in shadows],
@@ -95,8 +101,9 @@ def _seed_pairs(left: Adapter, right: Adapter) -> SeedPairs:
 
 def _by_seed(snapshot: Snapshot, adapter: Adapter) -> dict[int, Adapter]:
     """The adapter and those that differ from it in the seed alone, at the same step, by seed."""
-    others = {seed: snapshot.siblings([arm]) for seed, arm in snapshot.other_seeds().items()}
-    return {seed: found[0] for seed, found in others.items() if found} | {snapshot.record["seed"]: adapter}
+    others = {seed: snapshot.siblings([arm]) for seed, arm in sorted(snapshot.other_seeds().items())}
+    found = {seed: siblings[0] for seed, siblings in others.items() if siblings}
+    return found | {snapshot.record["seed"]: adapter}
 
 
 def _two_seeds(by_seed: dict[int, Adapter]) -> list[Pairing]:

@@ -158,7 +158,9 @@ def _is_regex(key: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(NAME, value) is not None and value[0] != "."
+    if not isinstance(value, str) or value[:1] == ".":
+        return False
+    return re.fullmatch(NAME, value) is not None and not re.search(r"-shadow\d+$", value)
 
 
 class _Rule(NamedTuple):
@@ -181,5 +183,9 @@ _RULES = {
     "alpha_pattern": _Rule(
         lambda pattern: _is_pattern(pattern, _is_positive), f"give alphas by {_MODULES}: {{q_proj: 4}}"
     ),
-    "name": _Rule(_is_name, "a name is a directory's: letters, digits, '.', '_' and '-' alone, and no '.' first"),
+    "name": _Rule(
+        _is_name,
+        "a name is a directory's: letters, digits, '.', '_' and '-' alone, and no '.' first; an end as -shadow1 is a "
+        "shadow's",
+    ),
 }

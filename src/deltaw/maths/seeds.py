@@ -1,23 +1,23 @@
-"""Means over seeds, with Student's t, and levels for several tests at once."""
+"""Means over pairs of seeds, with Student's t, and levels for several tests at once."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 
 class OverSeeds(NamedTuple):
-    """A mean over n independent seeds.
+    """A mean over pairs of n independent seeds.
 
     Attributes:
         mean: of the values.
-        se: standard error of the mean; NaN for one seed.
-        seeds: n.
-        p: probability of a t at least as high if the true mean is 0 and the values are normal, by n − 1 degrees of
-            freedom; NaN for one seed.
+        se: standard error of the mean, by the jackknife over seeds; NaN where a seed is in every pair.
+        seeds: n; where `se` is NaN, the number of seeds on the side that has fewer.
+        p: probability of a t at least as high if the true mean is 0, by Student's t with n − 1 degrees of freedom; NaN
+            where `se` is.
     """
 
     mean: float
@@ -26,28 +26,42 @@ class OverSeeds(NamedTuple):
     p: float
 
     def half_width(self, level: float = 0.05) -> float:
-        """Half of the two-sided confidence interval of 1 − `level`; NaN for one seed."""
-        return float(-stdtrit(self.seeds - 1, level / 2) * self.se) if self.seeds > 1 else np.nan
+        """Half of the two-sided confidence interval of 1 − `level`; NaN where `se` is."""
+        return np.nan if np.isnan(self.se) else float(-stdtrit(self.seeds - 1, level / 2) * self.se)
 
     def detectable(self, level: float = 0.05, power: float = 0.8) -> float:
-        """The smallest true mean that a two-sided test at `level` finds with probability `power`; NaN for one seed."""
-        return self.half_width(level) + float(stdtrit(self.seeds - 1, power) * self.se) if self.seeds > 1 else np.nan
+        """About the smallest true mean that a two-sided test at `level` finds with this power, if `se` is right.
+
+        NaN where `se` is.
+        """
+        return self.half_width(level) + (
+            np.nan if np.isnan(self.se) else float(stdtrit(self.seeds - 1, power) * self.se)
+        )
 
 
-def over_seeds(values: Sequence[float] | Float64[np.ndarray, " seeds"]) -> OverSeeds:
-    """The mean of one value per seed. Its standard error is the jackknife's, which leaves out one seed at a time.
+def over_seeds(
+    pairs: Sequence[tuple[int, int]] | Int64[np.ndarray, "pairs 2"],
+    values: Sequence[float] | Float64[np.ndarray, " pairs"],
+) -> OverSeeds:
+    """The mean of one value per pair of seeds, with a standard error that knows that pairs share seeds.
 
-    Values that are NaN do not count.
+    The jackknife leaves out one seed at a time, with all pairs that it is in. If every pair is of one seed, its error
+    is the usual one, sd / √n.
+
+    Args:
+        pairs: the seeds of the left and the right arm of each pair.
+        values: NaN does not count.
     """
-    known = np.asarray(values, dtype=float)
-    known = known[~np.isnan(known)]
-    n = len(known)
-    if n < 2:
-        return OverSeeds(float(known.mean()) if n else np.nan, np.nan, n, np.nan)
-    mean, se = float(known.mean()), float(known.std(ddof=1) / np.sqrt(n))  # of a mean, this is the jackknife's error
-    if se == 0:
-        return OverSeeds(mean, se, n, float(mean <= 0))
-    return OverSeeds(mean, se, n, float(stdtr(n - 1, -mean / se)))
+    found = np.asarray(values, dtype=float)
+    of_seeds, found = np.asarray(pairs, dtype=int).reshape(-1, 2)[~np.isnan(found)], found[~np.isnan(found)]
+    seeds = np.unique(of_seeds)
+    without = [found[(of_seeds != seed).all(axis=1)] for seed in seeds]
+    if not len(found) or not all(map(len, without)):
+        independent = min(len(np.unique(side)) for side in of_seeds.T)
+        return OverSeeds(float(found.mean()) if len(found) else np.nan, np.nan, independent, np.nan)
+    n, mean, means = len(seeds), float(found.mean()), np.array([rest.mean() for rest in without])
+    se = float(np.sqrt((n - 1) / n * ((means - means.mean()) ** 2).sum()))
+    return OverSeeds(mean, se, n, float(stdtr(n - 1, -mean / se)) if se else float(mean <= 0))
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ def caveats(summary: Summary) -> Iterator[str]:
     )
     yield (
         "Random subspaces are the weakest level: arms that read the same inputs share directions for this reason "
-        "alone, whatever they learned. A claim about the task needs the control pair and three seeds."
+        "alone, whatever they learned. A claim about what they learned needs the control pair and three seeds."
     )
     yield (
         "Where B has full rank, φ of the whole spans is the same in the bases A and input by algebra: these are not "

@@ -12,8 +12,8 @@ NAMES = {"first": "φ(1, 1)", "corner": "φ of the whole spans"}  # of the teste
 
 
 def findings(summary: Summary) -> list[str]:
-    """At most six findings: what was learned, what is shared because of the task, and what beyond chance."""
-    return [*_learned(summary), *_because_of_the_task(summary), _beyond_chance(summary), *_risen(summary)]
+    """At most six findings: what was learned, what is shared because of it, and what beyond chance."""
+    return [*_learned(summary), *_because_of_learning(summary), _beyond_chance(summary), *_risen(summary)]
 
 
 def _learned(summary: Summary) -> Iterator[str]:
@@ -21,7 +21,7 @@ def _learned(summary: Summary) -> Iterator[str]:
     known = [one for one in summary.learning if one.gain is not None]
     if doubtful:
         reasons = "; ".join(f"{one.arm} {one.doubt}" for one in doubtful)
-        yield f"There is no verdict about the task, because not every arm is known to have learned it: {reasons}."
+        yield f"There is no verdict about what learning causes, since not every arm can be said to learn: {reasons}."
     elif not known:
         yield f"Whether {_names(summary)} learned anything is not known: their validation losses are not recorded."
     elif len(known) < len(summary.learning):
@@ -46,34 +46,38 @@ def _gains(learning: Sequence[Learning]) -> str:
     return f"the validation loss fell by {' and '.join(each)} nats a {unit}{error}"
 
 
-def _because_of_the_task(summary: Summary) -> Iterator[str]:
+def _because_of_learning(summary: Summary) -> Iterator[str]:
     """What is shared beyond the control pair, if every arm learned. Levels and numbers of seeds are stated."""
     if any(one.doubt for one in summary.learning) or not summary.excess:
         return
-    known = [one for one in summary.excess if one.measure in TESTED and one.excess is not None]
+    known = [one for one in _tellable(summary.excess) if one.measure in TESTED and one.excess is not None]
     if not known:
         yield (
-            f"What {_names(summary)} share because of the task cannot be told without a control pair: train both with "
-            "shadows (arms.shadows=1)."
+            f"What {_names(summary)} share because of what they learned cannot be told without a control pair: arms of "
+            "the task have shadows for it (arms.shadows=1)."
         )
+        return
+    if any(one.gain is None for one in summary.learning):
         return
     seeds = max(one.seeds for one in known)
     if seeds < ENOUGH:
         yield _without_test(summary, known, seeds)
     else:
         yield _with_test(known, seeds)
-    yield from _share_of_the_control(known)
+    yield from _share_of_the_control(summary, known)
 
 
 def _without_test(summary: Summary, known: Sequence[Excess], seeds: int) -> str:
     most = max((one for one in known if one.measure == "first"), key=lambda one: one.excess or 0)
-    above = list(dict.fromkeys(one.basis for one in _tellable(known) if (one.excess or 0) > 0))
-    where = f"in the {'basis' if len(above) == 1 else 'bases'} {', '.join(above)}" if above else "in no basis"
+    above = list(dict.fromkeys(one.basis for one in known if (one.excess or 0) > HARDLY))
     names = f"{_names(summary)}, of one seed and so of one order of examples," if summary.one_order else "The arms"
+    beginning = f"{_count(seeds).capitalize()} not a test of what learning causes (it takes {ENOUGH}). {names} share"
+    if not above:
+        return f"{beginning} no more than their control pair, which has nothing to learn, in any basis."
     return (
-        f"{_count(seeds).capitalize()} not a test of what the task causes (it takes {ENOUGH}). {names} share more than "
-        f"their control pair {where}; the largest difference is in the basis {most.basis}, where φ(1, 1) "
-        f"beyond chance is {_number(most.pair)} for the arms and {_number(most.control)} for the control pair."
+        f"{beginning} more than their control pair, which has nothing to learn, {_in(above)}; the largest difference "
+        f"is in the basis {most.basis}, where φ(1, 1) beyond chance is {_number(most.pair)} for the arms and "
+        f"{_number(most.control)} for the control pair."
     )
 
 
@@ -82,9 +86,9 @@ def _with_test(known: Sequence[Excess], seeds: int) -> str:
     shown, others = ([one for one in tested if one.shown is wanted] for wanted in (True, False))
     level = f"{seeds} seeds; {len(tested)} tests, at a level of {LEVEL:.0%} for all of them together"
     if not shown:
-        return f"Nothing is shown to be shared because of the task, beyond the control pair ({level})."
+        return f"Nothing is shown to be shared because of what the arms learned, beyond the control pair ({level})."
     rest = f" Not shown: {_listed(others)}." if others else ""
-    return f"Shared because of the task, beyond the control pair ({level}): {_listed(shown)}.{rest}"
+    return f"Shared because of what the arms learned, beyond the control pair ({level}): {_listed(shown)}.{rest}"
 
 
 def _listed(tested: Sequence[Excess]) -> str:
@@ -99,14 +103,15 @@ def _tellable(known: Sequence[Excess]) -> list[Excess]:
     return [one for one in known if one.basis != "input" or "A" not in bases]
 
 
-def _share_of_the_control(known: Sequence[Excess]) -> Iterator[str]:
-    """Which side tells: where the control pair has most of what the arms share, the inputs explain it."""
-    first = [one for one in _tellable(known) if one.measure == "first" and one.pair >= HARDLY]
+def _share_of_the_control(summary: Summary, known: Sequence[Excess]) -> Iterator[str]:
+    """Which side tells: where the control pair has most of what the arms share, that takes no learning."""
+    first = [one for one in known if one.measure == "first" and one.pair >= HARDLY]
     shares = {one.basis: max(0.0, (one.control or 0) / one.pair) for one in first}
     ordered = sorted(shares.items(), key=lambda share: share[1])
     each = ", ".join(f"{share:.0%} in the basis {basis}" for basis, share in ordered)
+    order = "; it does not show what one order of examples adds" if summary.one_order else ""
     if each:
-        yield f"The control pair, which has nothing to learn, reaches these shares of φ(1, 1) beyond chance: {each}."
+        yield f"Of φ(1, 1) beyond chance, the control pair alone has {each}{order}."
 
 
 def _beyond_chance(summary: Summary) -> str:
@@ -142,7 +147,11 @@ def _step(summary: Summary) -> str:
 
 
 def _in_bases(levels: Sequence[Levels]) -> str:
-    return f" in the {'basis' if len(levels) == 1 else 'bases'} {', '.join(one.basis for one in levels)}"
+    return f" {_in([one.basis for one in levels])}"
+
+
+def _in(bases: Sequence[str]) -> str:
+    return f"in the {'basis' if len(bases) == 1 else 'bases'} {', '.join(bases)}"
 
 
 def _risen(summary: Summary) -> Iterator[str]:
@@ -178,8 +187,8 @@ def depth(slope: Slope | None) -> str:
     change += f" ± {found.se:.3f} along a straight line ({found.seeds} seeds)"
     if abs(found.mean) <= found.half_width(LEVEL):
         return (
-            f"A trend over depth is not resolved: {change}. A change of {found.detectable(LEVEL):.3f} would have been "
-            f"found in 80% of cases (two-sided, {LEVEL:.0%})."
+            f"A trend over depth is not resolved: {change}. A change of about {found.detectable(LEVEL):.3f} would have "
+            f"been found in 80% of cases (two-sided, {LEVEL:.0%})."
         )
     return f"There is a trend over depth (two-sided, {LEVEL:.0%}): {change}."
 

@@ -1,4 +1,4 @@
-"""Whether the arms learned anything. Where one did not, no verdict about the task is given."""
+"""Whether the arms learned anything. Where one did not, there is no verdict about what learning causes."""
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from deltaw.analysis.losses import losses_of
 from deltaw.exhibit.tables import Tables
 from deltaw.run.adapter import Adapter
 
 WITHOUT_THE_TASK = ("shuffled", "random")  # controls that learn something else
-ONE_SIDED = 1.645  # standard errors that a true gain of 0 exceeds in 5 % of cases
+ONE_SIDED = 1.645  # standard errors that an arm without a true gain exceeds in 5 % of cases
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,18 @@ class Learning:
 
 
 def learning_of(tables: Tables, arms: Sequence[Adapter], projections: Collection[str]) -> list[Learning]:
-    """What each of the arms learned."""
-    rows = {str(row["arm"]): row for row in tables.losses.to_dict("records")}
-    return [_learning(rows, arm, _is_zero(tables.sites(arm, projections))) for arm in arms]
+    """What each of the arms learned, by the losses of its own run up to its own step."""
+    return [_learning(arm, _is_zero(tables.sites(arm, projections))) for arm in arms]
 
 
-def _learning(losses: dict[str, dict[Hashable, Any]], arm: Adapter, is_zero: bool) -> Learning:
+def _learning(arm: Adapter, is_zero: bool) -> Learning:
     nothing = "has a ΔW of 0" if is_zero else None
-    row = losses.get(arm.name) or losses.get(_name_beside_other_runs(arm))
-    if row is None:
+    losses = {str(row["arm"]): row for row in losses_of([arm]).to_dict("records")}
+    if arm.origin is None or arm.origin.arm not in losses:
         return Learning(arm.name, None, None, "", nothing)
+    row = losses[arm.origin.arm]
     gain, se = (None if isnan(row[name]) else float(row[name]) for name in ("gain", "gain_se"))
     return Learning(arm.name, gain, se, row["unit"], nothing or _doubt(losses, row, gain, se))
-
-
-def _name_beside_other_runs(arm: Adapter) -> str:
-    """The arm's name in `columns.LOSSES` where two runs have an arm of this name."""
-    return f"{arm.origin.run.name}/{arm.origin.arm}" if arm.origin else ""
 
 
 def _is_zero(sites: pd.DataFrame) -> bool:

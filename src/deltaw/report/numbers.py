@@ -114,7 +114,6 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
     defined = phi.dropna(subset="phi")
     by_i = defined[defined.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
     sites = [(layer, projection) for layer in view.layers for projection in projections]
-    arms = [getattr(seed.pair, side) for side in ("left", "right") for seed in subject.study.seeds]
     excess = tables.excess[tables.excess.projection.isin(projections)]
     measured = bool(excess[excess.basis == view.basis].pair.notna().any())
     return Summary(
@@ -123,7 +122,7 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
         basis=view.basis,
         widths=sorted(set(compared.width[compared.basis == view.basis])),
         remarks=tables.comparison.remarks,
-        learning=learning_of(tables, arms, projections),
+        learning=learning_of(tables, subject.study.arms, projections),
         excess=excesses(excess),
         one_order=subject.study.one_order,
         levels=levels_of(compared),

@@ -10,6 +10,7 @@ from deltaw.maths.seeds import OverSeeds, holm, over_seeds
 ENOUGH = 3  # seeds for a verdict
 LEVEL = 0.05  # probability of any false verdict in an analysis
 TESTED = ("first", "corner")  # φ(1, 1) and φ of the whole spans
+SEEDS = ["seed_left", "seed_right"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Excess:
     Attributes:
         basis: a name in `deltaw.analysis.bases.BASES`.
         measure: a name in `deltaw.analysis.excess.MEASURES`.
-        seeds: with an excess; with a `pair` where no seed has an excess.
+        seeds: of the arms with an excess; of all arms where none has one.
         pair: left with right.
         control: the control pair, the floor: left's shadow with right's.
         left_shadow: left's shadow with right.
@@ -54,14 +55,14 @@ def excesses(table: pd.DataFrame) -> list[Excess]:
     With `ENOUGH` seeds or more, the measures in `TESTED` are tested, by Student's t with the seed as the unit. In the
     basis input there is no test beside the one in A: where B has full rank, the whole spans are the same.
     """
-    by_seed = table.groupby(["basis", "measure", "seed"], sort=False, dropna=False)
+    by_seed = table.groupby(["basis", "measure", *SEEDS], sort=False, dropna=False)
     means = by_seed[["pair", "control", "left_shadow", "right_shadow", "other_seed", "excess"]].mean().reset_index()
     groups: dict[tuple[str, str], pd.DataFrame] = {
         (str(basis), str(measure)): rows
         for (basis, measure), rows in means.groupby(["basis", "measure"], sort=False)
         if rows.pair.notna().any()
     }
-    over = {key: over_seeds(rows.excess.to_numpy()) for key, rows in groups.items()}
+    over = {key: _over_seeds(rows.excess, rows[SEEDS]) for key, rows in groups.items()}
     bases = {basis for basis, _ in groups}
     tested = [key for key, found in over.items() if _is_tested(*key, found, bases)]
     p_values = dict(zip(tested, holm([over[key].p for key in tested]).tolist(), strict=True))
@@ -69,12 +70,17 @@ def excesses(table: pd.DataFrame) -> list[Excess]:
 
 
 def _is_tested(basis: str, measure: str, found: OverSeeds, bases: set[str]) -> bool:
-    return measure in TESTED and found.seeds >= ENOUGH and not (basis == "input" and "A" in bases)
+    return (
+        measure in TESTED
+        and found.seeds >= ENOUGH
+        and not np.isnan(found.p)
+        and not (basis == "input" and "A" in bases)
+    )
 
 
 def _excess(basis: str, measure: str, rows: pd.DataFrame, found: OverSeeds, p: float | None) -> Excess:
     means = {name: _or_none(rows[name].mean()) for name in ("control", "left_shadow", "right_shadow", "other_seed")}
-    pair, seeds = float(rows.pair.mean()), found.seeds or int(rows.pair.notna().sum())
+    pair, seeds = float(rows.pair.mean()), found.seeds or _over_seeds(rows.pair, rows[SEEDS]).seeds
     return Excess(basis, measure, seeds, pair, **means, excess=_or_none(found.mean), se=_or_none(found.se), p=p)
 
 
@@ -99,11 +105,12 @@ def depth_of(table: pd.DataFrame, basis: str) -> Slope:
     rows, value, beyond = _of_corner(table, basis)
     rows = rows.dropna(subset=value)
     layers = np.unique(rows.layer)
-    means = rows.groupby(["seed", "layer"], dropna=False)[value].mean().unstack()
+    means = rows.groupby([*SEEDS, "layer"], dropna=False)[value].mean().unstack()
     if len(layers) < 3 or means.isna().any(axis=1).all():
         return Slope(len(layers), beyond, None)
     depth = np.linspace(-0.5, 0.5, len(layers))  # in shares of the whole depth
-    return Slope(len(layers), beyond, over_seeds(means.to_numpy() @ depth / (depth @ depth)))
+    slopes = pd.Series(means.to_numpy() @ depth / (depth @ depth), means.index)
+    return Slope(len(layers), beyond, _over_seeds(slopes, slopes.index.to_frame()))
 
 
 @dataclass(frozen=True)
@@ -129,18 +136,24 @@ class Contrast:
 def contrast_of(table: pd.DataFrame, basis: str, first: str, second: str) -> Contrast | None:
     """The first projection against the second; None where no seed has a number for both."""
     rows, value, beyond = _of_corner(table, basis)
-    means = rows.groupby(["seed", "projection"], dropna=False)[["pair", "control", "excess"]].mean().unstack()
+    means = rows.groupby([*SEEDS, "projection"], dropna=False)[["pair", "control", "excess"]].mean().unstack()
     difference = {name: means[name, first] - means[name, second] for name in ("pair", "control", "excess")}
     pair, control = (difference[name].mean() for name in ("pair", "control"))
     if difference[value].isna().all():
         return None
-    return Contrast(first, second, beyond, float(pair), _or_none(control), over_seeds(difference[value].to_numpy()))
+    over = _over_seeds(difference[value], difference[value].index.to_frame())
+    return Contrast(first, second, beyond, float(pair), _or_none(control), over)
 
 
 def _of_corner(table: pd.DataFrame, basis: str) -> tuple[pd.DataFrame, str, str]:
     """The rows on the whole spans in one basis, the column to use, and what it is beyond."""
     rows = table[(table.basis == basis) & (table.measure == "corner")]
     return (rows, "excess", "the control pair") if rows.excess.notna().any() else (rows, "pair", "chance")
+
+
+def _over_seeds(values: "pd.Series[float]", seeds: pd.DataFrame) -> OverSeeds:
+    """The mean of one value for each two seeds; outside of a run there is one pair, of one unknown seed."""
+    return over_seeds(seeds.fillna(0).to_numpy(dtype=int), values.to_numpy(dtype=float))
 
 
 def _or_none(value: float) -> float | None:

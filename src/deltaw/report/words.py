@@ -74,8 +74,8 @@ def _has_floor_or_ceiling(summary: Summary) -> bool:
 # By whether left and right of each pair took their examples in the same order.
 ORDER = {
     True: "Both arms took their examples in the same order, and share more for that; their shadows do not show it.",
-    False: "Left of each seed stands against right of another seed, since arms of one seed take their examples in the "
-    "same order and share more for that.",
+    False: "Each left arm is compared with right arms of other seeds, since arms of one seed take their examples in "
+    "the same order and share more for that.",
 }
 
 
@@ -95,11 +95,11 @@ def _excess(summary: Summary) -> str:
     return (
         f"Means over the sites and over {'one seed' if seeds == 1 else f'{seeds} seeds'}, each minus what random "
         f"subspaces give. {ORDER[summary.one_order]} A shadow learns from its arm's inputs and back-propagated errors, "
-        "each example's under a random sign: the control pair, two shadows, shows what left and right would share with "
-        "nothing to learn. Two seeds of a rank show how much two arms share that differ in nothing but start and "
-        "order. The excess is arms minus control pair, ± its standard error, which leaves out one seed at a time. p "
-        "holds for all tests in the table at once (Student's t with the seed as its unit, one-sided, Holm); there is "
-        f"no test with fewer than {ENOUGH} seeds, of single sites, of φ(1, r) and of k_star.\n\n"
+        "each example's under a random sign. The control pair is two shadows: left and right would share as much with "
+        "nothing to learn. Two seeds of a rank differ only in start and order: what they share is the ceiling. The "
+        "excess is arms minus control pair, ± its standard error, which leaves out one seed at a time. p is one-sided, "
+        "by Student's t with the seed as its unit, and corrected for all tests in the table (Holm). There is no test "
+        f"with fewer than {ENOUGH} seeds, of single sites, of φ(1, r) and of k_star.\n\n"
         f"{_table([*head, 'excess', 'p'], rows)}"
     )
 
