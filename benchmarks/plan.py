@@ -72,10 +72,8 @@ def peak_of_a_step(task: LoraArms, batch: dict[str, Tensor], mixed: bool) -> flo
         batch: of a step, there too.
         mixed: compute in bfloat16, as under `bf16-mixed`.
     """
-    signs = torch.ones(len(batch["input_ids"]), 1, max(1, len(task.learners) - len(task.arms)), dtype=torch.long)
-    set_moment(
-        task.base, Moment(signs=signs.to(task.device))
-    )  # or the shadows would have neither gradients nor moments
+    signs = torch.ones(len(batch["input_ids"]), 1, max(arm.shadow for arm in task.learners), dtype=torch.long)
+    set_moment(task.base, Moment(signs=signs.to(task.device)))  # or shadows have no gradients and no moments
     trained = [weight for k in range(len(task.learners)) for weight in parameters_of(task.base, k)]
     optimizer = torch.optim.AdamW(trained)
     weights = [*task.base.parameters(), *task.base.buffers()]

@@ -1,7 +1,8 @@
 """The pairs that a study has, and what left and right share beyond their control pair."""
 
 import shutil
-from itertools import product
+from dataclasses import replace
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,10 @@ def names(pairings: list[Pairing]) -> list[tuple[str, str]]:
     return [(pairing.left.name, pairing.right.name) for pairing in pairings]
 
 
+def seeds_of(found: Study) -> list[tuple[int, int] | None]:
+    return [seed.seeds for seed in found.seeds]
+
+
 def has_only_its_pair(seed: SeedPairs) -> bool:
     return seed.control == seed.left_shadow == seed.right_shadow == []
 
@@ -48,19 +53,20 @@ def test_one_seed_has_a_pair_for_every_shadow(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", *with_shadows("r2-s0", "r4-s0", count=2), "r4-s0-shuffled")
     found = study(run, "r2-s0", "r4-s0")
     (seed,) = found.seeds
-    assert (seed.seed, names([seed.pair])) == (0, [("r2-s0", "r4-s0")])
+    assert (seed.seeds, names([seed.pair])) == ((0, 0), [("r2-s0", "r4-s0")])
     assert names(seed.control) == [("r2-s0-shadow1", "r4-s0-shadow1"), ("r2-s0-shadow2", "r4-s0-shadow2")]
     assert names(seed.left_shadow) == [("r2-s0-shadow1", "r4-s0"), ("r2-s0-shadow2", "r4-s0")]
     assert names(seed.right_shadow) == [("r2-s0", "r4-s0-shadow1"), ("r2-s0", "r4-s0-shadow2")]
     assert found.other_seed == [] and found.one_order
 
 
-@pytest.mark.parametrize("asked", [0, 1, 2])
-def test_left_of_every_seed_is_paired_with_right_of_the_next(tmp_path: Path, asked: int) -> None:
-    found = study(run_of(tmp_path / "run", *THREE_SEEDS, "r4-s7", "r2-s8"), f"r2-s{asked}", f"r4-s{asked}")
-    assert [seed.seed for seed in found.seeds] == [0, 1, 2] and not found.one_order
-    for seed, following in zip(found.seeds, (1, 2, 0), strict=True):
-        arms = f"r2-s{seed.seed}", f"r4-s{following}"
+@pytest.mark.parametrize("asked", [(0, 0), (1, 1), (2, 0), (1, 2)])
+def test_left_of_every_seed_is_paired_with_right_of_every_other_seed(tmp_path: Path, asked: tuple[int, int]) -> None:
+    found = study(run_of(tmp_path / "run", *THREE_SEEDS), f"r2-s{asked[0]}", f"r4-s{asked[1]}")
+    assert sorted(seeds_of(found)) == list(permutations(range(3), 2)) and not found.one_order
+    for seed in found.seeds:
+        assert seed.seeds is not None
+        arms = f"r2-s{seed.seeds[0]}", f"r4-s{seed.seeds[1]}"
         assert names([seed.pair]) == [arms]
         assert names(seed.control) == [(f"{arms[0]}-shadow1", f"{arms[1]}-shadow1")]
         assert names(seed.left_shadow) == [(f"{arms[0]}-shadow1", arms[1])]
@@ -74,44 +80,70 @@ def test_two_seeds_of_a_rank_are_paired_in_all_combinations(tmp_path: Path) -> N
     assert not any("shadow" in name for names_of_pair in two_seeds for name in names_of_pair)
 
 
-def test_no_arm_is_twice_on_one_side(tmp_path: Path) -> None:
+def test_all_pairs_are_without_cells_and_every_arm_is_told_once(tmp_path: Path) -> None:
     found = study(run_of(tmp_path / "run", *THREE_SEEDS), "r2-s0", "r4-s0")
-    for side in ("left", "right"):
-        assert len({getattr(seed.pair, side).name for seed in found.seeds}) == 3
     pairings = list(found.pairings())
-    assert not any(pairing.cells for pairing in pairings) and len(pairings) == 3 * 4 + 2 * 3
+    assert not any(pairing.cells for pairing in pairings) and len(pairings) == 6 * 4 + 2 * 3
+    assert sorted(arm.name for arm in found.arms) == [f"r{rank}-s{seed}" for rank in (2, 4) for seed in range(3)]
 
 
-def test_two_different_seeds_are_one_of_the_pairs(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", *THREE_SEEDS, "r4-s7")
-    pairs = [("r2-s0", "r4-s2"), ("r2-s1", "r4-s0"), ("r2-s2", "r4-s1")]
-    assert names([seed.pair for seed in study(run, "r2-s0", "r4-s2").seeds]) == pairs
-    (seed,) = study(run, "r2-s0", "r4-s7").seeds  # left has no seed 7
-    assert names([seed.pair]) == [("r2-s0", "r4-s7")]
+def test_two_seeds_of_one_rank_are_paired_with_all_seeds_of_this_rank(tmp_path: Path) -> None:
+    found = study(run_of(tmp_path / "run", *THREE_SEEDS), "r2-s0", "r2-s1")
+    assert sorted(names([seed.pair for seed in found.seeds])) == [
+        (f"r2-s{one}", f"r2-s{other}") for one, other in permutations(range(3), 2)
+    ]
+    assert len(found.arms) == 3
 
 
-def test_arms_of_two_runs_are_joined_by_the_seeds_that_both_runs_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["r4-s0", "r4-s1"])
+def test_a_seed_of_left_alone_is_paired_with_every_other_seed_of_right(tmp_path: Path, asked: str) -> None:
+    run = run_of(tmp_path / "run", *with_shadows("r2-s0", "r4-s0", "r4-s1"))
+    found = study(run, "r2-s0", asked)
+    assert seeds_of(found) == [(0, 1)] and not found.one_order
+    assert [arm.name for arm in found.arms] == ["r2-s0", "r4-s1"]
+    assert names(found.seeds[0].control) == [("r2-s0-shadow1", "r4-s1-shadow1")]
+
+
+def test_arms_of_two_runs_are_joined_by_their_seeds(tmp_path: Path) -> None:
     one = run_of(tmp_path / "one", *with_shadows("r2-s0", "r2-s1", "r2-s3"))
     other = run_of(tmp_path / "other", *with_shadows("r4-s0", "r4-s1", "r4-s2"))
     found = study_of(one.adapter("r2-s0"), other.adapter("r4-s0"))
-    assert [names([seed.pair, *seed.control]) for seed in found.seeds] == [
-        [(f"r2-s{seed}", f"r4-s{1 - seed}"), (f"r2-s{seed}-shadow1", f"r4-s{1 - seed}-shadow1")] for seed in (0, 1)
-    ]
+    seeds = [(left, right) for left in (0, 1, 3) for right in (0, 1, 2) if left != right]
+    assert sorted(names([pair for seed in found.seeds for pair in (seed.pair, *seed.control)])) == sorted(
+        (f"r2-s{left}{shadow}", f"r4-s{right}{shadow}") for left, right in seeds for shadow in ("", "-shadow1")
+    )
     assert len(found.other_seed) == 3 + 3
+
+
+@pytest.mark.parametrize(("data", "one_order"), [("same", True), ("other", False)])
+def test_one_seed_of_two_runs_has_one_order_where_both_read_the_same_data(
+    tmp_path: Path, data: str, one_order: bool
+) -> None:
+    runs = [run_of(tmp_path / "one", "r2-s0"), run_of(tmp_path / "other", "r4-s0")]
+    for run, fingerprint in zip(runs, ("same", data), strict=True):
+        replace(run.record, data={"fingerprint": fingerprint}).save(run.path / "run.json")
+    found = study_of(*(RunDirectory(run.path).adapter(arm) for run, arm in zip(runs, ("r2-s0", "r4-s0"), strict=True)))
+    assert seeds_of(found) == [(0, 0)] and found.one_order == one_order
 
 
 def test_arms_of_one_name_in_two_runs_have_siblings_with_distinct_names(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name / "run", *with_shadows("r2-s0", "r2-s1")) for name in ("a@1", "b@2")]
     left, right = with_distinct_names(*(run.adapter("r2-s0") for run in runs))
-    paths = [str(run.path) for run in runs]
-    assert names([study_of(left, right).seeds[1].pair]) == [(f"{paths[0]}/r2-s1", f"{paths[1]}/r2-s0")]
-    assert names(study_of(left, right).seeds[0].control) == [(f"{paths[0]}/r2-s0-shadow1", f"{paths[1]}/r2-s1-shadow1")]
+    paths, found = [str(run.path) for run in runs], study_of(left, right)
+    (pair,) = (seed for seed in found.seeds if seed.seeds == (1, 0))
+    assert names([pair.pair, *pair.control]) == [
+        (f"{paths[0]}/r2-s1{shadow}", f"{paths[1]}/r2-s0{shadow}") for shadow in ("", "-shadow1")
+    ]
+    assert len(found.seeds) == 2 and len(found.arms) == 4
 
 
 def test_two_steps_of_an_arm_are_compared_with_two_steps_of_its_shadow(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", *with_shadows("r2-s0"))
+    run = run_of(tmp_path / "run", *with_shadows("r2-s0", "r2-s1"))
     found = study_of(*with_distinct_names(run.adapter("r2-s0", 0), run.adapter("r2-s0", 10)))
-    (control,) = found.seeds[0].control
+    (seed,) = found.seeds  # no other pair asks how one arm changes
+    assert names([seed.pair]) == [("r2-s0@0", "r2-s0@10")] and found.one_order
+    assert [arm.name for arm in found.arms] == ["r2-s0@0", "r2-s0@10"]
+    (control,) = seed.control
     origins = [side.origin for side in (control.left, control.right)]
     assert [(one.arm, one.step) for one in origins if one] == [("r2-s0-shadow1", 0), ("r2-s0-shadow1", 10)]
 
@@ -121,10 +153,15 @@ def test_an_arm_without_a_snapshot_at_the_step_is_left_out(tmp_path: Path) -> No
     for arm in ("r4-s1", "r2-s2-shadow1"):
         shutil.rmtree(run.snapshot(arm, 10))
     found = study(run, "r2-s0", "r4-s0", step=10)
-    assert [seed.seed for seed in found.seeds] == [0, 2]
-    assert has_only_its_pair(found.seeds[1])
+    assert sorted(names([seed.pair for seed in found.seeds])) == [
+        ("r2-s0", "r4-s2"),
+        ("r2-s1", "r4-s0"),
+        ("r2-s1", "r4-s2"),
+        ("r2-s2", "r4-s0"),
+    ]
+    assert [seed.pair.left.name for seed in found.seeds if has_only_its_pair(seed)] == ["r2-s2"]
     assert ("r4-s0", "r4-s1") not in names(found.other_seed)
-    assert [seed.seed for seed in study(run, "r2-s0", "r4-s0", step=0).seeds] == [0, 1, 2]
+    assert len(study(run, "r2-s0", "r4-s0", step=0).seeds) == 6
 
 
 def test_folders_outside_of_runs_are_a_pair_without_a_seed(tmp_path: Path) -> None:
@@ -133,7 +170,7 @@ def test_folders_outside_of_runs_are_a_pair_without_a_seed(tmp_path: Path) -> No
     for left, right in ((folder, folder), (run.adapter("r2-s0"), folder), (folder, run.adapter("r2-s0"))):
         found = study_of(left, right)
         (seed,) = found.seeds
-        assert seed.seed is None and has_only_its_pair(seed) and found.other_seed == []
+        assert seed.seeds is None and has_only_its_pair(seed) and found.other_seed == []
 
 
 def test_a_control_has_no_control_pair_and_its_own_seeds(tmp_path: Path) -> None:
@@ -145,7 +182,9 @@ def test_a_control_has_no_control_pair_and_its_own_seeds(tmp_path: Path) -> None
         [("r2-s1-random", "r4-s0-random")],
     ]
     assert all(map(has_only_its_pair, found.seeds))
-    assert [seed.seed for seed in study(run, "r2-s0-random", "r4-s0").seeds] == [0, 1]
+    assert names([seed.pair for seed in study(run, "r2-s0-random", "r4-s0").seeds]) == [
+        (f"r2-s{left}-random", f"r4-s{right}") for left, right in ((0, 1), (0, 2), (1, 0), (1, 2))
+    ]
 
 
 def test_a_shadow_can_be_compared_by_its_name(tmp_path: Path) -> None:
@@ -153,7 +192,7 @@ def test_a_shadow_can_be_compared_by_its_name(tmp_path: Path) -> None:
     left = find_adapter("r2-s0-shadow1", run, 10)
     found = study_of(left, run.adapter("r4-s0"))
     assert names([seed.pair for seed in found.seeds]) == [
-        (f"r2-s{seed}-shadow1", f"r4-s{following}") for seed, following in enumerate((1, 2, 0))
+        (f"r2-s{one}-shadow1", f"r4-s{other}") for one, other in permutations(range(3), 2)
     ]
     assert all(map(has_only_its_pair, found.seeds))
     assert names(found.other_seed[:1]) == [("r2-s0-shadow1", "r2-s1-shadow1")]
@@ -162,7 +201,11 @@ def test_a_shadow_can_be_compared_by_its_name(tmp_path: Path) -> None:
 def test_arms_of_another_alpha_are_no_seeds(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "r2-s0", "r4-s0", "r2-s1-a32", "r4-s1", "r2-s2", "r4-s2-a32")
     found = study(run, "r2-s0", "r4-s0")
-    assert names([seed.pair for seed in found.seeds]) == [("r2-s0", "r4-s0")]
+    assert sorted(names([seed.pair for seed in found.seeds])) == [
+        ("r2-s0", "r4-s1"),
+        ("r2-s2", "r4-s0"),
+        ("r2-s2", "r4-s1"),
+    ]
     assert names(found.other_seed) == [("r2-s0", "r2-s2"), ("r4-s0", "r4-s1")]
 
 
@@ -187,7 +230,7 @@ def test_a_run_of_one_arm_and_its_shadows_is_that_arm(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, pd.DataFrame]:
-    """Three seeds, one pair with two shadows of each arm, and their pairs; two layers are enough."""
+    """Three seeds, two shadows of left's seed 1 and of right's seed 2, and their pairs; two layers are enough."""
     run = run_of(tmp_path_factory.mktemp("study") / "run", *THREE_SEEDS, "r2-s1-shadow2", "r4-s2-shadow2")
     found = study(run, "r2-s1", "r4-s1")
     pairs = compare_all(list(found.pairings()), ["A", "output"]).pairs
@@ -196,15 +239,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, pd.DataFr
 
 def test_the_excess_agrees_with_plain_loops(measured: tuple[Study, pd.DataFrame]) -> None:
     found, pairs = measured
-    table = excess_of(found, pairs)
+    table, records = excess_of(found, pairs), pairs.to_dict("records")
     assert set(table.columns) == set(columns.EXCESS)
-    assert len(table) == 3 * 2 * 2 * 2 * 4
+    assert len(table) == 6 * 2 * 2 * 2 * 4
 
     def beyond_chance(pairings: list[Pairing], layer: int, projection: str, basis: str, measure: str) -> float:
         column, chance = MEASURES[measure]
         values = []
         for pairing in pairings:
-            for row in pairs.to_dict("records"):
+            for row in records:
                 names_agree = (row["left"], row["right"]) == (pairing.left.name, pairing.right.name)
                 if names_agree and (row["layer"], row["projection"], row["basis"]) == (layer, projection, basis):
                     values.append(row[column] - (row[chance] if chance else 0))
@@ -212,8 +255,10 @@ def test_the_excess_agrees_with_plain_loops(measured: tuple[Study, pd.DataFrame]
         return float(np.mean(values))
 
     for seed, place in product(found.seeds, product((1, 2), "qv", ("A", "output"), MEASURES)):
+        assert seed.seeds is not None
+        of_seeds = table.seed_left == seed.seeds[0], table.seed_right == seed.seeds[1]
         chosen = (table[column] == value for column, value in zip(PLACE, place, strict=True))
-        (row,) = table[np.logical_and.reduce([table.seed == seed.seed, *chosen])].to_dict("records")
+        (row,) = table[np.logical_and.reduce([*of_seeds, *chosen])].to_dict("records")
         pair, control = beyond_chance([seed.pair], *place), beyond_chance(seed.control, *place)
         expected = {
             "pair": pair,
@@ -231,7 +276,8 @@ def test_without_shadows_and_other_seeds_only_the_pair_is_known(tmp_path: Path) 
     found = study_of(left, right)
     table = excess_of(found, compare_all(list(found.pairings()), ["A"]).pairs)
     assert set(table.columns) == set(columns.EXCESS) and table.pair.notna().all()
-    assert table[["seed", "control", "left_shadow", "right_shadow", "excess", "other_seed"]].isna().all(axis=None)
+    unknown = ["seed_left", "seed_right", "control", "left_shadow", "right_shadow", "excess", "other_seed"]
+    assert table[unknown].isna().all(axis=None)
     table.to_parquet(tmp_path / "excess.parquet")
 
 

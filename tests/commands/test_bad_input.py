@@ -122,6 +122,8 @@ def test_a_directory_of_another_config_is_refused_with_the_keys_that_differ(tmp_
     run(tmp_path, *small, "data.micro_batch=2")  # the same run in other micro-batches, which is finished
     with pytest.raises(UserError, match=r"optim.lr is 0.002 there and 0.001 here.*give another run.name"):
         run(tmp_path, *small, "optim.lr=0.001")
+    with pytest.raises(UserError, match=r"arms.shadows is 1 there and 2 here"):
+        run(tmp_path, *small, "arms.shadows=2")
     make_pairs(tmp_path / "pairs.jsonl", 70)
     (done / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(UserError, match=r"was begun with data .* and now it is"):

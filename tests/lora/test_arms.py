@@ -83,6 +83,7 @@ def test_different_patterns_or_orders_of_their_keys_give_different_names() -> No
         ({"rank": 8, "alpha_pattern": {"q_(proj": 4}}, r"\[1\].alpha_pattern=\{'q_\(proj': 4\}: give alphas"),
         ({"rank": 8, "name": "../x"}, r"\[1\].name='../x': a name is a directory's"),
         ({"rank": 8, "name": ".."}, r"\[1\].name='..': a name is a directory's"),
+        ({"rank": 8, "name": "r2-s0-shadow1"}, r"\[1\].name='r2-s0-shadow1': .*an end as -shadow1 is a shadow's"),
         ({"rank": 2}, r"arms.list\[0\] and arms.list\[1\] are both r2-s0: give one of them another name"),
         ({"rank": 8, "name": "r2-s0"}, r"arms.list\[0\] and arms.list\[1\] are both r2-s0"),
     ],

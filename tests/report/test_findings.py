@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deltaw.maths.seeds import OverSeeds, over_seeds
+from deltaw.maths.seeds import OverSeeds
 from deltaw.report.findings import contrast, course, depth, findings
 from deltaw.report.learning import Learning
 from deltaw.report.levels import Control
@@ -19,12 +19,13 @@ from deltaw.report.sharing import Contrast, Slope, excesses
 from deltaw.run.adapter import load_adapter
 from deltaw.run.directory import RunDirectory
 from tests.support.folders import write_adapter, write_run
+from tests.support.seeds import single_seeds
 from tests.support.summaries import cells, excess_table, raised, summarise, summarise_run
 
-SUSPENDED = "There is no verdict about the task, because not every arm is known to have learned it: "
+SUSPENDED = "There is no verdict about what learning causes, since not every arm can be said to learn: "
 NO_CONTROL_PAIR = (
-    "What low and high share because of the task cannot be told without a control pair: train both with shadows "
-    "(arms.shadows=1)."
+    "What low and high share because of what they learned cannot be told without a control pair: arms of the task have "
+    "shadows for it (arms.shadows=1)."
 )
 NOTHING = "Nothing beyond chance: low and high share no direction beyond random subspaces in the basis A."
 AT_CHANCE = summarise(cells())
@@ -38,10 +39,28 @@ def spread(seeds: int, sd: float = 0.01) -> list[float]:
 def summary(
     shifts: Sequence[float] = (), learning: Sequence[Learning] = (LOW, HIGH), bases: Sequence[str] = ("A", "output")
 ) -> Summary:
-    """Two arms at the level of chance; `shifts` is what they share beyond their control pair, by seed."""
+    """Two arms at the level of chance; `shifts` is what they share beyond their control pair, by seed of left."""
     at_chance = replace(AT_CHANCE, learning=list(learning))
     table = excess_table(len(shifts), layers=1, bases=tuple(bases))
-    return replace(at_chance, excess=excesses(raised(table, np.array(shifts)[table.seed]))) if shifts else at_chance
+    if not shifts:
+        return at_chance
+    return replace(at_chance, excess=excesses(raised(table, np.array(shifts)[table.seed_left])))
+
+
+def run_of_three_seeds(path: Path) -> RunDirectory:
+    names = [f"r{rank}-s{seed}{shadow}" for seed in range(3) for rank in (2, 4) for shadow in ("", "-shadow1")]
+    return RunDirectory(write_run(path, *names))
+
+
+def plant(run: RunDirectory, seed: int) -> None:
+    """Give both ranks of a seed one leading row of A."""
+    for arm in (f"r2-s{seed}", f"r4-s{seed}"):
+        file = run.snapshot(arm, 10) / "adapter_model.safetensors"
+        tensors = load_file(file)
+        for name, tensor in tensors.items():
+            if "lora_A" in name:
+                tensor[0] = 20 + 20 * torch.arange(tensor.shape[1]).eq(seed)
+        save_file(tensors, file)
 
 
 # What the arms learned
@@ -92,57 +111,90 @@ def test_an_arm_in_doubt_suspends_every_verdict_and_is_told_first(doubt: str, sh
     assert found == [f"{SUSPENDED}high {doubt}.", NOTHING]
 
 
-# What the task causes
+# What learning causes
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "One seed is not a test"), (2, "2 seeds are not a test")])
 @pytest.mark.parametrize(
-    ("shift", "where"), [(0.3, "in the bases A, output"), (-0.05, "in no basis"), (0.0, "in no basis")]
+    ("shift", "sharing"),
+    [
+        (
+            0.3,
+            "more than their control pair, which has nothing to learn, in the bases A, output; the largest difference "
+            "is in the basis A, where φ(1, 1) beyond chance is 0.500 for the arms and 0.200 for the control pair.",
+        ),
+        (0.009, "no more than their control pair, which has nothing to learn, in any basis."),
+        (-0.05, "no more than their control pair, which has nothing to learn, in any basis."),
+    ],
 )
-def test_fewer_than_three_seeds_are_no_test(seeds: int, words: str, shift: float, where: str) -> None:
+def test_fewer_than_three_seeds_are_no_test(seeds: int, words: str, shift: float, sharing: str) -> None:
     found = findings(summary([shift] * seeds))
-    assert found[1] == (
-        f"{words} of what the task causes (it takes 3). The arms share more than their control pair {where}; the "
-        f"largest difference is in the basis A, where φ(1, 1) beyond chance is {0.2 + shift:.3f} for the arms and "
-        "0.200 for the control pair."
-    )
+    assert found[1] == f"{words} of what learning causes (it takes 3). The arms share {sharing}"
     assert not any(finding.startswith(("Shared because", "Nothing is shown")) for finding in found)
+
+
+def test_the_largest_difference_is_told_with_its_measure() -> None:
+    table = excess_table(1)
+    table = raised(table, np.where((table.basis == "output") & (table.measure == "corner"), 0.1, -0.1))
+    found = findings(replace(summary(), excess=excesses(table)))
+    assert found[1].endswith(
+        "in the basis output; the largest difference is in the basis output, where φ of the whole spans beyond chance "
+        "is 0.300 for the arms and 0.200 for the control pair."
+    )
 
 
 def test_one_order_of_examples_is_told_where_it_adds_to_what_is_shared() -> None:
     found = findings(replace(summary([0.3]), one_order=True))
     assert "(it takes 3). low and high, of one seed and so of one order of examples, share more than" in found[1]
+    assert found[2].endswith("; it does not show what one order of examples adds.")
 
 
 def test_three_seeds_with_a_planted_excess_show_it() -> None:
     found = findings(summary([0.3, 0.31, 0.29], bases=("A", "input", "output")))
     assert found[1] == (
-        "Shared because of the task, beyond the control pair (3 seeds; 4 tests, at a level of 5% for all of them "
-        "together): φ(1, 1) in A, output; φ of the whole spans in A, output."
+        "Shared because of what the arms learned, beyond the control pair (3 seeds; 4 tests, at a level of 5% for all "
+        "of them together): φ(1, 1) in A, output; φ of the whole spans in A, output."
     )
 
 
 def test_what_is_not_shown_is_told_beside_what_is() -> None:
     table = excess_table(3)
     in_output = (table.basis == "output") & (table.measure == "first")
-    table = raised(table, np.where(in_output, 0.3, np.array(spread(3))[table.seed]))
+    table = raised(table, np.where(in_output, 0.3, np.array(spread(3))[table.seed_left]))
     found = findings(replace(summary(), excess=excesses(table)))
     assert found[1] == (
-        "Shared because of the task, beyond the control pair (3 seeds; 6 tests, at a level of 5% for all of them "
-        "together): φ(1, 1) in output. Not shown: φ(1, 1) in A, update; φ of the whole spans in A, update, output."
+        "Shared because of what the arms learned, beyond the control pair (3 seeds; 6 tests, at a level of 5% for all "
+        "of them together): φ(1, 1) in output. Not shown: φ(1, 1) in A, update; φ of the whole spans in A, update, "
+        "output."
     )
 
 
 @pytest.mark.parametrize("shifts", [(0.01, -0.01, 0.0), (-0.3, -0.31, -0.29), (0.3, 0.0, 0.3)])
 def test_three_seeds_without_a_clear_excess_show_nothing(shifts: Sequence[float]) -> None:
     assert findings(summary(shifts))[1] == (
-        "Nothing is shown to be shared because of the task, beyond the control pair (3 seeds; 4 tests, at a level of "
-        "5% for all of them together)."
+        "Nothing is shown to be shared because of what the arms learned, beyond the control pair (3 seeds; 4 tests, at "
+        "a level of 5% for all of them together)."
     )
 
 
 def test_no_verdict_is_given_without_shadows() -> None:
     assert findings(summary())[1:] == [NO_CONTROL_PAIR, NOTHING]
+
+
+@pytest.mark.parametrize("shifts", [(0.3,), (0.3, 0.31, 0.29), (0.0, 0.01, -0.01)])
+def test_no_verdict_is_given_where_a_loss_is_not_known(shifts: Sequence[float]) -> None:
+    found = findings(summary(shifts, learning=[LOW, replace(HIGH, gain=None, se=None)]))
+    assert found == ["Whether high learned anything is not known: no validation loss is recorded.", NOTHING]
+
+
+def test_a_run_without_losses_has_no_verdict(tmp_path: Path) -> None:
+    run = run_of_three_seeds(tmp_path / "run")
+    for seed in range(3):
+        plant(run, seed)
+    (run.path / "metrics.csv").unlink()
+    first, *others = findings(summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1]))
+    assert first == "Whether r2-s0 and r4-s0 learned anything is not known: their validation losses are not recorded."
+    assert len(others) == 1 and others[0].startswith("Beyond random subspaces, whatever the cause")
 
 
 def test_the_share_of_the_control_pair_is_told_where_the_arms_are_beyond_chance() -> None:
@@ -152,11 +204,10 @@ def test_the_share_of_the_control_pair_is_told_where_the_arms_are_beyond_chance(
     table.loc[table.basis == "A", ["pair", "control"]] = [0.005, 0.3]  # hardly beyond chance
     found = findings(replace(summary(), excess=excesses(table.assign(excess=table.pair - table.control))))
     assert found[2] == (
-        "The control pair, which has nothing to learn, reaches these shares of φ(1, 1) beyond chance: "
-        "0% in the basis update, 20% in the basis output."
+        "Of φ(1, 1) beyond chance, the control pair alone has 0% in the basis update, 20% in the basis output."
     )
     nowhere = excesses(table.assign(pair=-0.01, excess=-0.31))
-    assert not any("The control pair, which" in finding for finding in findings(replace(summary(), excess=nowhere)))
+    assert not any("the control pair alone" in finding for finding in findings(replace(summary(), excess=nowhere)))
 
 
 # What is beyond chance
@@ -207,31 +258,15 @@ def test_there_are_at_most_six_findings() -> None:
 # Runs
 
 
-def run_of_three_seeds(path: Path) -> RunDirectory:
-    names = [f"r{rank}-s{seed}{shadow}" for seed in range(3) for rank in (2, 4) for shadow in ("", "-shadow1")]
-    return RunDirectory(write_run(path, *names))
-
-
-def plant(run: RunDirectory, seed: int) -> None:
-    """Give both ranks of a seed one leading row of A."""
-    for arm in (f"r2-s{seed}", f"r4-s{seed}"):
-        file = run.snapshot(arm, 10) / "adapter_model.safetensors"
-        tensors = load_file(file)
-        for name, tensor in tensors.items():
-            if "lora_A" in name:
-                tensor[0] = 20 + 20 * torch.arange(tensor.shape[1]).eq(seed)
-        save_file(tensors, file)
-
-
 def test_a_run_of_three_seeds_shows_what_is_planted_in_all_of_them(tmp_path: Path) -> None:
     run = run_of_three_seeds(tmp_path / "run")
     pair = run.adapter("r2-s0"), run.adapter("r4-s0")
-    assert findings(summarise_run(*pair, [1]))[1].startswith("Nothing is shown to be shared because of the task")
+    assert findings(summarise_run(*pair, [1]))[1].startswith("Nothing is shown to be shared")
     for seed in range(3):
         plant(run, seed)
     found = findings(summarise_run(*pair, [1]))
     assert found[0].startswith("All 6 arms learned")
-    assert found[1].startswith("Shared because of the task, beyond the control pair (3 seeds; 6 tests")
+    assert found[1].startswith("Shared because of what the arms learned, beyond the control pair (3 seeds; 6")
     assert "φ(1, 1) in A" in found[1]
 
 
@@ -279,7 +314,7 @@ def test_chance_alone_has_no_course() -> None:
 
 
 def test_a_planted_slope_is_found_with_three_seeds() -> None:
-    found = Slope(8, "the control pair", over_seeds([0.2, 0.21, 0.19]))
+    found = Slope(8, "the control pair", single_seeds([0.2, 0.21, 0.19]))
     assert depth(found) == (
         "There is a trend over depth (two-sided, 5%): from the first of 8 layers to the last, φ of the whole spans "
         "beyond the control pair changes by 0.200 ± 0.006 along a straight line (3 seeds)."
@@ -287,11 +322,11 @@ def test_a_planted_slope_is_found_with_three_seeds() -> None:
 
 
 def test_no_slope_is_not_resolved_and_says_which_one_would_have_been() -> None:
-    slopes = over_seeds([0.1, -0.12, 0.01])
+    slopes = single_seeds([0.1, -0.12, 0.01])
     assert depth(Slope(8, "chance", slopes)) == (
         "A trend over depth is not resolved: from the first of 8 layers to the last, φ of the whole spans beyond "
         "chance changes by −0.003 ± 0.064 along a straight line (3 seeds). "
-        f"A change of {slopes.detectable():.3f} would have been found in 80% of cases (two-sided, 5%)."
+        f"A change of about {slopes.detectable():.3f} would have been found in 80% of cases (two-sided, 5%)."
     )
 
 
@@ -300,8 +335,11 @@ def test_no_slope_is_not_resolved_and_says_which_one_would_have_been() -> None:
     [
         (None, "No site has directions in this basis."),
         (Slope(2, "chance", None), "2 layers cannot show a trend over depth."),
-        (Slope(8, "chance", over_seeds([0.1])), "changes by 0.100 along a straight line, and one seed is no test."),
-        (Slope(8, "chance", over_seeds([0.1, 0.2])), "changes by 0.150 along a straight line, and 2 seeds are no test"),
+        (Slope(8, "chance", single_seeds([0.1])), "changes by 0.100 along a straight line, and one seed is no test."),
+        (
+            Slope(8, "chance", single_seeds([0.1, 0.2])),
+            "changes by 0.150 along a straight line, and 2 seeds are no test",
+        ),
     ],
 )
 def test_too_little_shows_no_trend(slope: Slope | None, words: str) -> None:
@@ -318,13 +356,13 @@ def test_q_against_v_stands_beside_the_control_pairs() -> None:
         "φ of the whole spans beyond the control pair, ΔW_q minus ΔW_v, is −0.050 (−0.100 minus −0.050 of the control "
         "pair)"
     )
-    assert q_against_v(over_seeds([-0.05, -0.04, -0.06])) == (
+    assert q_against_v(single_seeds([-0.05, -0.04, -0.06])) == (
         f"{words} ± 0.006 over 3 seeds: this is resolved (two-sided, 5%)."
     )
-    assert q_against_v(over_seeds([-0.05, 0.1, -0.2])).endswith("over 3 seeds: this is not resolved (two-sided, 5%).")
-    assert q_against_v(over_seeds([-0.05])) == f"{words}; one seed is no test."
-    assert q_against_v(over_seeds([-0.05, -0.05])) == f"{words}; 2 seeds are no test."
-    assert q_against_v(over_seeds([-0.1]), control=None) == (
+    assert q_against_v(single_seeds([-0.05, 0.1, -0.2])).endswith("over 3 seeds: this is not resolved (two-sided, 5%).")
+    assert q_against_v(single_seeds([-0.05])) == f"{words}; one seed is no test."
+    assert q_against_v(single_seeds([-0.05, -0.05])) == f"{words}; 2 seeds are no test."
+    assert q_against_v(single_seeds([-0.1]), control=None) == (
         "φ of the whole spans beyond chance, ΔW_q minus ΔW_v, is −0.100; one seed is no test."
     )
     assert contrast(None) == ""

@@ -1,5 +1,6 @@
 """Whether an arm learned anything."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,23 @@ def test_arms_of_every_seed_are_asked(tmp_path: Path) -> None:
     found = learned(run.adapter("r2-s0"), run.adapter("r4-s0"))
     assert sorted(found) == ["r2-s0", "r2-s1", "r4-s0", "r4-s1"]
     assert [one.arm for one in found.values() if one.doubt] == ["r4-s1"]
+
+
+def test_two_steps_of_an_arm_are_judged_each_by_its_own_step(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "r2-s0", "r4-s0", r2_s0="4.5")
+    shutil.copytree(run.snapshot("r2-s0", 10), run.snapshot("r2-s0", 5))
+    with (run.path / "metrics.csv").open("a") as file:
+        file.write("5,r2-s0,val/loss,3.5\n")
+    early, late = learned(*with_distinct_names(run.adapter("r2-s0", 5), run.adapter("r2-s0", 10))).values()
+    assert (early, late.gain) == (Learning("r2-s0@5", 0.5, None, "token", None), -0.5)
+    assert late.arm == "r2-s0@10" and late.doubt is not None
+
+
+def test_a_control_of_another_run_does_not_cast_doubt(tmp_path: Path) -> None:
+    one = run_of(tmp_path / "one", "r2-s0", "r4-s0")
+    other = run_of(tmp_path / "other", "r2-s0", "r4-s0-shuffled", r4_s0_shuffled="1")
+    found = learned(other.adapter("r2-s0"), one.adapter("r4-s0"))
+    assert [one.doubt for one in found.values()] == [None, None]
 
 
 def test_an_arm_is_found_where_two_runs_have_an_arm_of_its_name(tmp_path: Path) -> None:

@@ -7,17 +7,27 @@ import pandas as pd
 import pytest
 from scipy.stats import linregress, t, ttest_1samp
 
-from deltaw.maths.seeds import holm
+from deltaw.maths.seeds import OverSeeds, holm, over_seeds
 from deltaw.report.sharing import TESTED, Excess, contrast_of, depth_of, excesses
 from tests.support.summaries import excess_table, raised
 
 LAYERS = 8
+SEEDS = ["seed_left", "seed_right"]
 
 
 def noise(table: pd.DataFrame, sd: float = 0.02) -> np.ndarray:
-    """A number for each seed, basis and measure: sites do not vary."""
-    groups = table.groupby(["seed", "basis", "measure"]).ngroup().to_numpy()
+    """A number for each seed of left, basis and measure: sites and seeds of right do not vary."""
+    groups = table.groupby(["seed_left", "basis", "measure"]).ngroup().to_numpy()
     return np.random.default_rng(0).normal(0, sd, groups.max() + 1)[groups]
+
+
+def is_of(table: pd.DataFrame, seed: int) -> "pd.Series[bool]":
+    return (table[SEEDS] == seed).any(axis=1)
+
+
+def over(values: "pd.Series[float]") -> OverSeeds:
+    """Over the values by two seeds."""
+    return over_seeds(values.index.to_frame().to_numpy(), values.to_numpy())
 
 
 def by_key(found: list[Excess]) -> dict[tuple[str, str], Excess]:
@@ -32,10 +42,9 @@ def test_every_basis_and_measure_has_its_means() -> None:
     assert len(found) == 4 * 4
     for (basis, measure), one in found.items():
         rows = table[(table.basis == basis) & (table.measure == measure)]
-        seeds = rows.groupby("seed").excess.mean()
+        expected = over(rows.groupby(SEEDS).excess.mean())
         assert one.seeds == 3
-        assert (one.pair, one.excess) == pytest.approx((rows.pair.mean(), seeds.mean()))
-        assert one.se == pytest.approx(seeds.std(ddof=1) / 3**0.5)
+        assert (one.pair, one.excess, one.se) == pytest.approx((rows.pair.mean(), expected.mean, expected.se))
         assert (one.control, one.left_shadow, one.right_shadow, one.other_seed) == pytest.approx((0.2, 0.1, 0.1, 0.6))
 
 
@@ -45,7 +54,7 @@ def test_p_is_students_t_over_seeds_for_all_tests_at_once() -> None:
     found = by_key(excesses(table))
     tested = {key: one.p for key, one in found.items() if one.p is not None}
     assert set(tested) == {(basis, measure) for basis in ("A", "update", "output") for measure in TESTED}
-    seeds = table.groupby(["basis", "measure", "seed"]).excess.mean()
+    seeds = table.groupby(["basis", "measure", "seed_left"]).excess.mean()
     expected = [float(ttest_1samp(seeds[key], 0, alternative="greater").pvalue) for key in tested]
     assert list(tested.values()) == pytest.approx(holm(expected).tolist())
 
@@ -61,12 +70,12 @@ def test_fewer_than_three_seeds_have_no_test(seeds: int) -> None:
     found = excesses(raised(table, 0.3 + noise(table)))
     assert {one.p for one in found} == {None} and not any(one.shown for one in found)
     assert {one.seeds for one in found} == {seeds}
-    assert all((one.se is None) == (seeds == 1) for one in found)
+    assert {one.se for one in found} == {None}  # a seed is in every pair
 
 
 def test_a_seed_without_shadows_does_not_count() -> None:
     table = excess_table(3)
-    table.loc[table.seed == 2, ["control", "left_shadow", "right_shadow", "excess"]] = np.nan
+    table.loc[is_of(table, 2), ["control", "left_shadow", "right_shadow", "excess"]] = np.nan
     assert {(one.seeds, one.p) for one in excesses(table)} == {(2, None)}
     table[["control", "left_shadow", "right_shadow", "excess", "other_seed"]] = np.nan
     for one in excesses(table):
@@ -90,10 +99,10 @@ def test_an_excess_is_shown_only_above_zero() -> None:
 
 
 def sloped(slopes: list[float]) -> pd.DataFrame:
-    """Seeds whose excess changes by these numbers from the first layer to the last."""
+    """Seeds of left whose excess changes by these numbers from the first layer to the last."""
     table = excess_table(len(slopes), LAYERS)
     depth = (table.layer - 1) / (LAYERS - 1)
-    return raised(table, np.array(slopes)[table.seed] * depth.to_numpy())
+    return raised(table, np.array(slopes)[table.seed_left] * depth.to_numpy())
 
 
 def test_the_slope_is_that_of_a_straight_line_through_the_means_of_layers() -> None:
@@ -101,13 +110,10 @@ def test_the_slope_is_that_of_a_straight_line_through_the_means_of_layers() -> N
     table = raised(table, np.random.default_rng(0).normal(0, 0.05, len(table)))
     found = depth_of(table, "update")
     rows = table[(table.basis == "update") & (table.measure == "corner")]
-    slopes = []
-    for _, of_seed in rows.groupby("seed"):
-        means = of_seed.groupby("layer").excess.mean()
-        slopes.append(linregress(np.linspace(0, 1, LAYERS), means).slope)
+    means = rows.groupby([*SEEDS, "layer"]).excess.mean().unstack()
+    slopes = over(means.apply(lambda layers: linregress(np.linspace(0, 1, LAYERS), layers).slope, axis=1))
     assert found.over_seeds is not None and (found.layers, found.beyond) == (LAYERS, "the control pair")
-    assert found.over_seeds.mean == pytest.approx(np.mean(slopes))
-    assert found.over_seeds.se == pytest.approx(np.std(slopes, ddof=1) / 3**0.5)
+    assert found.over_seeds == pytest.approx(slopes)
 
 
 def test_without_shadows_the_slope_is_beyond_chance() -> None:
@@ -122,7 +128,7 @@ def test_layers_without_a_number_have_no_part_in_the_slope() -> None:
     found = depth_of(table, "A")
     assert found.layers == LAYERS - 1 and found.over_seeds is not None
     assert found.over_seeds.mean == pytest.approx(0.1 * (LAYERS - 2) / (LAYERS - 1))
-    table.loc[table.seed == 2, ["pair", "control", "excess"]] = np.nan
+    table.loc[is_of(table, 2), ["pair", "control", "excess"]] = np.nan
     assert (seeds := depth_of(table, "A").over_seeds) is not None and seeds.seeds == 2
 
 
@@ -139,7 +145,7 @@ def test_no_number_has_no_slope_and_no_contrast() -> None:
 
 def test_the_contrast_is_the_mean_difference_over_seeds() -> None:
     table = excess_table(3)
-    table = raised(table, np.where(table.projection == "q", -0.05 + 0.01 * table.seed, 0.0))
+    table = raised(table, np.where(table.projection == "q", -0.05 + 0.01 * table.seed_left, 0.0))
     table.loc[table.projection == "v", ["pair", "control"]] += 0.1
     found = contrast_of(table, "output", "q", "v")
     assert found is not None and (found.first, found.second, found.beyond) == ("q", "v", "the control pair")

@@ -123,14 +123,18 @@ def test_a_summary_without_any_defined_number_can_be_written(tmp_path: Path, exc
 
 
 def test_two_steps_of_an_arm_are_compared_once(tmp_path: Path) -> None:
-    run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r2-s0-shadow1"))
+    run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r2-s0-shadow1", "r2-s1", "r2-s1-shadow1"))
     summary = summarise_run(*with_distinct_names(run.adapter("r2-s0", 0), run.adapter("r2-s0", 10)), [1])
     assert [(levels.basis, levels.sites) for levels in summary.levels] == [("A", 8)]
+    assert {one.seeds for one in summary.excess} == {1} and summary.one_order
+    assert [one.arm for one in summary.learning] == ["r2-s0@0", "r2-s0@10"]
+    table = section(markdown(summary), "Beside the control pair")
+    assert "over one seed" in table and all(row[3] for row in rows(table))
 
 
 def test_the_order_of_examples_is_told_beside_the_control_pair(tmp_path: Path) -> None:
     names = [f"r{rank}-s{seed}{shadow}" for seed in range(2) for rank in (2, 4) for shadow in ("", "-shadow1")]
-    for seeds, words in ((1, "Both arms took their examples in the same order"), (2, "against right of another seed")):
+    for seeds, words in ((1, "Both arms took their examples in the same order"), (2, "with right arms of other seeds")):
         run = RunDirectory(write_run(tmp_path / str(seeds), *names[: 4 * seeds]))
         table = section(markdown(summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0"), [1])), "Beside the")
         assert words in table

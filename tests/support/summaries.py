@@ -1,5 +1,6 @@
 """Summaries to make sentences of: of cells at the level of chance, and of runs."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +98,16 @@ def summarise_run(left: Adapter, right: Adapter, layers: list[int], basis: str =
 def excess_table(
     seeds: int, layers: int = 4, bases: tuple[str, ...] = ("A", "update", "input", "output")
 ) -> pd.DataFrame:
-    """Left and right share as much as their control pair, at every site and seed: `columns.EXCESS`."""
+    """Left and right share as much as their control pair, at every site and for each two seeds: `columns.EXCESS`."""
+    pairs = list(permutations(range(seeds), 2)) or [(0, 0)]
     index = pd.MultiIndex.from_product(
-        [range(seeds), range(1, layers + 1), ["q", "v"], bases, ["first", "row", "corner", "k_star"]],
-        names=["seed", "layer", "projection", "basis", "measure"],
+        [range(len(pairs)), range(1, layers + 1), ["q", "v"], bases, ["first", "row", "corner", "k_star"]],
+        names=["pair", "layer", "projection", "basis", "measure"],
     )
+    table = index.to_frame(index=False)
+    seed_left, seed_right = np.array(pairs)[table.pair].T
     levels = {"pair": 0.2, "control": 0.2, "left_shadow": 0.1, "right_shadow": 0.1, "excess": 0.0, "other_seed": 0.6}
-    return index.to_frame(index=False).assign(**levels)
+    return table.assign(seed_left=seed_left, seed_right=seed_right, **levels)
 
 
 def raised(table: pd.DataFrame, by: np.ndarray | float) -> pd.DataFrame:

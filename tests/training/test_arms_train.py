@@ -100,17 +100,15 @@ def test_an_arm_in_company_equals_the_arm_alone(folder: Path, four: Path, arm: s
     assert largest_difference(factors(four, arm), factors(four, arm, 0)) > 1e-3  # it did train
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true"])
-def test_an_arm_beside_its_shadows_equals_the_arm_without_to_the_bit(folder: Path, precision: str) -> None:
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_an_arm_beside_its_shadows_equals_the_arm_without_to_the_bit(
+    folder: Path, precision: str, checkpointing: str
+) -> None:
     """With dropout, which the shadows share, and with two micro-batches."""
+    settings = [*DROPPED, f"trainer.precision={precision}", f"model.gradient_checkpointing={checkpointing}"]
     runs = [
-        run(
-            folder,
-            *DROPPED,
-            f"trainer.precision={precision}",
-            f"arms.shadows={shadows}",
-            f"run.name=s{shadows}-{precision}",
-        )
+        run(folder, *settings, f"arms.shadows={shadows}", f"run.name=s{shadows}-{precision}-{checkpointing}")
         for shadows in (0, 2)
     ]
     for arm in ARMS:

@@ -15,7 +15,7 @@ class OverSeeds(NamedTuple):
     Attributes:
         mean: of the values.
         se: standard error of the mean, by the jackknife over seeds; NaN where a seed is in every pair.
-        seeds: n; where `se` is NaN, the number of seeds on the side that has fewer.
+        seeds: n, the number of seeds on the side, left or right, that has fewer: the values may vary with these alone.
         p: probability of a t at least as high if the true mean is 0, by Student's t with n − 1 degrees of freedom; NaN
             where `se` is.
     """
@@ -56,11 +56,11 @@ def over_seeds(
     of_seeds, found = np.asarray(pairs, dtype=int).reshape(-1, 2)[~np.isnan(found)], found[~np.isnan(found)]
     seeds = np.unique(of_seeds)
     without = [found[(of_seeds != seed).all(axis=1)] for seed in seeds]
+    n = min(len(np.unique(side)) for side in of_seeds.T)
     if not len(found) or not all(map(len, without)):
-        independent = min(len(np.unique(side)) for side in of_seeds.T)
-        return OverSeeds(float(found.mean()) if len(found) else np.nan, np.nan, independent, np.nan)
-    n, mean, means = len(seeds), float(found.mean()), np.array([rest.mean() for rest in without])
-    se = float(np.sqrt((n - 1) / n * ((means - means.mean()) ** 2).sum()))
+        return OverSeeds(float(found.mean()) if len(found) else np.nan, np.nan, n, np.nan)
+    mean, means = float(found.mean()), np.array([rest.mean() for rest in without])
+    se = float(np.sqrt((len(seeds) - 1) * means.var()))
     return OverSeeds(mean, se, n, float(stdtr(n - 1, -mean / se)) if se else float(mean <= 0))
 
 

@@ -80,7 +80,8 @@ class RowCost:
         base_flops: products with weights of the base, forward.
         attention_flops: products of activations with each other, forward.
         arms_flops: products with weights of the arms, forward.
-        shadows_flops: products of the shadows, backward; they have none forward.
+        shadows_flops: products of the shadows, backward; they have none forward. At most, for an encoder-decoder: each
+            of its layers counts with the tokens of both sequences.
         layers_flops: the share of the first three inside layers, forward.
     """
 

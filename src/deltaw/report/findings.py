@@ -68,7 +68,7 @@ def _because_of_learning(summary: Summary) -> Iterator[str]:
 
 
 def _without_test(summary: Summary, known: Sequence[Excess], seeds: int) -> str:
-    most = max((one for one in known if one.measure == "first"), key=lambda one: one.excess or 0)
+    most = max(known, key=lambda one: one.excess or 0)
     above = list(dict.fromkeys(one.basis for one in known if (one.excess or 0) > HARDLY))
     names = f"{_names(summary)}, of one seed and so of one order of examples," if summary.one_order else "The arms"
     beginning = f"{_count(seeds).capitalize()} not a test of what learning causes (it takes {ENOUGH}). {names} share"
@@ -76,8 +76,8 @@ def _without_test(summary: Summary, known: Sequence[Excess], seeds: int) -> str:
         return f"{beginning} no more than their control pair, which has nothing to learn, in any basis."
     return (
         f"{beginning} more than their control pair, which has nothing to learn, {_in(above)}; the largest difference "
-        f"is in the basis {most.basis}, where φ(1, 1) beyond chance is {_number(most.pair)} for the arms and "
-        f"{_number(most.control)} for the control pair."
+        f"is in the basis {most.basis}, where {NAMES[most.measure]} beyond chance is {_number(most.pair)} for the arms "
+        f"and {_number(most.control)} for the control pair."
     )
 
 

@@ -15,7 +15,7 @@ SEEDS = ["seed_left", "seed_right"]
 
 @dataclass(frozen=True)
 class Excess:
-    """One measure in one basis, minus chance; means over sites and seeds. None without shadows, or with one seed.
+    """One measure in one basis, minus chance; means over sites and seeds. None without shadows.
 
     Attributes:
         basis: a name in `deltaw.analysis.bases.BASES`.
@@ -25,9 +25,9 @@ class Excess:
         control: the control pair, the floor: left's shadow with right's.
         left_shadow: left's shadow with right.
         right_shadow: left with right's shadow.
-        other_seed: two seeds of left's settings, and of right's: the ceiling.
+        other_seed: two seeds of left's settings, and of right's: the ceiling; None with one seed.
         excess: pair minus control.
-        se: standard error of `excess` over seeds.
+        se: standard error of `excess` over seeds; None where a seed is in every pair.
         p: p-value of an excess above 0, for all tests of the analysis at once (Holm); None where there is no test.
     """
 
