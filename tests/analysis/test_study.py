@@ -41,8 +41,8 @@ def names(pairings: list[Pairing]) -> list[tuple[str, str]]:
     return [(pairing.left.name, pairing.right.name) for pairing in pairings]
 
 
-def seeds_of(found: Study) -> list[tuple[int, int] | None]:
-    return [seed.seeds for seed in found.seeds]
+def seeds_of(found: Study) -> list[tuple[int, int]]:
+    return [seed.seeds for seed in found.seeds if seed.seeds]
 
 
 def has_only_its_pair(seed: SeedPairs) -> bool:

@@ -73,6 +73,14 @@ def test_fewer_than_three_seeds_have_no_test(seeds: int) -> None:
     assert {one.se for one in found} == {None}  # a seed is in every pair
 
 
+@pytest.mark.parametrize("side", SEEDS)
+def test_two_seeds_of_one_rank_have_no_test_whatever_the_other_rank_has(side: str) -> None:
+    table = excess_table(3)
+    found = excesses(raised(table, 0.3 + noise(table))[table[side] < 2])
+    assert {(one.seeds, one.p) for one in found} == {(2, None)}
+    assert all(one.se is not None for one in found)
+
+
 def test_a_seed_without_shadows_does_not_count() -> None:
     table = excess_table(3)
     table.loc[is_of(table, 2), ["control", "left_shadow", "right_shadow", "excess"]] = np.nan
