@@ -33,9 +33,7 @@ def main(run: RunDirectory) -> None:
     seeds, (low, high) = sorted({arm["seed"] for arm in task}), sorted({arm["rank"] for arm in task})
     step = run.steps(task[0]["name"])[-1]
     print(f"# What two ranks share with and without the task\n\n{len(seeds)} seeds, after step {step}.")
-    print(
-        f"Every r={low} with r={high} of the other seeds; means over sites and seeds minus what random subspaces give,"
-    )
+    print(f"Every r={low} with r={high} of the other seeds; means over sites and seeds minus what random subspaces")
     print("give, ± the standard error over seeds. Both arms of a pair learned the same kind of thing.\n")
     print_table("both learned", "basis", *MEASURES.values())
     for end, learned in LEARNED.items():
@@ -55,7 +53,7 @@ def shared(rows: pd.DataFrame) -> str:
     """The mean over sites and seeds of the column `pair`, with its error."""
     means = rows.groupby(SEEDS, as_index=False).pair.mean()
     found = over_seeds(means[SEEDS].to_numpy(dtype=int), means.pair.to_numpy())
-    return f"{found.mean:.3f} ± {found.se:.3f}"
+    return "–" if isnan(found.mean) else f"{found.mean:.3f} ± {found.se:.3f}"
 
 
 def print_table(*names: str) -> None:
