@@ -29,7 +29,8 @@ def test_the_demo_at_a_tiny_size(tmp_path: Path) -> None:
     assert "analysis/fig6.png" in analysed.stdout
     assert (home / "analysis" / "fig6.png").stat().st_size > 20_000
     phi = pd.read_parquet(home / "analysis" / "phi.parquet")
-    assert phi.groupby("basis", sort=False).size().to_dict() == dict.fromkeys(BASES, 2 * 8 * 8 * 64)
+    cells = 2 * 8 * 8 * 64  # of the arms, and as many of their control pair
+    assert phi.groupby("basis", sort=False).size().to_dict() == dict.fromkeys(BASES, 2 * cells)
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written elsewhere
 
 

@@ -224,7 +224,7 @@ def test_a_run_learns_and_records_its_base(folder: Path, trained: Path) -> None:
     full = AutoModelForCausalLM.from_pretrained(folder / "base").get_parameter(f"{site.module}.weight")
     assert torch.equal(AdapterPair(adapter, adapter).weight(site), full)
     kept = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert len(kept) == 2 * 2 * 6 + 1 and not any("quant" in name or name.endswith("weight") for name in kept)
+    assert len(kept) == 2 * 2 * 2 * 6 + 1 and not any("quant" in name or name.endswith("weight") for name in kept)
 
 
 def test_a_stopped_run_resumes_as_if_it_had_not_stopped(

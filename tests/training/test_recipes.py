@@ -103,7 +103,7 @@ def test_a_recipe_reads_the_columns_of_its_data_set_and_trains(recipe: tuple[str
         assert tokenizer.decode(corpus[1].completion) == completion
     train(cfg)  # type: ignore[arg-type]
     run = RunDirectory(Path(cfg.run.dir))
-    assert set(run.arms) == {"r1-s0", "r4-s0"}
+    assert set(run.arms) == {"r1-s0", "r4-s0", "r1-s0-shadow1", "r4-s0-shadow1"}
     snapshot = run.path / "snapshots/r4-s0/step-00000002"
     assert json.loads((snapshot / CONFIG).read_text())["lora_dropout"] == (0.1 if name == "e2e" else 0)
 

@@ -57,7 +57,7 @@ def record_of(cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[st
 
 def _arm_record(arm: Arm, new_head: bool) -> ArmRecord:
     record: Any = {**asdict(arm), "scale": arm.scale}
-    return record | {"head_seed": arm.head_seed} if new_head else record
+    return record | {"head_seed": arm.head_seed} if new_head and not arm.shadow else record
 
 
 def _weights(base: Base, modules: Iterable[str]) -> dict[str, Weight]:
