@@ -22,7 +22,7 @@ from tests.support.folders import write_adapter, write_run
 from tests.support.seeds import single_seeds
 from tests.support.summaries import cells, excess_table, raised, summarise, summarise_run
 
-SUSPENDED = "There is no verdict about what learning causes, since not every arm can be said to learn: "
+SUSPENDED = "There is no verdict about what learning causes, since not every arm can be said to have learned: "
 NO_CONTROL_PAIR = (
     "What low and high share because of what they learned cannot be told without a control pair: arms of the task have "
     "shadows for it (arms.shadows=1)."

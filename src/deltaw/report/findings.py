@@ -21,7 +21,10 @@ def _learned(summary: Summary) -> Iterator[str]:
     known = [one for one in summary.learning if one.gain is not None]
     if doubtful:
         reasons = "; ".join(f"{one.arm} {one.doubt}" for one in doubtful)
-        yield f"There is no verdict about what learning causes, since not every arm can be said to learn: {reasons}."
+        yield (
+            "There is no verdict about what learning causes, since not every arm can be said to have learned: "
+            f"{reasons}."
+        )
     elif not known:
         yield f"Whether {_names(summary)} learned anything is not known: their validation losses are not recorded."
     elif len(known) < len(summary.learning):
