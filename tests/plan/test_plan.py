@@ -197,3 +197,15 @@ def test_a_folder_with_a_config_alone_is_enough_for_a_plan(folder: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     with pytest.raises(UserError, match=r"model.path=.*nowhere could not be loaded"):
         plan_table(config(*overrides(tmp_path, *words, f"model.path={tmp_path}/nowhere")))
+
+
+@pytest.mark.parametrize(("devices", "count"), [("3", 3), ("auto", 1), ("-1", 1), ("[0,2]", 2)])
+def test_a_plan_is_for_the_devices_that_the_config_asks_for(devices: str, count: int, folder: Path) -> None:
+    words = plan_table(config(*overrides(folder, f"trainer.devices={devices}", "trainer.accelerator=cpu")))
+    assert f"; {count} device{'' if count == 1 else 's'} of " in words.splitlines()[0]
+
+
+@pytest.mark.parametrize("devices", ["0", "[]", "many"])
+def test_a_number_of_devices_that_nobody_has_is_refused(devices: str, folder: Path) -> None:
+    with pytest.raises(UserError, match="cannot be planned for: give a number, a list of them, or auto"):
+        plan_table(config(*overrides(folder, f"trainer.devices={devices}")))
