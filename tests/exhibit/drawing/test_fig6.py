@@ -159,7 +159,7 @@ def test_two_arms_of_one_rank_are_told_apart_and_adapter_folders_have_no_step() 
 def test_the_note_of_a_variant_tells_what_it_compares_with() -> None:
     title, note = panel.heading(phi(2, 4, [1]), MINUS_CONTROL)
     assert title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ − control"
-    assert note.endswith("what the arms would share with nothing to learn")
+    assert "control: φ of both arms' shadows, which have nothing to learn" in note
     title, note = panel.heading(phi(2, 4, [1]), TIMES_CHANCE)
     assert title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ / chance"
     assert note.endswith("chance: φ of random subspaces")

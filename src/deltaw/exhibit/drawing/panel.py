@@ -96,7 +96,7 @@ TIMES_CHANCE = Scale(
 )
 MINUS_CONTROL = Scale(
     "φ − control",
-    "control: φ of the control pair (the shadows of both arms), what the arms would share with nothing to learn",
+    "control: φ of both arms' shadows, which have nothing to learn; arms of one seed also share the order of examples",
     DIVERGING,
     lambda cells: cells.phi - cells.control,
     _range_around_zero,
