@@ -41,7 +41,8 @@ def main() -> None:
                 step, snapshot = measure(folder, ranks, shadows)
                 steps.setdefault((ranks, shadows), []).append(step)
                 snapshots.append(snapshot / step if (ranks, shadows) == ("[8,64]", 1) else 0.0)
-                memory.setdefault(shadows, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)  # of all yet
+                if ranks == "[8,64]":  # the most of all processes yet, so in the order of the shadows
+                    memory.setdefault(shadows, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)
     low, high, step, with_one, with_four = (min(seconds) for seconds in steps.values())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     print(f"machine: {device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
