@@ -31,27 +31,31 @@ def measure(folder: str, ranks: str, shadows: int = 0) -> tuple[float, float]:
     return seconds["step_s"], seconds["snapshot_s"]
 
 
+CASES = [("[8]", 0), ("[64]", 0), ("[8,64]", 0), ("[8,64]", 1), ("[8,64]", 4)]  # ranks and shadows
+
+
 def main() -> None:
-    steps: dict[tuple[str, int], list[float]] = {}
-    memory: dict[int, float] = {}
-    snapshots = []
+    rounds: list[dict[tuple[str, int], tuple[float, float]]] = []
+    memory: dict[tuple[str, int], float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
-            for ranks, shadows in (("[8]", 0), ("[64]", 0), ("[8,64]", 0), ("[8,64]", 1), ("[8,64]", 4)):
-                step, snapshot = measure(folder, ranks, shadows)
-                steps.setdefault((ranks, shadows), []).append(step)
-                snapshots.append(snapshot / step if (ranks, shadows) == ("[8,64]", 1) else 0.0)
-                if ranks == "[8,64]":  # the most of all processes yet, so in the order of the shadows
-                    memory.setdefault(shadows, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)
-    low, high, step, with_one, with_four = (min(seconds) for seconds in steps.values())
+            seconds = {}
+            for case in CASES:
+                seconds[case] = measure(folder, *case)
+                most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of all processes yet
+                memory.setdefault(case, most)  # so the cases come in the order of what they hold
+            rounds.append(seconds)
+    low, high, step, with_one, with_four = (min(seconds[case][0] for seconds in rounds) for case in CASES)
+    snapshot = min(seconds["[8,64]", 1][1] for seconds in rounds)
+    in_company = ", ".join(f"{memory['[8,64]', n]:.2f} with {n} shadows" for n in (0, 1, 4))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     print(f"machine: {device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
     print(f"seconds a step: r=8 alone {low:.3f}, r=64 alone {high:.3f}, in company {step:.3f}")
     print(f"company / sum of both alone: {step / (low + high):.2f}")
     print(f"seconds a step in company with 1 shadow {with_one:.3f}, with 4 {with_four:.3f}")
     print(f"with 1 shadow / without: {with_one / step:.3f}; with 4: {with_four / step:.3f}")
-    print("most memory of the process, in GiB: " + ", ".join(f"{n} shadows {size:.2f}" for n, size in memory.items()))
-    print(f"snapshots and checkpoint, every {EVERY} steps: {max(snapshots) / EVERY:.2%} of training time")
+    print(f"most memory of the process, in GiB: {in_company}")
+    print(f"snapshots and checkpoint, every {EVERY} steps: {snapshot / (EVERY * with_one):.2%} of training time")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What left and right share beyond their control pair, at every site and seed.
 
-A claim about the task is this excess over the control pair, with the seed as its unit: the sites of one seed are not
-independent, because layers read one another, and q and v read the same inputs.
+A claim about what was learned is this excess over the control pair, with the seed as its unit: the sites of one seed
+are not independent, because layers read one another, and q and v read the same inputs.
 """
 
 from collections.abc import Sequence

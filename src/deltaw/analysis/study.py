@@ -1,11 +1,11 @@
-"""The pairs that tell what left and right share because of the task: theirs and their shadows', over all seeds.
+"""The pairs of all seeds, and of their shadows, that tell what left and right share because of what they learned.
 
 Arms of one seed take their examples in the same order, and share more for that: on the bundled base φ(1, 1) on A is
 0.33 beyond chance for two ranks of one seed, and 0.21 for two ranks of two seeds. Their shadows, with other signs, do
 not show it. So left of each seed is compared with right of every other seed, as soon as there are two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 
@@ -56,9 +56,8 @@ class Study:
     def pairings(self) -> Iterator[Pairing]:
         """All pairs, without cells."""
         for seed in self.seeds:
-            pairs = (seed.pair, *seed.control, *seed.left_shadow, *seed.right_shadow)
-            yield from (replace(pairing, cells=False) for pairing in pairs)
-        yield from self.other_seed
+            yield from _without_cells([seed.pair, *seed.control, *seed.left_shadow, *seed.right_shadow])
+        yield from _without_cells(self.other_seed)
 
 
 def study_of(left: Adapter, right: Adapter) -> Study:
@@ -94,8 +93,8 @@ def _seed_pairs(left: Adapter, right: Adapter) -> SeedPairs:
         (one.record["seed"], other.record["seed"]),
         pair,
         control=[Pairing(*both) for both in shadows],
-        left_shadow=[Pairing(shadow, right, cells=False) for shadow, _ in shadows],
-        right_shadow=[Pairing(left, shadow, cells=False) for _, shadow in shadows],
+        left_shadow=[Pairing(shadow, right) for shadow, _ in shadows],
+        right_shadow=[Pairing(left, shadow) for _, shadow in shadows],
     )
 
 
@@ -108,4 +107,8 @@ def _by_seed(snapshot: Snapshot, adapter: Adapter) -> dict[int, Adapter]:
 
 def _two_seeds(by_seed: dict[int, Adapter]) -> list[Pairing]:
     adapters = [adapter for _, adapter in sorted(by_seed.items())]
-    return [Pairing(*both, cells=False) for both in combinations(adapters, 2)]
+    return [Pairing(*both) for both in combinations(adapters, 2)]
+
+
+def _without_cells(pairings: Iterable[Pairing]) -> Iterator[Pairing]:
+    return (replace(pairing, cells=False) for pairing in pairings)

@@ -1,9 +1,9 @@
 """Shadows: factors that learn from an arm's inputs and errors under random signs, and that the model never reads.
 
-Two arms share directions because of the task, and also because they read the same inputs. A shadow has the arm's rank,
-start rule, optimiser, learning rate and clipping; it learns from the arm's own inputs and back-propagated errors, each
-example's under a random sign, so that on average there is nothing to learn. What the shadows of two arms share, the
-arms would share without a task.
+Two arms share directions because of what they learned, and also because they read the same inputs. A shadow has the
+arm's rank, start rule, optimiser, learning rate and clipping; it learns from the arm's own inputs and back-propagated
+errors, each example's under a random sign, so that on average there is nothing to learn. What the shadows of two arms
+share, the arms would share with nothing to learn.
 """
 
 from collections.abc import Sequence

@@ -27,16 +27,14 @@ class OverSeeds(NamedTuple):
 
     def half_width(self, level: float = 0.05) -> float:
         """Half of the two-sided confidence interval of 1 − `level`; NaN where `se` is."""
-        return np.nan if np.isnan(self.se) else float(-stdtrit(self.seeds - 1, level / 2) * self.se)
+        return float(-stdtrit(self.seeds - 1, level / 2) * self.se)
 
     def detectable(self, level: float = 0.05, power: float = 0.8) -> float:
         """About the smallest true mean that a two-sided test at `level` finds with this power, if `se` is right.
 
         NaN where `se` is.
         """
-        return self.half_width(level) + (
-            np.nan if np.isnan(self.se) else float(stdtrit(self.seeds - 1, power) * self.se)
-        )
+        return self.half_width(level) + float(stdtrit(self.seeds - 1, power) * self.se)
 
 
 def over_seeds(
