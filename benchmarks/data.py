@@ -33,7 +33,8 @@ def measure(file: Path, cache: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from deltaw.config import schema
-    from deltaw.data.batches import Examples, StepBatches, held_out
+    from deltaw.data.batches import Examples, StepBatches
+    from deltaw.data.held_out import held_out
     from deltaw.lora.arm import Arm
     from deltaw.model.loading import load_tokenizer
     from deltaw.training.build import corpus_of
@@ -51,7 +52,7 @@ def measure(file: Path, cache: Path) -> None:
     for state in ("tokenised anew", "from the cache"):
         started = time.perf_counter()
         corpus = corpus_of(data, "causal", tokenizer)
-        examples = Examples(corpus, held_out(len(corpus), data.validation, data.judged)[0], Causal(0).collate)
+        examples = Examples(corpus, held_out(corpus, data.validation, data.judged).learnt, Causal(0).collate)
         batches(SEEDS[0])[0]
         print(f"{state}: {time.perf_counter() - started:.1f} s to the first batch")
     for seeds in SEEDS:

@@ -1,29 +1,36 @@
-"""What the two commands share: an error of the user's is one line and a non-zero exit, no traceback."""
+"""What the commands share: an error of the user's is one line and a non-zero exit, no traceback."""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf.errors import OmegaConfBaseException
 
 
 class UserError(Exception):
     """Something given by the user cannot be used: the message names the value, the cause and the way on."""
 
 
-USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like `name`; "" if none is."""
+    return next(iter(get_close_matches(name, list(known), n=1)), "")
+
+
+def shorten(value: str) -> str:
+    """The value as a message shows it: the middle of a long one is left out."""
+    return value if len(value) <= 120 else f"{value[:60]}…{value[-40:]}"
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a `hydra.main` function; a config that does not compose ends it with one line on stderr."""
+    """Call `main`; an error of the user's ends it with one line on stderr."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing several lines
     try:
         main()
-    except USER_ERRORS as error:
+    except UserError as error:
         _end(error)
 
 
@@ -32,12 +39,11 @@ def one_line_errors() -> Iterator[None]:
     """Within a `hydra.main` function: end with one line on stderr; Hydra would print one of its own above it."""
     try:
         yield
-    except USER_ERRORS as error:
+    except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # the sweep goes on, and ends with this
         _end(error)
 
 
-def _end(error: Exception) -> None:
-    told = error if isinstance(error, UserError) else error.__cause__ or error  # Hydra's causes name the value
-    sys.exit("error: " + " ".join(str(told).split()))
+def _end(error: UserError) -> None:
+    sys.exit("error: " + re.sub(r"\s*\n\s*", " ", str(error).strip()))

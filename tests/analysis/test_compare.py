@@ -1,20 +1,21 @@
 """The tables and remarks of compared adapters, and which adapters cannot be compared."""
 
-import logging
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from deltaw import compare, load_adapter, similarity
-from deltaw.analysis.comparable import base_warning
+from deltaw.analysis.comparable import at_shared_sites, base_warning, places
 from deltaw.analysis.compare import Pairing, compare_all
 from deltaw.errors import UserError
 from deltaw.maths.random_subspaces import random_mean, random_p, random_sd
-from deltaw.run.adapter import Adapter, Lora
+from deltaw.run.adapter import Adapter, Lora, Site
 from deltaw.run.directory import RunDirectory
 from tests.support.folders import WIDTH, write_adapter, write_run
 
@@ -53,14 +54,16 @@ def test_a_row_per_cell_holds_phi_beside_chance(adapters: tuple[Adapter, Adapter
 def test_all_means_the_bases_that_the_adapters_have(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     without = compare(*adapters)
     assert set(without.phi.basis) == set(without.sites.basis) == {"A", "input", "output"}
-    assert "update, A − A₀, needs the factors before the first step" in without.remarks[0]
-    with pytest.raises(UserError, match="left_start="):
+    assert without.remarks == []
+    assert "update, A − A₀, needs the factors before the first step" in without.missing[0]
+    with pytest.raises(UserError, match="load_adapter") as error:
         compare(*adapters, basis="update")
+    assert "_start=" not in str(error.value)  # which is no argument of a function
     with pytest.raises(UserError, match="'B'"):
         compare(*adapters, basis="B")
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r5-s0"))
     both = compare(run.adapter("r2-s0"), run.adapter("r5-s0"))
-    assert set(both.pairs.basis) == {"A", "update", "input", "output"} and both.remarks == []
+    assert set(both.pairs.basis) == {"A", "update", "input", "output"} and both.remarks == both.missing == []
 
 
 def test_a_row_per_pair_site_and_basis_sums_up_its_cells(adapters: tuple[Adapter, Adapter]) -> None:
@@ -169,15 +172,69 @@ def test_a_remark_names_a_frozen_a(tmp_path: Path, adapters: tuple[Adapter, Adap
 
 
 def test_an_arm_that_altered_its_base_is_refused_without_its_start(adapters: tuple[Adapter, Adapter]) -> None:
-    with pytest.raises(UserError, match=r"B₀ ≠ 0 .* left_start="):
+    with pytest.raises(UserError, match=r"B₀ ≠ 0 .* load_adapter\(folder, start=…\)"):
         compare(adapters[0], replace(adapters[1], alters_base=True))
 
 
-def test_different_sites_are_refused(adapters: tuple[Adapter, Adapter]) -> None:
+@pytest.mark.parametrize(
+    ("left", "right", "shared", "remark"),
+    [
+        (("qv", 4), ("qkvo", 4), "q and v of layers 1 to 4", "left out are 8 of right (k and o of layers 1 to 4)"),
+        (("qv", 2), ("qv", 4), "q and v of layers 1 to 2", "left out are 4 of right (q and v of layers 3 to 4)"),
+        (
+            ("qk", 1),
+            ("qv", 4),
+            "q of layer 1",
+            "left out are 1 of left (k of layer 1) and 7 of right (q of layers 2 to 4, v of layers 1 to 4)",
+        ),
+    ],
+)
+def test_adapters_are_compared_at_the_sites_that_both_have(
+    tmp_path: Path, left: tuple[str, int], right: tuple[str, int], shared: str, remark: str
+) -> None:
+    one, other = (
+        replace(load_adapter(write_adapter(tmp_path / name, 2, layers, seed, projections=projections)), name=name)
+        for seed, (name, (projections, layers)) in enumerate({"left": left, "right": right}.items())
+    )
+    comparison = compare(one, other, "A")
+    assert places(at_shared_sites([one, other])[0].sites) == shared
+    assert set(zip(comparison.pairs.layer, comparison.pairs.projection, strict=True)) == {
+        (site.layer, site.projection) for site in one.sites.keys() & other.sites.keys()
+    }
+    assert shared in comparison.remarks[0] and comparison.remarks[0].endswith(remark)
+
+
+def test_values_at_shared_sites_do_not_depend_on_the_others(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     left, right = adapters
-    for pair in ((with_first_site(left, None), right), (left, with_first_site(right, None))):
-        with pytest.raises(UserError, match=r"adapts q of layer 1, .* does not"):
-            compare(*pair)
+    alone = compare(with_first_site(left, None), with_first_site(right, None))
+    beside = compare(with_first_site(left, None), right)
+    assert alone.phi.equals(beside.phi)
+    measures = [name for name in alone.pairs if not str(name).startswith("k_star")]  # its level is divided by the sites
+    assert alone.pairs[measures].equals(beside.pairs[measures])
+
+
+def test_adapters_without_a_shared_site_are_refused_with_what_each_has(tmp_path: Path) -> None:
+    left, right = (write_adapter(tmp_path / name, 2, 3, projections=name) for name in ("qv", "ko"))
+    with pytest.raises(UserError, match=r"qv adapts q and v of layers 1 to 3; .*ko adapts k and o of layers 1 to 3"):
+        compare(left, right)
+
+
+def test_folders_can_be_compared_by_their_paths(adapters: tuple[Adapter, Adapter]) -> None:
+    left, right = adapters
+    assert compare(left.folder, str(right.folder), "A").phi.equals(compare(left, right, "A").phi)
+    with pytest.raises(UserError, match="device=gpu"):
+        compare(left, right, device="gpu")
+
+
+def test_results_print_short(tmp_path: Path) -> None:
+    left, right = (load_adapter(write_adapter(tmp_path / str(rank), rank, 60, B=0)) for rank in (2, 5))
+    comparison = compare(left, right)
+    assert len(repr(comparison).splitlines()) < 10 and len(repr(comparison)) < 1200
+    assert "at 120 sites" in repr(comparison) and comparison.remarks[0] in repr(comparison)
+    assert repr(left) == f"Adapter('{tmp_path}/2', base='tiny', 120 sites, rank 2)"
+    site = Site(1, "nowhere", "")
+    with pytest.raises(UserError, match=r"has no site .*nowhere.*: give one of its sites"):
+        left.A(site)
 
 
 def test_different_widths_are_refused(adapters: tuple[Adapter, Adapter]) -> None:
@@ -192,12 +249,63 @@ def test_arms_of_two_bases_are_refused(tmp_path: Path) -> None:
         compare(left, right)
 
 
-def test_two_names_of_a_base_give_one_warning(
-    adapters: tuple[Adapter, Adapter], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_names_of_a_base_are_remarked_once(adapters: tuple[Adapter, Adapter]) -> None:
     left, right = adapters[0], replace(adapters[1], base="other")
-    comparison = compare(left, right)
-    warning = base_warning(left, right)
-    assert warning is not None and "'tiny'" in warning and "'other'" in warning
-    assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, warning)]
-    assert warning in comparison.remarks
+    [remark] = compare(left, right).remarks
+    assert remark == base_warning(left, right) and "'tiny'" in remark and "'other'" in remark
+    assert "names no base" in compare(left, replace(right, base="")).remarks[0]
+
+
+@pytest.mark.parametrize("basis", ["all", "A"])
+def test_an_adapter_that_learnt_nothing_is_said_first(
+    tmp_path: Path, adapters: tuple[Adapter, Adapter], basis: str
+) -> None:
+    zero = load_adapter(write_adapter(tmp_path / "zero", rank=4, B=0))
+    other_base = replace(zero, base="other")
+    comparison = compare(other_base, adapters[1], basis)
+    assert comparison.remarks[0].startswith(f"{zero.name} learnt nothing: ΔW is 0 at every compared site")
+    assert "names the base" in comparison.remarks[1]
+    assert comparison.sites[comparison.sites.arm == zero.name].zero.all()
+    assert not comparison.sites[comparison.sites.arm != zero.name].zero.any()
+
+
+def test_sites_without_an_update_are_counted(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
+    folder = write_adapter(tmp_path / "partly", rank=4, seed=9)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for layer in (1, 2):
+        tensors[f"base_model.model.layers.{layer}.v_proj.lora_B.weight"].zero_()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    remark = compare(folder, adapters[1], "A").remarks[0]
+    assert remark == f"{folder}: ΔW is 0 at 2 of the 8 compared sites (v of layers 2 to 3)"
+
+
+def test_an_adapter_of_scale_0_learnt_nothing(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
+    comparison = compare(write_adapter(tmp_path / "off", 4, seed=9, lora_alpha=0), adapters[1])
+    assert "learnt nothing" in comparison.remarks[0]
+    assert (comparison.pairs[comparison.pairs.basis == "input"].rank_left == 0).all()
+
+
+@pytest.mark.parametrize(("max_steps", "step", "unfinished"), [(10, 10, False), (30, 10, True), (30, 0, False)])
+def test_an_unfinished_run_is_remarked(tmp_path: Path, max_steps: int, step: int, unfinished: bool) -> None:
+    path = write_run(tmp_path / "run", "r2-s0", "r5-s0")
+    (path / "config.yaml").write_text(f"trainer:\n  max_steps: {max_steps}\n")
+    run = RunDirectory(path)
+    remarks = " ".join(compare(run.adapter("r2-s0", step), run.adapter("r5-s0", step), "A").remarks)
+    words = "r2-s0 and r5-s0: the run is not finished, and step 10 of 30 is compared"
+    assert (words in remarks) == unfinished == ("finished" in remarks)
+
+
+@pytest.mark.parametrize("scale", [3e38, 1e-30])
+def test_phi_of_factors_at_the_ends_of_float32_is_that_of_moderate_factors(tmp_path: Path, scale: float) -> None:
+    other = write_adapter(tmp_path / "other", 5, seed=1)
+    moderate, start = write_adapter(tmp_path / "moderate", 2), write_adapter(tmp_path / "start", 2, seed=7, B=0)
+    extreme = write_adapter(tmp_path / "extreme", 2)
+    tensors = load_file(extreme / "adapter_model.safetensors")
+    largest = max(float(tensor.abs().max()) for tensor in tensors.values())
+    scaled = {name: tensor * (scale / largest) for name, tensor in tensors.items()}
+    save_file(scaled, extreme / "adapter_model.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compare(load_adapter(extreme, start=start), other).phi
+    expected = compare(load_adapter(moderate), other).phi
+    np.testing.assert_allclose(found.phi, expected.phi, atol=1e-5)

@@ -212,7 +212,7 @@ def test_arms_of_another_alpha_are_no_seeds(tmp_path: Path) -> None:
 def test_a_shadow_is_never_a_default_a_control_a_seed_a_rank_or_an_arm_with_losses(tmp_path: Path) -> None:
     shadows_first = sorted(with_shadows("r2-s0", "r4-s0", "r8-s0", "r8-s1"), key=lambda name: "shadow" not in name)
     run = run_of(tmp_path / "run", *shadows_first, "r8-s0-shuffled")
-    assert default_pair(run, None, None) == ("r2-s0", "r8-s0")
+    assert default_pair(run, None, None) == ("r4-s0", "r8-s0")
     assert default_pair(run, "r2-s0-shadow1", None) == ("r2-s0-shadow1", "r8-s0")
     subject = AdapterPair(run.adapter("r2-s0"), run.adapter("r8-s0"))
     assert [pairing.right.name for pairing in subject.controls()] == ["r8-s0-shuffled"]

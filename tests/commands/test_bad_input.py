@@ -13,9 +13,12 @@ from torch import nn
 
 from deltaw.commands.train import train
 from deltaw.data.jsonl import JsonLines
+from deltaw.entry.train import check_base
 from deltaw.errors import UserError
 from deltaw.model.projections import projections
 from tests.support.tiny import ROOT, make_base, make_pairs, overrides, run
+
+HUB = ["model=hub", "model.path=gpt2"]
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,15 @@ def test_a_data_path_without_its_source_is_refused() -> None:
         cfg = compose("train", ["data.path=mine.jsonl"])
     with pytest.raises(UserError, match=r"data=calls does not read data.path=mine.jsonl: add data=jsonl or data=hub"):
         train(cfg)
+
+
+def test_another_base_with_the_settings_of_the_bundled_one_is_refused() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        bundled, other, hub = (compose("train", line) for line in ([], ["model.path=gpt2"], HUB))
+    check_base(bundled, "bundled")
+    check_base(hub, "hub")
+    with pytest.raises(UserError, match=r"model\.path=gpt2 needs model=hub"):
+        check_base(other, "bundled")
 
 
 def test_a_line_of_json_may_hold_the_line_separators_of_unicode(tmp_path: Path) -> None:

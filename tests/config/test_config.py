@@ -56,6 +56,14 @@ def test_the_analysis_composes_with_no_key_missing() -> None:
     assert OmegaConf.get_type(cfg) is AnalyzeConfig
 
 
+def test_long_parts_of_a_name_end_in_a_hash_that_tells_them_apart() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        configs = [compose("train", [f"run.suffix=-{'x' * length}"]) for length in (100, 299, 300)]
+    names = [default_name(cfg, ["r8-s0"]) for cfg in configs]
+    assert names[0] == "bundled-calls-r8-s0-" + "x" * 100
+    assert [len(name) for name in names[1:]] == [200, 200] and names[1] != names[2]
+
+
 def test_a_run_of_many_arms_has_a_name_that_a_file_system_takes() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train")

@@ -83,6 +83,9 @@ def test_the_comments_of_the_yaml_begin_with_the_meanings(file: str, keys: dict[
         ("engine=mpi", "engine=mpi: give one of auto, single, ddp, fsdp"),
         ("arms.ranks=[8,0]", "arms.ranks=0: give 1 or more"),
         ("model=deep96 model.pretrain.steps=0", "model.pretrain.steps=0: give 1 or more"),
+        ("run.name=..", "run.name=.. names a directory: use 1 to 200 letters"),
+        (f"run.name={'x' * 201}", "names a directory: use 1 to 200 letters"),
+        (f"run.dir=/tmp/{'x' * 256}", "has a name longer than 255 bytes: give a shorter path"),
     ],
 )
 def test_a_value_outside_the_limit_of_its_key_is_refused_with_the_limit(override: str, words: str) -> None:
@@ -97,11 +100,12 @@ def test_a_value_on_the_edge_of_its_limit_is_taken(override: str) -> None:
     train_config(override)
 
 
-def test_a_resumed_run_may_change_devices_micro_batches_and_caches_alone() -> None:
+def test_a_resumed_run_may_change_what_touches_no_arm_alone() -> None:
     assert {name for name, key in TRAIN.items() if not key.identity} == {
         *("plan", "dry_run", "engine", "timeout", "run.dir", "data.micro_batch", "data.cache"),
         *("trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
         *("device.memory", "device.bandwidth", "device.speed"),
+        *("snapshots.every", "metrics.every", "metrics.validate_every", "logger", "model.gradient_checkpointing"),
     }
 
 

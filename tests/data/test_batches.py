@@ -9,11 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaw.data.batches import FromStep, StepBatches, held_out
+from deltaw.data.batches import FromStep, StepBatches
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.order import order_by_length
 from deltaw.data.record import Pair
-from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
 from tests.support.texts import WORDS, corpus, examples, pairs
@@ -104,15 +103,6 @@ def test_random_completions_keep_the_length_use_the_whole_vocabulary_and_follow_
     assert set(drawn) == set(range(len(WORDS) + 1))
     same = sum(a == b for prompt, end in true[0].items() for a, b in zip(end, random[0][prompt], strict=True))
     assert same < 0.1 * len(drawn)
-
-
-def test_held_out_examples_are_the_same_each_time_and_are_not_learnt() -> None:
-    learnt, validation, judged = held_out(30, 7, 5)
-    assert (len(validation), len(judged), sorted([*learnt, *validation, *judged])) == (7, 5, list(range(30)))
-    assert [part.tolist() for part in held_out(30, 7, 5)] == [part.tolist() for part in (learnt, validation, judged)]
-    assert held_out(30, 7, 0)[1].tolist() == validation.tolist()
-    with pytest.raises(UserError, match=r"data.validation=20 and data.judged=10 hold out all of 30 examples"):
-        held_out(30, 20, 10)
 
 
 @given(size=st.integers(1, 400), batch=st.integers(1, 20), seed=st.integers(0, 3), epoch=st.integers(0, 4))

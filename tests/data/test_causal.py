@@ -6,7 +6,8 @@ import pytest
 
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.record import Columns, Row
+from deltaw.data.reader import Columns
+from deltaw.data.record import Row
 from deltaw.errors import UserError
 from tests.support.texts import all_of, corpus, framed, tokenizer
 
@@ -85,11 +86,11 @@ def test_only_the_turns_of_the_assistant_are_learnt(template: str) -> None:
 def test_a_chat_that_cannot_be_read_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match=r"has no chat_template, which messages are written by: give a base"):
         chat(None)
-    with pytest.raises(UserError, match=r"row 0: the chat template of .* writes turn 2 differently inside"):
+    with pytest.raises(UserError, match=r"row 0: the chat template of .* writes the turns before turn 2 differently"):
         chat(FORGETFUL)
     with pytest.raises(UserError, match=r"row 0 has messages that the chat template refuses \(no system\)"):
         chat("{{ raise_exception('no system') }}")
-    with pytest.raises(UserError, match=r"row 0 has no messages in field 'messages' but \[\{\"from\": \"human\"\}\]"):
+    with pytest.raises(UserError, match=r"row 0, turn 1 of 'messages', has no text in 'value' but null: give text"):
         chat(PLAIN, [{"from": "human"}])
     with pytest.raises(UserError, match=r"all 1 examples have an empty completion, or lose it"):
         chat(PLAIN, CHAT[:1])

@@ -3,7 +3,7 @@
 import pytest
 
 from deltaw.data.example import Example
-from deltaw.data.record import Columns
+from deltaw.data.reader import Columns
 from deltaw.data.tokens import tokenizer_fingerprint
 from deltaw.errors import UserError
 from tests.support.texts import all_of, corpus, framed, typed

@@ -1,20 +1,25 @@
 """Data sets of the library `datasets`, from folders made here."""
 
+import gzip
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from deltaw.data.corpus import Corpus, cached_corpus
+from deltaw.data.data_set import DataSet
 from deltaw.data.encode import encoder_for
 from deltaw.data.example import Example
 from deltaw.data.hub import HubDataset
-from deltaw.data.record import Columns
+from deltaw.data.reader import Columns
 from deltaw.errors import UserError
-from tests.support.texts import tokenizer
-from tests.support.tiny import factors, make_base, run
+from deltaw.training.build import corpus_of
+from tests.support.texts import all_of, tokenizer
+from tests.support.tiny import ROOT, factors, make_base, run
 
 datasets = pytest.importorskip("datasets")
 
@@ -45,8 +50,8 @@ def folder_of(table: Mapping[str, Any], folder: Path, written_as: str) -> str:
 
 
 def read(source: HubDataset, columns: Columns, cache: Path, task: str = "causal") -> Corpus:
-    classes = source.classes("kind") if task == "classification" else None
-    return cached_corpus(source, columns, encoder_for(task, tokenizer(), 50, None, False, classes), cache)
+    data = DataSet(source, columns, task)
+    return cached_corpus(data, encoder_for(task, tokenizer(), 50, None, False, data.classes), cache)
 
 
 @pytest.mark.parametrize("written_as", ["parquet", "disk", "dict"])
@@ -64,15 +69,48 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path: Path, monkeypa
     folder = folder_of(TABLE, tmp_path / "set", "parquet")
     with pytest.raises(UserError, match=r"has the fields \['answer', 'kind', 'question'\], and task=causal reads"):
         read(HubDataset(folder, None, "train"), Columns(), tmp_path / "cache")
-    with pytest.raises(UserError, match=r"data.split=nothing is no data set that could be read \(.*nothing"):
+    with pytest.raises(UserError, match=r"split nothing is no data set that could be read \(.*nothing"):
         HubDataset(folder, None, "nothing")
-    with pytest.raises(UserError, match=r"data.path=.*none .* is no data set that could be read"):
+    with pytest.raises(UserError, match=r"/none does not exist: give a file, a folder, or the name of a data set"):
         HubDataset(str(tmp_path / "none"), None, "train")
-    with pytest.raises(UserError, match=r"data.split=train\[:0\] is no data set that could be read"):
+    with pytest.raises(UserError, match=r"split train\[:0\] is no data set that could be read"):
         HubDataset(folder, None, "train[:0]")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"data=hub needs the library datasets: pip install datasets"):
         HubDataset(folder, None, "train")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz"])
+def test_a_file_is_read_whatever_split_is_named(tmp_path: Path, name: str) -> None:
+    table = {"prompt": ["w1", "w2"], "completion": ["w3", "w4"]}
+    if name.endswith("gz"):
+        lines = [json.dumps(dict(zip(table, row, strict=True))) for row in zip(*table.values(), strict=True)]
+        (tmp_path / name).write_bytes(gzip.compress("\n".join(lines).encode()))
+    else:
+        data = datasets.Dataset.from_dict(table)
+        write = {"a.jsonl": data.to_json, "a.csv": data.to_csv, "a.parquet": data.to_parquet}[name]
+        write(tmp_path / name)
+    made = read(HubDataset(str(tmp_path / name), None, "validation[:1]"), Columns(), tmp_path / "cache")
+    assert all_of(made) == [Example([2], [4], [4])]
+
+
+def test_another_split_can_be_held_out(tmp_path: Path) -> None:
+    parts = {"train": {"text": ["w1", "w2"]}, "test": {"text": ["w3"]}}
+    datasets.DatasetDict({name: datasets.Dataset.from_dict(part) for name, part in parts.items()}).save_to_disk(
+        tmp_path / "set"
+    )
+
+    def made_of(*more: str) -> Corpus:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("train", ["data=hub", f"data.path={tmp_path / 'set'}", f"data.cache={tmp_path}", *more])
+        return corpus_of(cfg.data, "causal", tokenizer())
+
+    made = made_of("data.validation_split=test")
+    assert [example.completion[0] for example in all_of(made)] == [2, 3, 4] and made.validation == 1
+    (tmp_path / "own.jsonl").write_text('{"text": "w5"}')
+    assert all_of(made_of(f"data.validation_path={tmp_path / 'own.jsonl'}"))[2].completion[0] == 6
+    with pytest.raises(UserError, match=r"data.validation_path holds the same rows as data.path: give others"):
+        made_of("data.validation_split=train")
 
 
 def test_a_run_trains_on_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from deltaw.analysis.pairs import AdapterPair
 from deltaw.commands.analyze import analyse
 from deltaw.errors import UserError
 from deltaw.exhibit.selection import EXHIBITS
+from deltaw.exhibit.source import source_of
 from deltaw.run.directory import RunDirectory
 from tests.support.folders import write_adapter
 from tests.support.tiny import ROOT, run
@@ -53,6 +54,10 @@ def test_all_exhibits_are_made_and_the_grids_in_their_variants(analysis: Path) -
     tables = json.loads((analysis / "tables.json").read_text())
     assert (tables["exhibits"], tables["left_out"], tables["bases"]) == (list(EXHIBITS), [], list(BASES))
     assert (tables["layers"], tables["middle"], tables["projections"]) == ([1, 2, 3], 2, ["q", "v"])
+
+
+def test_figures_name_the_model_and_the_data_of_a_run(trained: Path) -> None:
+    assert source_of([RunDirectory(trained).adapter("r2-s0")]) == {"model": ["base"], "data": ["pairs"]}
 
 
 def test_the_tables_hold_the_pairs_that_exhibits_and_summary_need(analysis: Path) -> None:
@@ -119,7 +124,7 @@ def test_any_basis_and_projections_can_be_drawn(trained: Path, tmp_path: Path) -
     assert {pair[0]["projection"] for pair in summary["ranges"]} == {"v"}
 
 
-def test_all_linear_shows_the_projections_of_most_layers_attention_first(tmp_path: Path) -> None:
+def test_all_linear_shows_what_any_layer_adapts_attention_first(tmp_path: Path) -> None:
     for rank in (2, 4):
         weights = write_adapter(tmp_path / f"r{rank}", rank) / "adapter_model.safetensors"
         tensors = load_file(weights)
@@ -130,7 +135,7 @@ def test_all_linear_shows_the_projections_of_most_layers_attention_first(tmp_pat
     sides = [f"left={tmp_path / 'r2'}", f"right={tmp_path / 'r4'}", f"output={tmp_path / 'out'}"]
     analyze(*sides, "projections=all-linear", "exhibits=fig6")
     tables = json.loads((tmp_path / "out" / "tables.json").read_text())
-    assert (tables["projections"], tables["layers"]) == (["q", "v", "o", "down_proj"], [2, 3, 4])
+    assert (tables["projections"], tables["layers"]) == (["q", "v", "o", "down_proj"], [1, 3, 4])
 
 
 def test_left_and_right_are_compared_as_two_seeds_where_they_are(trained: Path) -> None:
@@ -184,7 +189,7 @@ def test_all_leaves_out_the_exhibits_that_need_a_missing_base(trained: Path, tmp
     for config in copy.glob("snapshots/*/*/adapter_config.json"):
         config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "gone"}))
     analyze(f"run={copy}", "exhibits=all", "basis=A")
-    left_out = json.loads((copy / "analysis" / "tables.json").read_text())["left_out"]
+    left_out = json.loads((copy / "analysis-A" / "tables.json").read_text())["left_out"]
     assert [line.partition(" ")[0] for line in left_out] == ["fig8", "table7"]
     with pytest.raises(UserError, match="'gone' is no folder here"):
         analyze(f"run={copy}", "exhibits=fig8", "basis=A")

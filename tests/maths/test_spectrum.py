@@ -1,5 +1,6 @@
 """Spectra against closed forms and against numpy."""
 
+import warnings
 from math import exp, log
 
 import numpy as np
@@ -110,3 +111,22 @@ def test_a_single_direction_is_rank_1_in_every_sense() -> None:
 def test_a_factor_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         spectrum(random(2, 9, seed=0), torch.full((11, 2), torch.nan))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_ranks_do_not_depend_on_the_unit(scale: float) -> None:
+    values = torch.tensor([4.0, 2.0, 1.0]).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small, plain = spectrum_of(scale * values), spectrum_of(values)
+    assert small.entropy_rank == pytest.approx(plain.entropy_rank)
+    assert small.stable_rank == pytest.approx(plain.stable_rank) and small.energy_rank == plain.energy_rank
+
+
+def test_a_spectrum_takes_numpy_and_factors_that_fit() -> None:
+    generator = np.random.default_rng(0)
+    A, B = generator.normal(size=(3, 16)), generator.normal(size=(8, 3))
+    found = spectrum(A, B)
+    assert found.singular_values.numpy() == pytest.approx(np.linalg.svd(B @ A, compute_uv=False)[:3])
+    with pytest.raises(ValueError, match="A is 3 × 16 and B is 3 × 8: give A as rank × d_in"):
+        spectrum(A, B.T)

@@ -1,7 +1,7 @@
 """φ against the paper's formula, its properties for any two factors, and the `Stack` that computes it."""
 
-import subprocess
-import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,8 +177,36 @@ def test_first_row_and_corner_are_cells_of_phi(low: Tensor, high: Tensor) -> Non
     assert_close(torch.stack([found.first, found.row, found.corner]), torch.stack([phi[0, 0], phi[0, -1], phi[-1, -1]]))
 
 
-def test_factors_of_two_widths_are_refused_with_both() -> None:
-    """In a process of its own: here every test checks shapes before the function does."""
-    code = "import torch, deltaw; deltaw.similarity(torch.ones(4, 32), torch.ones(8, 64))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ValueError: A of width 32 and A of width 64" in done.stderr
+@pytest.mark.parametrize("as_given", [lambda A: A.numpy(), lambda A: A.numpy()[:, ::-1][:, ::-1], lambda A: A.tolist()])
+def test_similarity_takes_what_numpy_takes(as_given: Callable[[torch.Tensor], Any]) -> None:
+    low, high = random(3, WIDTH, seed=0), random(5, WIDTH, seed=1)
+    phi = similarity(as_given(low), as_given(high))
+    assert isinstance(phi, torch.Tensor) and torch.equal(phi, similarity(low, high))
+
+
+def test_similarity_takes_any_precision_and_byte_order_and_a_parameter() -> None:
+    low, high = random(3, WIDTH, seed=0).float(), random(5, WIDTH, seed=1)
+    expected = similarity(low, high)
+    assert torch.equal(similarity(low.numpy().astype(">f4"), high.clone().requires_grad_()), expected)
+    assert not similarity(low.requires_grad_(), high).requires_grad
+    whole = (10 * high).round()
+    assert torch.equal(similarity(low, whole.int()), similarity(low, whole.numpy().astype(int)))
+
+
+@pytest.mark.parametrize(
+    ("A", "error", "words"),
+    [
+        (np.ones(4), ValueError, r"A_low has the shape \(4,\): give a matrix"),
+        (np.ones((2, 2, 4)), ValueError, r"\(2, 2, 4\)"),
+        (np.ones((0, 4)), ValueError, r"\(0, 4\)"),
+        (np.ones((5, 3)), ValueError, r"5 × 3 and 2 × 4, of different widths: give rank × width of one base"),
+        (np.ones((2, 9)), ValueError, r"2 × 9 and 2 × 4, of different widths: give A.T if"),
+        ("path/to/adapter", TypeError, "A_low is str of"),
+        (np.ones((2, 4), complex), TypeError, "complex128: give a matrix of real numbers"),
+        (torch.ones(2, 4, dtype=torch.bool), TypeError, "bool: give a matrix of real numbers"),
+        (np.full((2, 4), np.nan), ValueError, "NaN or infinity"),
+    ],
+)
+def test_what_is_no_factor_is_refused_by_its_name(A: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        similarity(A, np.ones((2, 4)))

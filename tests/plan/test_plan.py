@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig
 
 from deltaw.commands.plan import plan_table
 from deltaw.data.example import Example
@@ -197,6 +198,19 @@ def test_a_folder_with_a_config_alone_is_enough_for_a_plan(folder: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     with pytest.raises(UserError, match=r"model.path=.*nowhere could not be loaded"):
         plan_table(config(*overrides(tmp_path, *words, f"model.path={tmp_path}/nowhere")))
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_every_experiment_can_be_planned(experiment: str, tmp_path: Path) -> None:
+    cfg = config(f"experiment={experiment}")
+    if cfg.data.name == "hub":  # a base of two layers in place of the one on the hub
+        kind = "roberta" if cfg.task == "classification" else "gpt2"
+        small = AutoConfig.for_model(kind, num_hidden_layers=2, hidden_size=1024, num_attention_heads=16)
+        small.save_pretrained(tmp_path)
+        cfg.model.path = str(tmp_path)
+    printed = plan_table(cfg)
+    assert "suggested: engine=" in printed or "TOO LARGE even as: engine=" in printed
+    assert experiment != "deep96" or "96 layers" in printed  # which the first run pretrains
 
 
 @pytest.mark.parametrize(("devices", "count"), [("3", 3), ("auto", 1), ("-1", 1), ("[0,2]", 2)])

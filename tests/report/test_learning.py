@@ -24,8 +24,8 @@ def run_of(path: Path, *names: str, **ends: str) -> RunDirectory:
     return RunDirectory(run)
 
 
-def learned(left: Adapter, right: Adapter) -> dict[str, Learning]:
-    return {one.arm: one for one in summarise_run(left, right, [1]).learning}
+def learned(left: Adapter, right: Adapter, basis: str = "all") -> dict[str, Learning]:
+    return {one.arm: one for one in summarise_run(left, right, [1], basis).learning}
 
 
 def test_an_arm_whose_loss_fell_has_learned(tmp_path: Path) -> None:
@@ -77,10 +77,11 @@ def test_an_untrained_arm_has_an_update_of_zero(tmp_path: Path) -> None:
     assert {one.doubt for one in found.values()} == {"has a ΔW of 0"}
     zero = load_adapter(write_adapter(tmp_path / "zero", rank=3, B=0))
     other = load_adapter(write_adapter(tmp_path / "other", rank=3, seed=1))
-    assert list(learned(zero, other).values()) == [
-        Learning(zero.name, None, None, "", "has a ΔW of 0"),
-        Learning(other.name, None, None, "", None),
-    ]
+    for basis in ("all", "A"):
+        assert list(learned(zero, other, basis).values()) == [
+            Learning(zero.name, None, None, "", "has a ΔW of 0"),
+            Learning(other.name, None, None, "", None),
+        ]
 
 
 def test_a_shadow_and_an_arm_without_losses_are_not_known(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from deltaw import report
 from deltaw.analysis.against_base import against_base
@@ -76,7 +77,18 @@ def test_near_equal_singular_values_and_remarks_are_reported(tmp_path: Path) -> 
     report.write(summarise(cells(), remarks=["two bases"]), tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "The first two singular values lie within 5 % of each other for high in the basis A at 1 of 1 sites" in words
-    assert "- two bases." in words
+    assert words.index("- two bases.") < words.index("## Findings")
+
+
+def test_ranks_of_a_pattern_are_shown_as_they_are(tmp_path: Path) -> None:
+    left = write_adapter(tmp_path / "pattern", rank=2, layers=2)
+    tensors = load_file(left / "adapter_model.safetensors")
+    wider = load_file(write_adapter(tmp_path / "wider", rank=5, layers=2, seed=1) / "adapter_model.safetensors")
+    tensors |= {name: tensor for name, tensor in wider.items() if "v_proj" in name}
+    save_file(tensors, left / "adapter_model.safetensors")
+    text = markdown(summarise_run(load_adapter(left), load_adapter(tmp_path / "wider"), [1]))
+    assert text.startswith("# φ(A_{r=2 to 5}, A_{r=5}, i, j): ")
+    assert "| rank | 2 to 5 | 5 |" in text and "φ(1, 5)" in text and "φ(r, 5)" in text
 
 
 def test_random_subspaces_are_called_the_weakest_level() -> None:

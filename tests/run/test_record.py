@@ -50,6 +50,29 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str | None, message:
         RunRecord.load(tmp_path / "run.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base": []}, "base is a list, not an object"),
+        ({"base": {"name": "tiny"}}, "base lacks sha256"),
+        ({"arms": {"name": "a"}}, "arms is an object, not a list"),
+        ({"arms": [ARM, ARM | {"rank": "8"}]}, r"arms\[1\].rank is '8', not a whole number"),
+        ({"arms": [{"name": "a"}]}, r"arms\[0\] lacks alpha, control, lr, rank, scaling, seed"),
+        ({"arms": [ARM | {"name": "../../other"}]}, "an arm is called '../../other'"),
+        ({"arms": [ARM | {"name": ""}]}, "an arm is called ''"),
+        ({"arms": [ARM | {"name": "a\0"}]}, "an arm is called"),
+        ({"arms": [ARM, ARM]}, "two arms are called 'r2-s0'"),
+        ({"task": 1}, "task is 1, not text"),
+        ({"data": {"fingerprint": None}}, "data.fingerprint is null, not text"),
+        ({"weights": {"q": {"file": "a", "tensor": "b", "rows": [[0]], "transposed": False}}}, "not a list of 2"),
+    ],
+)
+def test_a_record_of_other_types_is_refused_by_its_key(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"base": BASE, "arms": [ARM]} | change))
+    with pytest.raises(UserError, match=rf"run\.json: .*{words}.*: put it right, or train the run again"):
+        RunRecord.load(tmp_path / "run.json")
+
+
 def test_arms_that_differ_in_the_control_alone_share_their_settings() -> None:
     control: ArmRecord = {**ARM, "name": "r2-s0-shuffled", "control": "shuffled"}
     assert settings_of(ARM) == settings_of(control) == (2, 0, 0.1, "")

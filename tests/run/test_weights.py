@@ -48,6 +48,13 @@ def test_a_run_records_where_to_read_what_transformers_loads(tmp_path: Path) -> 
         assert torch.equal(read_weight(found), W)
 
 
+def test_a_weight_is_found_in_another_wrapper(tmp_path: Path) -> None:
+    module, images = "model.language_model.layers.0.self_attn.q_proj", "vision_tower.encoder.layers.0.self_attn.q_proj"
+    text = "language_model.model.layers.0.self_attn.q_proj"
+    save_file({f"{text}.weight": W, f"{images}.weight": -W}, tmp_path / "model.safetensors")
+    assert find_weight(tmp_path, module, (4, 3)).tensor == f"{text}.weight"
+
+
 def test_a_base_that_holds_a_weight_twice_is_trained_without_a_record_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from deltaw.errors import UserError
 from deltaw.run.directory import EVALUATION
@@ -13,8 +14,57 @@ from deltaw.run.metrics import COLUMNS_OF_EVALUATION
 from deltaw.run.record import RunRecord
 from deltaw.run.writer import RunWriter
 
-CONFIG = OmegaConf.create({"run": {"dir": "here"}, "optim": {"lr": 0.1}, "trainer": {"devices": 1}})
+CONFIG = OmegaConf.create({"run": {"dir": "here"}, "optim": {"lr": 0.1}, "trainer": {"devices": 1, "max_steps": 5}})
 RECORD = RunRecord(base={"name": "tiny", "sha256": "b"}, arms=[], data={"fingerprint": "d"})
+
+
+def another(**sections: Any) -> DictConfig:
+    """The config of the tests, with some sections changed."""
+    return OmegaConf.merge(CONFIG, sections)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"snapshots": {"every": 2}},
+        {"metrics": {"every": 2, "validate_every": 3}},
+        {"timeout": 5.0},
+        {"logger": {"save_dir": "logs"}},
+        {"model": {"gradient_checkpointing": True}},
+        {"trainer": {"devices": 4}},
+        {"data": {"group": None}},  # a key that a run of an older version lacks
+    ],
+    ids=str,
+)
+def test_a_setting_that_touches_no_arm_goes_on_with_the_run(changed: dict[str, Any], tmp_path: Path) -> None:
+    RunWriter(tmp_path / "run", another()).open(None, RECORD)
+    assert RunWriter(tmp_path / "run", another(**changed)).resume_from() is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"trainer": {"max_steps": 9}}, r"trainer.max_steps is 5 there and 9 here, and the learning rate falls to 0"),
+        ({"optim": {"lr": 0.2}}, r"\(optim.lr is 0.1 there and 0.2 here\): give another run.name"),
+        ({"data": {"group": "author"}}, r"data.group is None there and author here"),
+    ],
+)
+def test_a_setting_that_changes_the_arms_is_refused(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
+    RunWriter(tmp_path / "run", another()).open(None, RECORD)
+    with pytest.raises(UserError, match=words):
+        RunWriter(tmp_path / "run", another(**changed)).resume_from()
+
+
+def test_a_writer_discards_the_run_that_it_began_and_no_other(tmp_path: Path) -> None:
+    first = RunWriter(tmp_path / "run", CONFIG)
+    first.open(None, RECORD)
+    first.close()
+    second = RunWriter(tmp_path / "run", CONFIG)
+    second.open(None, RECORD)
+    second.discard()
+    assert (tmp_path / "run" / "config.yaml").exists()
+    first.discard()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_live_process_is_refused(tmp_path: Path) -> None:

@@ -12,11 +12,19 @@ WIDTH = 16
 SCALE = {"alpha": 16.0, "scaling": "alpha/r"}
 
 
-def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, B: float = 1.0, **config: object) -> Path:
+def write_adapter(
+    folder: Path,
+    rank: int,
+    layers: int = 4,
+    seed: int = 0,
+    B: float = 1.0,
+    projections: str = "qv",
+    **config: object,
+) -> Path:
     """Random factors of q and v in every layer, all of B times `B`; `config` has the last word in the config."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for module in [f"base_model.model.layers.{n}.{p}_proj" for n in range(layers) for p in "qv"]:
+    for module in [f"base_model.model.layers.{n}.{p}_proj" for n in range(layers) for p in projections]:
         tensors[f"{module}.lora_A.weight"] = torch.randn(rank, WIDTH, generator=generator)
         tensors[f"{module}.lora_B.weight"] = B * torch.randn(WIDTH, rank, generator=generator)
     defaults = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "base_model_name_or_path": "tiny"}
@@ -26,7 +34,7 @@ def write_adapter(folder: Path, rank: int, layers: int = 4, seed: int = 0, B: fl
     return folder
 
 
-def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
+def write_run(path: Path, *names: str, base: str = "a" * 64, layers: int = 4) -> Path:
     """A run with arms of these names (as r4-s0-lr0.01, r8-s0-a32-random), snapshots after steps 0 and 10, and losses.
 
     The first arm's validation loss falls from 4 by 0.5, the second's by 0.25, the third's by a sixth and so on. Shadows
@@ -43,7 +51,7 @@ def write_run(path: Path, *names: str, base: str = "a" * 64) -> Path:
         validated += not shadow
         for step in (0, 10):
             draw = 1000 * rank + step + 10**6 * seed + 10**8 * shadow
-            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, seed=draw, B=step / 10)
+            write_adapter(path / "snapshots" / name / f"step-{step:08d}", rank, layers, seed=draw, B=step / 10)
             if not shadow:
                 rows += [f"{step},{name},train/loss,1.5", f"{step},{name},val/loss,{4 - 0.05 * step / validated}"]
     (path / "run.json").write_text(json.dumps({"base": {"name": "tiny", "sha256": base}, "arms": arms}))

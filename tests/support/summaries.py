@@ -1,5 +1,6 @@
 """Summaries to make sentences of: of cells at the level of chance, and of runs."""
 
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def pair(phi: pd.DataFrame, cos2: list[float]) -> pd.DataFrame:
         count = int(k_star(cos2, RANK_LEFT, RANK_RIGHT, WIDTH))
         row |= {"k_star": count if row["phi_first"] == row["phi_first"] else np.nan, "reason": None}
         row |= {"k_star_cos2": np.mean(cos2[:count]) if count else np.nan}
-        rows.append(row | {"step_left": pd.NA, "step_right": pd.NA})
+        same_A = dict.fromkeys(("A_left", "A_right"), f"{projection} of layer {layer}")
+        rows.append(row | {"step_left": pd.NA, "step_right": pd.NA, "full_rank": True} | same_A)
     return pd.DataFrame(rows)
 
 
@@ -62,6 +64,8 @@ SITES = pd.DataFrame(
         "step": pd.NA,
         "projection": ["q", "v"],
         "basis": "A",
+        "same_A": ["q of layer 1", "v of layer 1"],
+        "zero": False,
         "rank": [RANK_LEFT, RANK_RIGHT],
         "numerical_rank": [RANK_LEFT, RANK_RIGHT],
         "stable_rank": 2.0,
@@ -89,9 +93,11 @@ def summarise(
     return report.summarise(tables, view, ["fig6"])
 
 
-def summarise_run(left: Adapter, right: Adapter, layers: list[int], basis: str = "all") -> Summary:
-    """Of two adapters of runs, as an analysis without exhibits measures them."""
-    view = View(AdapterPair(left, right), "A", ["q", "v"], layers, layers[0], left_out=[])
+def summarise_run(
+    left: Adapter, right: Adapter, layers: list[int], basis: str = "all", projections: Sequence[str] = "qv"
+) -> Summary:
+    """Of two adapters, as an analysis without exhibits measures them."""
+    view = View(AdapterPair(left, right), "A", list(projections), layers, layers[0], left_out=[])
     return report.summarise(measure(Selection(view, {}, []), basis, "cpu"), view, [])
 
 

@@ -28,6 +28,8 @@ def phi(
         step_left=150,
         step_right=150,
         basis=basis,
+        rank_left=rank_left,
+        rank_right=rank_right,
         null_mean=table[["i", "j"]].max(axis=1) / WIDTH,
         control=0.25,
     )

@@ -11,9 +11,11 @@ from transformers import PreTrainedTokenizerFast
 
 from deltaw.data.batches import Examples
 from deltaw.data.corpus import Corpus, cached_corpus
+from deltaw.data.data_set import DataSet
 from deltaw.data.encode import encoder_for
 from deltaw.data.example import Example
-from deltaw.data.record import Columns, Pair, Row, fingerprint
+from deltaw.data.reader import Columns
+from deltaw.data.record import Pair, Row, fingerprint
 from deltaw.training.objectives import Causal
 
 WORDS = [f"w{n}" for n in range(40)]
@@ -73,11 +75,16 @@ def corpus(
     eos: bool = True,
     classes: list[str] | None = None,
     columns: Columns | None = None,
+    group: str | None = None,
+    validation: Sequence[Row] | None = None,
 ) -> Corpus:
     """What is made of rows, in a cache that is gone at once: a memory map outlives its file."""
     encoder = encoder_for(task, tokens or tokenizer(), max_length, max_completion, eos, classes)
+    held_out = None if validation is None else Rows(validation, classes)
     with TemporaryDirectory() as folder:
-        return cached_corpus(Rows(rows, classes), columns or Columns(), encoder, Path(folder))
+        return cached_corpus(
+            DataSet(Rows(rows, classes), columns or Columns(), task, group, held_out), encoder, Path(folder)
+        )
 
 
 def all_of(made: Corpus) -> list[Example]:

@@ -25,7 +25,8 @@ from transformers import (
 
 from deltaw.commands.train import train
 from deltaw.config.schema import register
-from deltaw.data.batches import Examples, held_out
+from deltaw.data.batches import Examples
+from deltaw.data.held_out import held_out
 from deltaw.training.build import corpus_of
 from deltaw.training.objectives import Causal
 
@@ -155,7 +156,7 @@ def learnt(folder: Path) -> Examples:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides(folder))
     corpus = corpus_of(cfg.data, "causal", AutoTokenizer.from_pretrained(folder / "base"))
-    return Examples(corpus, held_out(len(corpus), 8, 0)[0], Causal(0).collate)
+    return Examples(corpus, held_out(corpus, 8, 0).learnt, Causal(0).collate)
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

@@ -8,10 +8,13 @@ from hydra import compose, initialize_config_dir
 from deltaw import load_adapter
 from deltaw.commands.analyze import analyse
 from deltaw.model.names import projection_of
+from deltaw.run.directory import RunDirectory
 from tests.support.architectures import ARCHITECTURES, WIDTH
+from tests.support.hybrids import save
 from tests.support.tiny import ROOT, make_labelled, make_pairs, run
 
 RANKS = (2, 4)
+SETTINGS = [f"arms.ranks={list(RANKS)}", "trainer.max_steps=3", "trainer.precision=32-true", "run.name=trained"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers")
@@ -24,10 +27,7 @@ def test_two_arms_are_trained_and_drawn(name: str, tmp_path: Path) -> None:
         tmp_path,
         f"task={architecture.task}",
         f"data.path={make(tmp_path / 'data.jsonl')}",
-        f"arms.ranks={list(RANKS)}",
-        "trainer.max_steps=3",
-        "trainer.precision=32-true",
-        "run.name=trained",
+        *SETTINGS,
     )
     for rank in RANKS:
         folder = trained / f"snapshots/r{rank}-s0"
@@ -39,8 +39,33 @@ def test_two_arms_are_trained_and_drawn(name: str, tmp_path: Path) -> None:
             assert {(lora.rank, lora.d_in, lora.d_out) for lora in sites.values()} == {(rank, WIDTH, width)}
         assert len(end.sites) == 2 * architecture.attentions
         assert all(not start.B(site).any() and end.B(site).any() for site in end.sites)
+    assert drawn(trained) == {"fig6", "fig6-times-chance", "fig6-minus-control"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+@pytest.mark.parametrize(
+    ("name", "sites"),
+    [
+        ("gemma3", {(layer, projection) for layer in range(1, 5) for projection in "qv"}),
+        ("qwen3_5_text", {(layer, name) for layer in (2, 4) for name in ("q", "v", "output_gate_proj")}),
+    ],
+)
+def test_a_base_with_images_and_a_hybrid_one_are_trained_where_they_have_attention(
+    name: str, sites: set[tuple[int, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(name, tmp_path / "base")
+    make_pairs(tmp_path / "pairs.jsonl")
+    trained = run(tmp_path, *SETTINGS)
+    adapter = load_adapter(trained / "snapshots" / "r4-s0" / "step-00000003")
+    assert {(site.layer, site.projection) for site in adapter.sites} == sites
+    record = RunDirectory(trained).record
+    assert record.weights.keys() == record.modules.keys()
+    assert ("in 2 of 4 layers" in capsys.readouterr().out) == (name == "qwen3_5_text")
+    assert "fig6" in drawn(trained)
+
+
+def drawn(run: Path) -> set[str]:
+    """The pictures of Figure 6 that an analysis of a run draws."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        analyse(compose("analyze", [f"run={trained}", "basis=A", "exhibits=[fig6]"]))
-    assert {path.stem for path in (trained / "analysis").glob("fig6*.png")} == {
-        *("fig6", "fig6-times-chance", "fig6-minus-control")
-    }
+        analyse(compose("analyze", [f"run={run}", "basis=A", "exhibits=[fig6]"]))
+    return {path.stem for path in (run / "analysis-A").glob("fig6*.png")}

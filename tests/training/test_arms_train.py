@@ -212,6 +212,19 @@ def test_a_stopped_run_resumes_with_other_micro_batches(
     assert_equal_metrics(resumed, four)
 
 
+def test_a_stopped_run_resumes_with_other_distances_of_snapshots_and_records(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        run(folder, *FOUR, "run.name=thinned")
+    thinner = ["snapshots.every=8", "metrics.every=3", "metrics.validate_every=4", "timeout=60"]
+    resumed = RunDirectory(run(folder, *FOUR, "run.name=thinned", *thinner))
+    assert max(largest_difference(factors(four, arm), factors(resumed.path, arm)) for arm in ARMS) == 0
+    assert resumed.steps(ARMS[0]) == [0, 5, 8, 16, 20]
+    assert sorted(set(resumed.evaluation().step)) == [0, 7, 8, 12, 16, 20]
+
+
 def test_a_signal_during_the_first_validation_is_not_lost(
     folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertTokenizer, DebertaV2Tokenizer, LlamaConfig, PreTrainedTokenizerBase, RobertaTokenizer
 
 from deltaw.data.batches import IGNORED, Example
-from deltaw.data.record import Columns
+from deltaw.data.reader import Columns
 from deltaw.errors import UserError
 from deltaw.model.loading import load_base, load_tokenizer
 from deltaw.training.metrics import scores

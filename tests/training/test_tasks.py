@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
@@ -183,9 +184,29 @@ def test_a_head_on_a_base_in_bfloat16_is_float32(folder: Path, setting: str) -> 
     assert {tensor.dtype for tensor in factors(trained, "r6-s0", 2).values()} == {torch.float32}
 
 
+def test_a_run_records_what_it_held_out_by_group_and_from_a_file(folder: Path) -> None:
+    rows = [{"prompt": f"add {n}", "completion": f"close {n}", "author": n % 5} for n in range(30)]
+    for name, some in {"grouped": rows[:20], "own": rows[20:]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    given = of(folder, "llama", f"data.path={folder / 'grouped.jsonl'}", f"data.validation_path={folder / 'own.jsonl'}")
+    small = ["data.validation=2", "data.judged=2", "trainer.max_steps=2", "data.packing=true"]
+    trained = run(folder, *given, "data.group=author", "run.name=grouped", *small)
+    data = json.loads((trained / "run.json").read_text())["data"]
+    assert (data["group"], data["validation_path"]) == ("author", str(folder / "own.jsonl"))
+    counts = [data[name] for name in ("rows", "learnt", "validation", "judged", "left_out")]
+    assert counts == [30, 12, 2, 2, 8]  # a group is 4 rows to learn and 2 in the file
+    examples = set(pd.read_parquet(trained / "evaluation.parquet").example)
+    assert len(examples) == 2 and min(examples) >= 20
+    with pytest.raises(UserError, match=r"data.group is author there and None here"):
+        run(folder, *given, "run.name=grouped", *small)
+
+
 @pytest.mark.parametrize(
     ("base", "override", "words"),
     [
+        ("llama", "data.validation_split=test", "data=jsonl does not read data.validation_split: give data=hub"),
+        ("llama", "data.validation_path=none.jsonl", "none.jsonl could not be read (No such file or directory)"),
+        ("llama", "data.group=author", "and none for data.group=author: give one of them"),
         ("bert", "task=regression", "task=regression: give one of causal, seq2seq, classification"),
         ("bert", "model.labels=3", "model.labels=3 needs task=classification"),
         ("bert", "task=classification model.labels=2", "3 labels, among them '2', and model.labels=2"),

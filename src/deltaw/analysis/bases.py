@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from deltaw.analysis.comparable import listed
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Lora
 
@@ -22,12 +23,13 @@ def width_in(basis: str, lora: Lora) -> int:
     return lora.d_out if basis == "output" else lora.d_in
 
 
-def choose_bases(adapters: Sequence[Adapter], asked: Collection[str]) -> tuple[list[str], list[str]]:
+def choose_bases(adapters: Sequence[Adapter], asked: Collection[str], give_start: str) -> tuple[list[str], list[str]]:
     """The bases to measure, and a sentence for a basis that "all" leaves out.
 
     Args:
         adapters: "update" needs the start of every one.
         asked: names in `BASES`, or "all".
+        give_start: how the caller gives an adapter's start.
 
     Raises:
         UserError: a basis is unknown, or "update" is named and some adapter has no known start.
@@ -36,8 +38,8 @@ def choose_bases(adapters: Sequence[Adapter], asked: Collection[str]) -> tuple[l
         raise UserError(f"basis={unknown}: choose from {', '.join(BASES)} or all")
     without = [arm.name for arm in adapters if arm.start is None]
     reason = (
-        f"The basis update, A − A₀, needs the factors before the first step, and for {', '.join(without)} they are "
-        "not known: for an adapter folder give left_start= or right_start="
+        f"The basis update, A − A₀, needs the factors before the first step, and for {listed(without, 4)} they are "
+        f"not known: for an adapter folder give {give_start}"
     )
     if "all" in asked:
         return [basis for basis in BASES if basis != "update" or not without], [reason] if without else []

@@ -10,7 +10,7 @@ PAIR = {
     "step_left": "step of the left adapter; <NA> outside of a run",
     "step_right": "step of the right adapter; <NA> outside of a run",
     "layer": "layer, from 1; 0 for a module outside of the layers",
-    "projection": "q, k, v, o, or the last part of the module's name",
+    "projection": "q, k, v, o, or the end of the module's name; of several towers, with the tower's name in front",
     "basis": "a name in `deltaw.analysis.bases.BASES`",
 }
 
@@ -38,6 +38,9 @@ PAIRS = PAIR | {
     "k_star_cos2": "mean cos²θ of the directions that k_star counts, in [0, 1]; NaN where it counts none",
     "reason": "why φ or k_star is NaN; else None",
     "row_cosine": "mean cosine between the rows of the two A: near 1 after one start, near 0 after two",
+    "A_left": "the first site where the left adapter has this A, often this one, as 'q of layer 1'",
+    "A_right": "as A_left, for the right adapter. Means count rows with the same two A once",
+    "full_rank": "whether ΔW of both is measured and has as many directions as A",
     "null_first": "mean of φ(1, 1) between random subspaces",
     "p_first": "probability that random subspaces reach phi_first",
     "null_row": "as null_first, for phi_row",
@@ -65,7 +68,9 @@ SITES = {
     "entropy_rank": "see `Spectrum`",
     "energy_rank": "see `Spectrum`",
     "gaps": "see `Spectrum`",
-    "moved": "‖A − A₀‖_F / ‖A₀‖_F; NaN where A₀ is not known",
+    "moved": "‖A − A₀‖_F / ‖A₀‖_F; NaN where A₀ is not known or 0",
+    "same_A": "the first site of the adapter with this A, often this one, as 'q of layer 1'",
+    "zero": "whether ΔW is 0",
 }
 
 # A row for each two seeds, site, basis and measure. Every value is a mean over the numbers of the shadows, minus what

@@ -1,9 +1,8 @@
 """Compare pairs of adapters at every site: φ in every cell, what each pair shares, and what each adapter is."""
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,19 +11,21 @@ import torch
 from tqdm import tqdm
 
 from deltaw.analysis.bases import choose_bases
-from deltaw.analysis.comparable import base_warning, check_comparable
+from deltaw.analysis.comparable import PYTHON_START, at_shared_sites, check_comparable
+from deltaw.analysis.equal_factors import distinct, first_sites_with_A
 from deltaw.analysis.phi_table import PhiGrid, phi_table
 from deltaw.analysis.remarks import remarks_of
 from deltaw.analysis.site import measure_site
 from deltaw.analysis.tables import pair_row, pairs_table, phi_grid, site_rows
-from deltaw.run.adapter import Adapter, Site
+from deltaw.errors import UserError
+from deltaw.run.adapter import Adapter, Site, load_adapter
 from deltaw.run.tensors import Buffers
 
 RARE = 0.01  # probability that random subspaces alone give k_star a direction at any site of a basis
 
 MOST_AT_ONCE = 8  # sites in memory: each has its own factors
 
-log = logging.getLogger(__name__)
+REPORTED = ["phi_first", "null_first", "phi_corner", "null_corner", "k_star"]  # columns of `pairs` that a REPL shows
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,24 @@ class Comparison:
         phi: a row per pair, site, basis and cell (i, j): `columns.PHI`.
         pairs: a row per pair, site and basis: `columns.PAIRS`.
         sites: a row per adapter, site and basis: `columns.SITES`.
-        remarks: what the reader should know of these adapters, a sentence each.
+        remarks: what changes the meaning of the tables, a sentence each, the gravest first.
+        missing: a sentence for the basis that "all" leaves out, if it leaves out one.
     """
 
     phi: pd.DataFrame
     pairs: pd.DataFrame
     sites: pd.DataFrame
     remarks: list[str]
+    missing: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Means over the sites by basis, and the remarks: short, however many sites there are."""
+        pairs = self.pairs[["left", "right"]].drop_duplicates().to_numpy().tolist()
+        what = " with ".join(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
+        sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
+        means = distinct(self.pairs, "corner").groupby("basis", sort=False)[REPORTED].mean().round(3)
+        lines = [f"{what} at {sites} sites (tables: phi, pairs, sites)", "means over the sites:", means.to_string()]
+        return "\n".join([*lines, *(f"- {remark}" for remark in self.remarks)])
 
 
 @dataclass(frozen=True)
@@ -72,51 +84,86 @@ class SiteRows:
         self.sites.extend(other.sites)
 
 
-def compare(left: Adapter, right: Adapter, basis: str = "all", device: str = "cpu") -> Comparison:
-    """φ between two adapters of one base, at every site and for every pair of sizes, beside random subspaces.
+def compare(
+    left: Adapter | str | Path, right: Adapter | str | Path, basis: str = "all", device: str = "cpu"
+) -> Comparison:
+    """φ between two adapters of one base, at every site that both adapt and for every pair of sizes, beside chance.
 
     Args:
-        left, right: `i` counts the directions of the left one, `j` of the right one.
+        left, right: adapters, or folders for `load_adapter`. `i` counts the directions of the left one, `j` of the
+            right one.
         basis: "A", "update", "input", "output", or "all" for every basis that both adapters have.
         device: device that multiplies the factors, "cpu" or "cuda".
 
     Raises:
-        UserError: the sites or their widths differ, the runs recorded two different bases, or an adapter lacks the
-            basis.
+        UserError: no site is adapted by both, the widths at one differ, the runs recorded two different bases, an
+            adapter lacks the basis, or an argument is something else.
     """
-    return compare_all([Pairing(left, right)], [basis], device)
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device={device}: give cpu or cuda")
+    return compare_all([Pairing(_adapter("left", left), _adapter("right", right))], [basis], device)
 
 
-def compare_all(pairings: Sequence[Pairing], bases: Collection[str], device: str = "cpu") -> Comparison:
-    """Compare several pairs with the same sites; each adapter is read once, and each pair is compared once.
+def _adapter(argument: str, given: object) -> Adapter:
+    if isinstance(given, str | Path):
+        return load_adapter(given)
+    if not isinstance(given, Adapter):
+        raise UserError(f"{argument} is a {type(given).__name__}: give an adapter of load_adapter, or its folder")
+    return given
 
-    Two pairings of the same adapters have cells if one of them has. Arguments and errors as for `compare`.
+
+def compare_all(
+    pairings: Sequence[Pairing], bases: Collection[str], device: str = "cpu", give_start: str = PYTHON_START
+) -> Comparison:
+    """Compare several pairs at the sites that all adapters share; each adapter is read once, each pair compared once.
+
+    Two pairings of the same adapters have cells if one of them has.
+
+    Args:
+        pairings: the first is left with right; the others, if any, are of arms beside them.
+        bases, device: as `basis` and `device` of `compare`.
+        give_start: how the caller gives an adapter's start, for errors and remarks.
+
+    Raises:
+        UserError: as `compare` does.
     """
     pairings = _unique(pairings)
     for pairing in pairings:
-        check_comparable(pairing.left, pairing.right)
-    warnings = _warn(pairings)
-    adapters = list({_key(arm): arm for pairing in pairings for arm in (pairing.left, pairing.right)}.values())
-    chosen, missing = choose_bases(adapters, bases)
+        check_comparable(pairing.left, pairing.right, give_start)
+    arms = {_key(arm): arm for pairing in pairings for arm in (pairing.left, pairing.right)}
+    adapters = at_shared_sites(list(arms.values()))
+    first_sites = [first_sites_with_A(arm) for arm in adapters]
+    chosen, missing = choose_bases(adapters, bases, give_start)
     compare_site = partial(
-        _compare_site, pairings=pairings, adapters=adapters, bases=chosen, device=device, buffers=Buffers()
+        _compare_site,
+        pairings=pairings,
+        adapters=adapters,
+        first_sites=first_sites,
+        bases=chosen,
+        device=device,
+        buffers=Buffers(),
     )
     rows = SiteRows([], [], [])
     for site in _in_threads(compare_site, list(adapters[0].sites), device):
         rows.extend(site)
     pairs, sites = pairs_table(rows.pairs), pd.DataFrame(rows.sites).astype({"step": "Int64"})
-    remarks = [*warnings, *missing, *remarks_of(adapters, pairs, sites)]
-    return Comparison(phi_table(rows.grids), pairs, sites, remarks)
+    compared = [(pairing.left, pairing.right) for pairing in pairings]
+    remarks = remarks_of(compared, adapters, first_sites, pairs, sites)
+    return Comparison(phi_table(rows.grids), pairs, sites, remarks, missing)
 
 
 def concatenate(one: Comparison, other: Comparison) -> Comparison:
-    """The tables of two comparisons, one below the other; an adapter that both describe has its rows once."""
+    """The tables of two comparisons, one below the other; an adapter that both describe has its rows once.
+
+    The remarks are those of the first: the other compares the same arms at other steps.
+    """
     sites = pd.concat([one.sites, other.sites], ignore_index=True)
     return Comparison(
         phi=pd.concat([table for table in (one.phi, other.phi) if len(table)] or [one.phi], ignore_index=True),
         pairs=pd.concat([one.pairs, other.pairs], ignore_index=True),
         sites=sites[~sites.duplicated(["arm", "step", "layer", "projection", "basis"])].reset_index(drop=True),
-        remarks=list(dict.fromkeys([*one.remarks, *other.remarks])),
+        remarks=one.remarks,
+        missing=one.missing,
     )
 
 
@@ -126,14 +173,6 @@ def _unique(pairings: Sequence[Pairing]) -> list[Pairing]:
         key = _key(pairing.left), _key(pairing.right)
         unique[key] = replace(pairing, cells=pairing.cells or (key in unique and unique[key].cells))
     return list(unique.values())
-
-
-def _warn(pairings: Sequence[Pairing]) -> list[str]:
-    """Log each warning about two names of a base once, and return them."""
-    warnings = dict.fromkeys(filter(None, (base_warning(pairing.left, pairing.right) for pairing in pairings)))
-    for warning in warnings:
-        log.warning(warning)
-    return list(warnings)
 
 
 def _in_threads(compare_site: Callable[[Site], SiteRows], sites: list[Site], device: str) -> Iterator[SiteRows]:
@@ -153,19 +192,31 @@ def _in_threads(compare_site: Callable[[Site], SiteRows], sites: list[Site], dev
 
 
 def _compare_site(
-    site: Site, pairings: Sequence[Pairing], adapters: list[Adapter], bases: list[str], device: str, buffers: Buffers
+    site: Site,
+    pairings: Sequence[Pairing],
+    adapters: list[Adapter],
+    first_sites: list[dict[Site, Site]],
+    bases: list[str],
+    device: str,
+    buffers: Buffers,
 ) -> SiteRows:
     measures = measure_site(site, adapters, bases, device, buffers)
     numbers = {_key(arm): number for number, arm in enumerate(adapters)}
     level = RARE / len(adapters[0].sites)
-    rows = SiteRows([], [], [row for number in range(len(adapters)) for row in site_rows(measures, number)])
+    first = [sites[site] for sites in first_sites]
+    rows = SiteRows([], [], [row for number, same in enumerate(first) for row in site_rows(measures, number, same)])
     for pairing in pairings:
-        pair = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
-        row_cosine = {"row_cosine": measures.row_cosine(*pair)}
+        one, other = numbers[_key(pairing.left)], numbers[_key(pairing.right)]
+        in_all_bases = {
+            "row_cosine": measures.row_cosine(one, other),
+            "A_left": str(first[one]),
+            "A_right": str(first[other]),
+            "full_rank": measures.full_rank(one) and measures.full_rank(other),
+        }
         for basis in bases:
-            rows.pairs.append(pair_row(measures, basis, *pair, level) | row_cosine)
+            rows.pairs.append(pair_row(measures, basis, one, other, level) | in_all_bases)
             if pairing.cells:
-                rows.grids.append(phi_grid(measures, basis, *pair))
+                rows.grids.append(phi_grid(measures, basis, one, other))
     return rows
 
 

@@ -14,6 +14,8 @@ from deltaw.run.directory import RunDirectory
 from deltaw.run.metrics import MEASURED
 from deltaw.run.record import settings_of
 
+_LARGEST = 1e100  # nats of an example, whose square float64 holds
+
 
 def losses_of(adapters: Sequence[Adapter]) -> pd.DataFrame:
     """Losses and metrics of every validated arm of the runs that the adapters come from.
@@ -62,8 +64,14 @@ def _rows(run: RunDirectory, step: int) -> Iterator[dict[str, object]]:
 
 
 def _errors(evaluation: pd.DataFrame) -> tuple[float, float]:
-    """Standard errors of an arm's loss at the last step of its evaluation, and of what it gained since the first."""
-    by_step = evaluation.set_index("example").groupby("step")
+    """Standard errors of an arm's loss at the last step of its evaluation, and of what it gained since the first.
+
+    NaN where no example that both steps have counts a label, or where a loss cannot be squared.
+    """
+    by_step = evaluation.drop_duplicates(["step", "example"]).set_index("example").groupby("step")
     start, end = by_step.get_group(evaluation.step.min()), by_step.get_group(evaluation.step.max())
-    labels = end.labels.to_numpy()
-    return ratio(end.loss.to_numpy(), labels)[1], ratio((start.loss - end.loss).to_numpy(), labels)[1]
+    both = end.assign(start=start.loss).dropna()
+    if not both.labels.sum() or not (both[["start", "loss"]].abs() < _LARGEST).all(axis=None):
+        return np.nan, np.nan
+    labels = both.labels.to_numpy()
+    return ratio(both.loss.to_numpy(), labels)[1], ratio((both.start - both.loss).to_numpy(), labels)[1]

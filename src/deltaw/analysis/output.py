@@ -1,14 +1,22 @@
-"""The folder of an analysis: its file names, and how a new analysis replaces an old one."""
+"""The folder of an analysis: its name, its files, and how a new analysis replaces the files of an old one."""
 
+import glob
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from deltaw.errors import UserError
+from deltaw.run.adapter import Adapter
+from deltaw.run.directory import RunDirectory
 from deltaw.run.files import replacing
 
-ANALYSIS = "analysis"  # in a run directory
+ANALYSIS = "analysis"  # of the default pair, after its last step, in all bases; the names of others begin so
 
 # The files beside the pictures.
 PHI = "phi.parquet"
@@ -20,23 +28,121 @@ AMPLIFICATION = "amplification.parquet"
 TABLES = "tables.json"
 SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
+FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS)
+
+
+LONGEST = 200  # characters of a folder's name
+
+
+def name_of_folder(left: Adapter, right: Adapter, basis: str, is_default: bool) -> str:
+    """`analysis`, followed by what sets this analysis apart from the default one: its pair, its step and its basis.
+
+    As analysis-r8-s0-r64-s1, analysis-step-100, analysis-update; analysis-r8-s0@50-r8-s0 for two steps of an arm.
+
+    Args:
+        left, right: the two adapters.
+        basis: the setting; "all" is the default.
+        is_default: whether they are the default pair.
+    """
+    steps = [_earlier_step(side) for side in (left, right)]
+    names = [re.sub(r"@\d+$", "", side.name) if side.origin else side.name for side in (left, right)]
+    if steps[0] != steps[1]:
+        names = [name if step is None else f"{name}@{step}" for name, step in zip(names, steps, strict=True)]
+    parts = [] if is_default and steps[0] == steps[1] else names
+    if steps[0] == steps[1] is not None:
+        parts = [*parts, f"step-{steps[0]}"]
+    name = re.sub(r"[^A-Za-z0-9._@-]+", "-", "-".join([ANALYSIS, *parts, *([basis] if basis != "all" else [])]))
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _earlier_step(side: Adapter) -> int | None:
+    """The step of an arm's snapshot; None for the last one, and outside of a run."""
+    origin = side.origin
+    return origin.step if origin and origin.step != RunDirectory(origin.run).steps(origin.arm)[-1] else None
+
+
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """What the analysis in `folder` recorded; None where there is none, or its record cannot be read."""
+    try:
+        record = json.loads((folder / TABLES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def names_in_record(record: dict[str, Any] | None, key: str) -> list[str]:
+    """The names that an analysis recorded under a key; none where an older version did not record it."""
+    names = (record or {}).get(key)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 @contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to fill, which replaces `folder` when the block ends; an error keeps the old folder.
+def replace_files(folder: Path, names: Collection[str]) -> Iterator[Path]:
+    """Yield an empty folder for the files of an analysis; they replace those of the last one when the block ends.
+
+    All other files of `folder` stay. An error, or the end of this process, leaves `folder` as it was.
+
+    Args:
+        folder: need not exist.
+        names: of all files that the block may write.
 
     Raises:
-        UserError: `folder` is a file, holds other files than an analysis, or cannot be written.
+        UserError: `folder` is a file, has files and no analysis, has one of `names` from elsewhere, is in use as a
+            current folder or a mount, or cannot be written. The block is not entered, unless the disk is full.
     """
-    folder = folder.resolve()
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output={folder} is a file: give a folder")
-    if folder.exists() and any(folder.iterdir()) and not (folder / TABLES).is_file():
-        raise UserError(f"output={folder} has files and no {TABLES}, so it is no analysis to replace: give another")
-    with replacing(folder, writer=f"-{os.getpid()}") as new:
-        try:
+    try:
+        folder = folder.resolve()
+        _bring_back(folder)
+        _check(folder, names)
+        with replacing(folder, writer=f"-{os.getpid()}") as new:
             new.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"output={folder} cannot be written ({error.strerror}): give another") from None
-        yield new
+            yield new
+            _keep_others(folder, new)
+    except OSError as error:
+        raise UserError(
+            f"output={folder} cannot be written ({error.strerror or error}); what it held is as before: give another"
+        ) from None
+
+
+def _bring_back(folder: Path) -> None:
+    """Undo half a replacement by a process that was killed between its two renames."""
+    for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
+        if not folder.exists():
+            old.rename(folder)
+
+
+def _check(folder: Path, names: Collection[str]) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"output={folder} is a file: give a folder")
+    if folder.is_mount() or Path.cwd().is_relative_to(folder):
+        raise UserError(
+            f"output={folder} is {'a mount' if folder.is_mount() else 'where you are'}: give another, as one in it"
+        )
+    if not any(folder.iterdir()):
+        return
+    if not (folder / TABLES).is_file():
+        raise UserError(f"output={folder} has files and no {TABLES}, so it is no analysis to replace: give another")
+    ours = names_in_record(record_in(folder), "files")
+    if ours and (others := sorted(name for name in names if name not in ours and (folder / name).exists())):
+        raise UserError(f"output={folder} has {others[0]}, which no analysis wrote there: rename it, or give another")
+
+
+def _keep_others(folder: Path, new: Path) -> None:
+    """Link everything in `folder` that no analysis wrote into `new`; both hold it until one of them is removed."""
+    ours = names_in_record(record_in(folder), "files")
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name in ours or (new / entry.name).exists():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        else:
+            _link(entry, new / entry.name)
+
+
+def _link(file: str | Path, link: str | Path) -> None:
+    try:
+        os.link(file, link, follow_symlinks=False)
+    except OSError:  # a file system without links
+        shutil.copy2(file, link, follow_symlinks=False)

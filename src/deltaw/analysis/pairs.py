@@ -1,5 +1,7 @@
 """The two adapters that an analysis compares, and the pairs that their runs offer besides."""
 
+import os
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -9,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from deltaw.analysis.comparable import COMMAND_START, at_shared_sites, check_comparable
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.losses import losses_of
 from deltaw.analysis.snapshot import differ_in_seed, same_but, snapshot_of
@@ -19,6 +22,8 @@ from deltaw.run.adapter import Adapter, Site
 from deltaw.run.directory import RunDirectory
 from deltaw.run.record import SHADOW, settings_of
 from deltaw.run.weights import Weight, find_weight, read_weight
+
+HUB_CACHE = r"models--([^/]+)/snapshots/[^/]+$"  # an adapter in the hub's cache: the last part is a hash
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,51 @@ class AdapterPair:
         return list({side.folder: side for side in (self.left, self.right)}.values())
 
 
+def adapter_pair(left: Adapter, right: Adapter, base: Path | None = None) -> AdapterPair:
+    """Two adapters with short names, at the sites that both adapt.
+
+    Raises:
+        UserError: they cannot be compared.
+    """
+    check_comparable(left, right, COMMAND_START)
+    left, right = at_shared_sites(with_distinct_names(left, right))
+    return AdapterPair(left, right, base)
+
+
 def with_distinct_names(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:
-    """Both adapters; two arms of one name are renamed arm@step in one run, and run/arm in two runs."""
-    if left.name != right.name or not (left.origin and right.origin):
-        return left, right
+    """Both adapters with names that tell them apart.
+
+    Two arms of one name are renamed arm@step in one run, and run/arm in two runs; a folder goes by its last parts.
+    """
     one, other = left.origin, right.origin
+    if one is None or other is None:
+        short = _below_common_folder(left.folder, right.folder)
+        return _named(left, short[0], other=right), _named(right, short[1], other=left)
+    if left.name != right.name:
+        return left, right
     if one.run == other.run:
         return replace(left, name=f"{left.name}@{one.step}"), replace(right, name=f"{right.name}@{other.step}")
     names = (one.run.name, other.run.name) if one.run.name != other.run.name else (str(one.run), str(other.run))
     return replace(left, name=f"{names[0]}/{left.name}"), replace(right, name=f"{names[1]}/{right.name}")
+
+
+def _named(adapter: Adapter, name: str, other: Adapter) -> Adapter:
+    """A folder's adapter with a short name, unless the other adapter is an arm of this name."""
+    if adapter.origin or (other.origin and other.name == name):
+        return adapter
+    return replace(adapter, name=name)
+
+
+def _below_common_folder(left: Path, right: Path) -> list[str]:
+    """Two folders below the last folder that holds both; of long paths two parts, or as many as tell them apart."""
+    paths = [Path(re.sub(HUB_CACHE, _hub_name, os.path.normpath(folder.absolute()))) for folder in (left, right)]
+    above = os.path.commonpath([path.parent for path in paths])
+    one, other = (path.relative_to(above).parts for path in paths)
+    count = 2
+    while one[-count:] == other[-count:] and count < max(len(one), len(other)):
+        count += 1
+    return ["/".join(parts[-count:]) for parts in (one, other)]
+
+
+def _hub_name(folder: re.Match[str]) -> str:
+    return folder[1].replace("--", "/")

@@ -2,16 +2,22 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, load_adapter
+from deltaw.run.adapter_folder import way_on
 from deltaw.run.directory import RECORD, RunDirectory
 from deltaw.run.peft_files import CONFIG
 from deltaw.run.record import SHADOW, settings_of
 
+LOWEST_RANK = 4  # of the default left arm: fewer directions make a small figure
 
-def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: str | None = None) -> Adapter:
+
+def find_adapter(
+    name: str, run: RunDirectory | None, step: int | None, start: str | None = None, base: str | None = None
+) -> Adapter:
     """The adapter called `name`: an arm of `run`, a run directory with one arm, or a folder in PEFT's format.
 
     Args:
@@ -19,13 +25,15 @@ def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: s
         run: the run that has the arm.
         step: the step where the name has none; None for the last snapshot, and for a folder.
         start: folder of the same adapter before its first step; only for an adapter folder.
+        base: folder with the base's config, which tells the rows of an adapter folder's fused layers.
 
     Raises:
-        UserError: nothing or more than one thing is called `name`, or `step` or `start` does not apply.
+        UserError: nothing or more than one thing is called `name`, or `step` or `start` does not apply, or the run
+            has learned nothing yet and no step is given.
     """
-    path = Path(name)
-    if not path.exists() and (stepped := re.fullmatch(r"(.+)@(\d+)", name)):
-        path, name, step = Path(stepped[1]), stepped[1], int(stepped[2])
+    path, stepped = _path_and_step(name)
+    if stepped is not None:
+        name, step = str(path), stepped
     if step is not None and (path / CONFIG).is_file():
         raise UserError(f"step={step}: {name} is one adapter and has no steps: leave step out, or give the run and arm")
     meanings = {
@@ -37,11 +45,13 @@ def find_adapter(name: str, run: RunDirectory | None, step: int | None, start: s
         raise UserError(f"the start {start} is given for {name}, and only an adapter folder needs one: leave it out")
     match [meaning for meaning, holds in meanings.items() if holds]:
         case ["an arm"] if run is not None:
-            return run.adapter(name, step)
+            return _arm(run, name, step)
         case ["a run directory"]:
             return _only_arm(RunDirectory(path), step)
         case ["an adapter folder"]:
-            return load_adapter(path, start)
+            return load_adapter(path, start, base)
+        case [] if path.exists() or "/" in name:
+            raise UserError(way_on(path))
         case []:
             arms = f"an arm of {run.path} (it has {list(run.arms)})" if run else "an arm, since no run is given"
             raise UserError(f"{name} is not {arms}, nor a run directory, nor a folder with {CONFIG}: give one of them")
@@ -53,14 +63,40 @@ def _only_arm(run: RunDirectory, step: int | None) -> Adapter:
     arms = [arm["name"] for arm in run.record.arms if arm["control"] != SHADOW]
     if len(arms) != 1:
         raise UserError(f"{run.path} has the arms {arms}: give run={run.path} and one of them by name")
-    return run.adapter(arms[0], step)
+    return _arm(run, arms[0], step)
+
+
+def _arm(run: RunDirectory, arm: str, step: int | None) -> Adapter:
+    if step is None and run.steps(arm) == [0]:
+        raise UserError(
+            f"{run.path} has only the snapshots before the first step, where nothing is learned yet: let the training "
+            "go on (the same command continues it), or give step=0 to compare the starts"
+        )
+    return run.adapter(arm, step)
+
+
+def is_folder(name: str) -> bool:
+    """Whether `name`, without a step behind it, is a folder."""
+    return _path_and_step(name)[0].is_dir()
+
+
+def _path_and_step(name: str) -> tuple[Path, int | None]:
+    """The path, and the step behind an @; a path that exists has no step behind it."""
+    path = Path(name)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror}): give a folder that you may read") from None
+    if not exists and (stepped := re.fullmatch(r"(.+)@(\d+)", name)):
+        return Path(stepped[1]), int(stepped[2])
+    return path, None
 
 
 def default_pair(run: RunDirectory | None, left: str | None, right: str | None) -> tuple[str, str]:
-    """The names given; by default left has the smallest rank in `run`, and right the largest.
+    """The names given; by default left has the smallest rank of at least 4 in `run`, and right the largest rank.
 
-    Of several arms with that rank, the default is the first seed at its best learning rate. A default is never a
-    control, and never the other side.
+    Left's default has a smaller rank than right, if any arm has. Of several arms with one rank, the default is the
+    first seed at its best learning rate. A default is never a control, and never the other side.
 
     Raises:
         UserError: a name is missing and there is no run, or the run has no such arm.
@@ -69,11 +105,27 @@ def default_pair(run: RunDirectory | None, left: str | None, right: str | None) 
         return left, right
     if run is None:
         raise UserError("there is no run under runs/: train one with deltaw train, or give both left= and right=")
-    left = left or _arm_by_rank(run, min, other_than=right)
-    return left, right or _arm_by_rank(run, max, other_than=left)
+    if left:
+        return left, _arm_of_rank(run, max, other_than=left)
+    highest = right or _arm_of_rank(run, max, other_than=None)
+    lowest = _arm_of_rank(run, partial(_lowest, below=_rank(run, highest)), other_than=right)
+    return lowest, right or _arm_of_rank(run, max, other_than=lowest)
 
 
-def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str | None) -> str:
+def _rank(run: RunDirectory, name: str) -> int | None:
+    """The rank of an arm; None for a folder."""
+    arm = run.arms.get(name.partition("@")[0])
+    return arm["rank"] if arm else None
+
+
+def _lowest(ranks: list[int], below: int | None) -> int:
+    """The smallest rank of at least `LOWEST_RANK`, else the smallest; below `below`, if any rank is."""
+    ranks = sorted(ranks)
+    lower = [rank for rank in ranks if below is None or rank < below] or ranks
+    return next((rank for rank in lower if rank >= LOWEST_RANK), lower[0])
+
+
+def _arm_of_rank(run: RunDirectory, choose: Callable[[list[int]], int], other_than: str | None) -> str:
     arms = [
         arm for arm in run.record.arms if arm["control"] is None and arm["name"] != (other_than or "").partition("@")[0]
     ]
@@ -82,7 +134,7 @@ def _arm_by_rank(run: RunDirectory, extreme: Callable[..., int], other_than: str
             f"{run.path} has the arms {list(run.arms)}, not two to compare: give left= and right=, each an arm, a run "
             "directory with one arm, or an adapter folder"
         )
-    rank = extreme(arm["rank"] for arm in arms)
+    rank = choose([arm["rank"] for arm in arms])
     arms = [arm for arm in arms if arm["rank"] == rank]
     best = settings_of(arms[0], lr=run.best_lr(arms[0]))
     return next((arm for arm in arms if settings_of(arm) == best), arms[0])["name"]

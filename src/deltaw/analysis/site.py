@@ -3,8 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from deltaw.analysis.factors import Factors, check_finite, read_factors
 from deltaw.maths.subspace import Directions, Stack, phi, update_directions
@@ -77,9 +79,10 @@ class SiteMeasures:
         return phi(cosines, self._size(basis, one), self._size(basis, other))
 
     def moved(self, number: int) -> float | None:
-        """‖A − A₀‖_F / ‖A₀‖_F; None where A₀ is not known."""
+        """‖A − A₀‖_F / ‖A₀‖_F; None where A₀ is not known or 0."""
         start = self.factors[number].A_start
-        return None if start is None else self._norm_of_update(number) / float(start.float().norm())
+        norm = 0.0 if start is None else float(vector_norm(start, dtype=torch.float64))
+        return self._norm_of_update(number) / norm if norm else None
 
     def row_cosine(self, one: int, other: int) -> float:
         """Mean cosine between row n of one A and row n of the other, for n up to the smaller rank."""
@@ -87,7 +90,15 @@ class SiteMeasures:
         rows = min(len(A.left), len(A_other.left))
         products = A.coordinates @ self.stacks.inner.cosines(A, A_other) @ A_other.coordinates.T
         norms = A.coordinates.norm(dim=1)[:rows] * A_other.coordinates.norm(dim=1)[:rows]
-        return float((products.diagonal() / norms).mean())
+        cosines = products.diagonal() / norms  # NaN where a row is 0, as padding of a rank
+        return float(cosines.nanmean())
+
+    def full_rank(self, number: int) -> bool:
+        """Whether ΔW is measured and has as many directions as A: then both have one span on the input side."""
+        if "input" not in self.measured:
+            return False
+        on_A, on_input = (self.measured[basis].directions[number] for basis in ("A", "input"))
+        return len(on_A.values) == len(on_input.values)
 
     def _norm_of_update(self, number: int) -> float:
         return float(self.measured["update"].directions[number].values.norm())

@@ -1,9 +1,10 @@
 """An adapter's place in its run, and the other snapshots that the run has."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from deltaw.run.adapter import Adapter
+from deltaw.analysis.comparable import at_sites
+from deltaw.run.adapter import Adapter, Site
 from deltaw.run.directory import RunDirectory
 from deltaw.run.record import SHADOW, ArmRecord, name_of_shadow, settings_of
 
@@ -14,12 +15,14 @@ class Snapshot:
 
     Attributes:
         prefix: what `with_distinct_names` put before the arm's name, such as "run/".
+        sites: those of the adapter: other snapshots are compared there and nowhere else.
     """
 
     run: RunDirectory
     record: ArmRecord
     step: int
     prefix: str
+    sites: Collection[Site]
 
     def siblings(self, arms: Iterable[ArmRecord]) -> list[Adapter]:
         """The arms of the run, among `arms`, that have a snapshot at the same step."""
@@ -43,7 +46,7 @@ class Snapshot:
         return [self._adapter(arm, step) for step in self.run.steps(arm) if step <= self.step]
 
     def _adapter(self, arm: str, step: int) -> Adapter:
-        return replace(self.run.adapter(arm, step), name=self.prefix + arm)
+        return at_sites(replace(self.run.adapter(arm, step), name=self.prefix + arm), self.sites)
 
 
 def snapshot_of(adapter: Adapter) -> Snapshot | None:
@@ -53,7 +56,7 @@ def snapshot_of(adapter: Adapter) -> Snapshot | None:
         return None
     run = RunDirectory(origin.run)
     prefix = adapter.name.removesuffix(f"@{origin.step}").removesuffix(origin.arm)
-    return Snapshot(run, run.arms[origin.arm], origin.step, prefix)
+    return Snapshot(run, run.arms[origin.arm], origin.step, prefix, adapter.sites.keys())
 
 
 def differ_in_seed(one: ArmRecord, other: ArmRecord) -> bool:

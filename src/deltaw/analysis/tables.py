@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from deltaw.analysis.bases import WITHOUT_DIRECTIONS, width_in
+from deltaw.analysis.equal_factors import update_is_zero
 from deltaw.analysis.phi_table import PairKey, PhiGrid
 from deltaw.analysis.site import SiteMeasures
 from deltaw.maths.random_subspaces import MOST_DIRECTIONS, k_star, random_p
 from deltaw.maths.spectrum import spectrum_of
 from deltaw.maths.subspace import shared
-from deltaw.run.adapter import Adapter
+from deltaw.run.adapter import Adapter, Site
 
 
 def phi_grid(measures: SiteMeasures, basis: str, one: int, other: int) -> PhiGrid:
@@ -27,7 +28,7 @@ def pair_key(measures: SiteMeasures, basis: str, one: int, other: int) -> PairKe
 
 
 def pair_row(measures: SiteMeasures, basis: str, one: int, other: int, level: float) -> dict[str, object]:
-    """What two adapters share at one site in one basis: `columns.PAIRS` without the nulls, which `pairs_table` adds.
+    """What two adapters share at one site in one basis: the columns of `columns.PAIRS` that one site tells.
 
     Args:
         one, other: numbers of the adapters.
@@ -56,7 +57,11 @@ def pair_row(measures: SiteMeasures, basis: str, one: int, other: int, level: fl
 
 
 def pairs_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
-    """The rows of `pair_row`, and φ between random subspaces; the columns are `columns.PAIRS`."""
+    """The rows with φ between random subspaces, and what repeats another row; the columns are `columns.PAIRS`.
+
+    Args:
+        rows: of `pair_row`, with what a pair has in every basis.
+    """
     table = pd.DataFrame(rows).astype({"step_left": "Int64", "step_right": "Int64"})
     low, high, width = (table[name].to_numpy() for name in ("rank_left", "rank_right", "width"))
     for name, i, j in (("first", 1, 1), ("row", 1, high), ("corner", low, high)):
@@ -79,11 +84,15 @@ def _why_no_k_star(low: int, high: int, width: int) -> str:
     return f"k_star: of {low} and {high} directions in ℝ^{width}, {low + high - width} are shared by dimension alone"
 
 
-def site_rows(measures: SiteMeasures, number: int) -> Iterator[dict[str, object]]:
-    """One adapter, known by its number, at one site: a row per basis; the columns are `columns.SITES`."""
+def site_rows(measures: SiteMeasures, number: int, same_A: Site) -> Iterator[dict[str, object]]:
+    """One adapter, known by its number, at one site: a row per basis; the columns are `columns.SITES`.
+
+    Args:
+        same_A: the first site with the same A.
+    """
     adapter, site = measures.adapters[number], measures.site
     lora = adapter.sites[site]
-    moved = measures.moved(number)
+    moved, zero = measures.moved(number), update_is_zero(adapter, site)
     for basis in measures.bases:
         if not (found := measures.directions(basis, number)):
             continue
@@ -107,6 +116,8 @@ def site_rows(measures: SiteMeasures, number: int) -> Iterator[dict[str, object]
             "energy_rank": spectrum.energy_rank,
             "gaps": spectrum.gaps.tolist(),
             "moved": np.nan if moved is None else moved,
+            "same_A": str(same_A),
+            "zero": zero,
         }
 
 

@@ -1,6 +1,7 @@
 """An analysis of two adapters: measure tables, then make the exhibits and the summary from the tables."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,17 +9,20 @@ from omegaconf import DictConfig
 
 from deltaw import report
 from deltaw.analysis.bases import BASES
-from deltaw.analysis.output import ANALYSIS, TABLES, replace_folder
-from deltaw.analysis.pairs import AdapterPair, with_distinct_names
-from deltaw.analysis.selection import default_pair, find_adapter
+from deltaw.analysis.output import FILES, TABLES, name_of_folder, names_in_record, record_in, replace_files
+from deltaw.analysis.pairs import AdapterPair, adapter_pair
+from deltaw.analysis.selection import default_pair, find_adapter, is_folder
+from deltaw.config.limits import check_paths
 from deltaw.config.schema import names_in
-from deltaw.errors import UserError
+from deltaw.errors import UserError, nearest
 from deltaw.exhibit.measure import measure
 from deltaw.exhibit.picture import drawing
-from deltaw.exhibit.record import record
-from deltaw.exhibit.selection import EXHIBITS, pictures, select
+from deltaw.exhibit.record import is_of, record
+from deltaw.exhibit.selection import EXHIBITS, Selection, pictures, select
 from deltaw.exhibit.view import view_of
 from deltaw.run.directory import RunDirectory
+
+PATHS = ("run", "left", "right", "left_start", "right_start", "base", "output")
 
 
 def analyse(cfg: DictConfig) -> None:
@@ -31,28 +35,30 @@ def analyse(cfg: DictConfig) -> None:
     run = _find_run(cfg)
     names = default_pair(run, cfg.left, cfg.right)
     subject = _subject(cfg, run, names)
-    selection = select(view_of(subject, cfg), names_in(cfg.exhibits))
-    print(f"comparing {subject.left.name} with {subject.right.name} at {len(subject.left.sites)} sites", flush=True)
-    tables = measure(selection, cfg.basis, cfg.device)
-    output = Path(cfg.output) if cfg.output else _folder_of(cfg, run, names) / ANALYSIS
-    to_draw = list(pictures(selection, tables))
-    print(f"drawing {', '.join(picture.name for picture in to_draw) or 'nothing'}", flush=True)
-    with replace_folder(output) as folder, drawing(to_draw, folder):
-        tables.write(folder)
-        (folder / TABLES).write_text(json.dumps(record(selection, tables), indent=2) + "\n")
-        summary = report.summarise(tables, selection.view, list(selection.pairings))
-        report.write(summary, folder)
-    files = sorted(str(path) for path in output.glob("*.png"))
-    print(*files, *selection.left_out, *report.findings(summary), sep="\n")
+    output = Path(cfg.output) if cfg.output else _output(cfg, run, names, subject)
+    selection = select(view_of(subject, cfg), names_in(cfg.exhibits), _earlier_exhibits(output, subject))
+    with replace_files(output, _files(selection)) as folder:
+        print(f"comparing {_in_words(subject)}", flush=True)
+        tables = measure(selection, cfg.basis, cfg.device)
+        to_draw = list(pictures(selection, tables))
+        print(f"drawing {', '.join(picture.name for picture in to_draw) or 'nothing'}", flush=True)
+        with drawing(to_draw, folder):
+            tables.write(folder)
+            summary = report.summarise(tables, selection.view, list(selection.pairings))
+            report.write(summary, folder)
+        files = [TABLES, *(path.name for path in folder.iterdir())]
+        (folder / TABLES).write_text(json.dumps(record(selection, tables, files), indent=2) + "\n")
+    drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
+    print(*drawn, *selection.left_out, *summary.remarks, *report.findings(summary), sep="\n")
 
 
 def _check(cfg: DictConfig) -> None:
     if cfg.step != "last" and not isinstance(cfg.step, int):
         raise UserError(f"step={cfg.step}: give last, or a step as a whole number")
-    if unknown := sorted(set(names_in(cfg.exhibits)) - {*EXHIBITS, "all"}):
-        raise UserError(f"exhibits={unknown}: choose from {sorted(EXHIBITS)} or all")
-    if cfg.basis not in (*BASES, "all"):
-        raise UserError(f"basis={cfg.basis}: choose from {', '.join(BASES)} or all")
+    check_paths(cfg, PATHS)
+    for exhibit in names_in(cfg.exhibits):
+        _check_choice("exhibits", exhibit, [*EXHIBITS, "all"])
+    _check_choice("basis", cfg.basis, [*BASES, "all"])
     if cfg.device.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"device={cfg.device}: give cpu or cuda")
     if cfg.device.startswith("cuda") and not torch.cuda.is_available():
@@ -61,24 +67,79 @@ def _check(cfg: DictConfig) -> None:
         raise UserError("projections=[]: name at least one, as [q,v]")
 
 
+def _check_choice(key: str, given: str, known: list[str]) -> None:
+    if given not in known:
+        meant = nearest(given, known)
+        hint = f"did you mean {meant}? " if meant else ""
+        raise UserError(f"{key}={given}: {hint}choose from {', '.join(known)}")
+
+
 def _find_run(cfg: DictConfig) -> RunDirectory | None:
-    """The run that has the arms: `run`, else the newest one; None where left and right are both folders."""
+    """The run that has the arms: `run`, else the newest one; None where left and right are both folders.
+
+    Raises:
+        UserError: left or right is a folder, and nothing is given to compare it with.
+    """
     if cfg.run:
         return RunDirectory(Path(cfg.run))
-    paths = [Path(name) for name in (cfg.left, cfg.right) if name]
-    return None if len(paths) == 2 and all(map(Path.is_dir, paths)) else RunDirectory.newest(Path("runs"))
+    newest = RunDirectory.newest(Path("runs"))
+    given = {side: cfg[side] for side in ("left", "right") if cfg[side]}
+    folders = {side: name for side, name in given.items() if is_folder(name)}
+    if len(folders) == 2:
+        return None
+    for side, name in folders.items():
+        if len(given) == 1 and (newest is None or name.partition("@")[0] not in newest.arms):
+            other = "right" if side == "left" else "left"
+            raise UserError(
+                f"{side}={name} is alone: give {other}= as well, another adapter or run, or run= and an arm of it"
+            )
+    return newest
 
 
 def _subject(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) -> AdapterPair:
     step = None if cfg.step == "last" else int(cfg.step)
     left, right = (
-        find_adapter(name, run, step, start)
+        find_adapter(name, run, step, start, cfg.base)
         for name, start in zip(names, (cfg.left_start, cfg.right_start), strict=True)
     )
-    return AdapterPair(*with_distinct_names(left, right), Path(cfg.base) if cfg.base else None)
+    return adapter_pair(left, right, Path(cfg.base) if cfg.base else None)
 
 
-def _folder_of(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) -> Path:
-    """Where the analysis goes: into the run, if it was given or has one of the arms, else into the current folder."""
-    belongs = run is not None and (cfg.run or any(name.partition("@")[0] in run.arms for name in names))
-    return run.path if run is not None and belongs else Path()
+def _output(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str], subject: AdapterPair) -> Path:
+    """The folder of this analysis: in the run, if it was given or has one of the arms, else in the current folder.
+
+    Outside of a run no pair is the default one: the first pair has the default folder.
+    """
+    name = partial(name_of_folder, subject.left, subject.right, cfg.basis)
+    if run is not None and (cfg.run or any(name.partition("@")[0] in run.arms for name in names)):
+        return run.path / name(_is_default(run, names))
+    first = record_in(Path(name(is_default=True)))
+    return Path(name(first is None or is_of(first, subject.left, subject.right)))
+
+
+def _is_default(run: RunDirectory, names: tuple[str, str]) -> bool:
+    try:
+        return tuple(name.partition("@")[0] for name in names) == default_pair(run, None, None)
+    except UserError:  # the run has no two arms
+        return False
+
+
+def _earlier_exhibits(output: Path, subject: AdapterPair) -> list[str]:
+    """The exhibits of these two adapters that the folder holds."""
+    earlier = record_in(output)
+    return names_in_record(earlier, "exhibits") if is_of(earlier, subject.left, subject.right) else []
+
+
+def _files(selection: Selection) -> list[str]:
+    """The names of all files that the analysis may write."""
+    stems = [f"{name}{variant}" for name in selection.pairings for variant in ("", "-times-chance", "-minus-control")]
+    return [*FILES, *(f"{stem}{suffix}" for stem in stems for suffix in (".png", ".pdf"))]
+
+
+def _in_words(subject: AdapterPair) -> str:
+    """The pair, its run and step, and the number of its sites, as "r8-s0 with r64-s0 of runs/x after step 150 at …"."""
+    sides = (subject.left, subject.right)
+    left, right = (f" of {one.run} after step {one.step}" if (one := side.origin) else "" for side in sides)
+    count = len(subject.left.sites)
+    sites = f"{count} site{'' if count == 1 else 's'}"
+    return f"{sides[0].name}{left if left != right else ''} with {sides[1].name}{right} at {sites}"

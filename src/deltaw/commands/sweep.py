@@ -41,7 +41,7 @@ def relaunch() -> bool:
         return False
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("torchrun with -m would run the sweep once a process: start it with deltaw train -m")
-    overrides = list(hydra.overrides.task)
+    overrides = [_as_typed(override) for override in hydra.overrides.task]
     added = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     command = [sys.executable, "-m", "deltaw", "train", *(f"--config-dir={folder}" for folder in added)]
     command += ["--config-name", str(hydra.job.config_name), *overrides]
@@ -52,6 +52,12 @@ def relaunch() -> bool:
     if code := _wait(subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd)):
         raise UserError(f"sweep job {hydra.job.num} ({' '.join(overrides)}) ended with exit code {code}")
     return True
+
+
+def _as_typed(override: str) -> str:
+    """An override as a user types it: Hydra has put backslashes into a text, as in `run.dir=runs/$\\{run.name\\}`."""
+    value = OverridesParser.create().parse_override(override).value()
+    return f"{override.partition('=')[0]}={value}" if "\\" in override and isinstance(value, str) else override
 
 
 def _wait(job: subprocess.Popen[bytes]) -> int:

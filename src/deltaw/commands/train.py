@@ -11,17 +11,21 @@ from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from deltaw.bundled.pretrain import Recipe, ensure
+from deltaw.commands.checks import check_corpus, check_inputs
 from deltaw.commands.engine import EngineChoice, choose_engine
 from deltaw.config.limits import check
 from deltaw.config.schema import NF4
-from deltaw.data.batches import Examples, FromStep, StepBatches, held_out
+from deltaw.data.batches import Examples, FromStep, StepBatches
 from deltaw.data.corpus import Corpus
+from deltaw.data.held_out import Split, held_out
 from deltaw.lora.arm import Arm
 from deltaw.model.four_bits import check_dequantising
 from deltaw.model.loading import Base, load_tokenizer
+from deltaw.model.names import block_of
+from deltaw.model.projections import layers_beside
 from deltaw.run.name import default_name
 from deltaw.run.writer import RunWriter
-from deltaw.training.batches import step_batches
+from deltaw.training.batches import micro_batch, step_batches
 from deltaw.training.build import arms_of, base_of, corpus_of
 from deltaw.training.callbacks.open_run import OpenRun
 from deltaw.training.callbacks.progress import Progress
@@ -42,8 +46,10 @@ class Loaded:
     Attributes:
         arms: in the order of the config.
         corpus: the data set, tokenised.
+        split: which of its examples are learnt, and which are held out.
         base: the frozen model, with the arms attached.
         modules: the projection of each adapted module, by the module's name.
+        layers: number of the base's layers; in a hybrid model some have no attention, and so no arms.
         task: trains the arms.
         learnt: the examples to learn.
         validation: the examples that are held out to validate on.
@@ -51,8 +57,10 @@ class Loaded:
 
     arms: list[Arm]
     corpus: Corpus
+    split: Split
     base: Base
     modules: dict[str, str]
+    layers: int
     task: LoraArms
     learnt: Examples
     validation: Examples
@@ -67,18 +75,21 @@ def train(cfg: DictConfig) -> None:
     """
     arms = named_arms(cfg)
     launch = launch_of(cfg.trainer)
+    writer = RunWriter(Path(cfg.run.dir), cfg)
+    step = writer.resume_from()
+    if step == cfg.trainer.max_steps and not cfg.dry_run:
+        say_finished(writer)
+        return
+    writer.check_writable()
+    shape = check_inputs(cfg, arms)
     engine = choose_engine(cfg, arms, launch)
+    micro_batch(cfg.data.batch, engine.rows, launch.world)
     say(f"engine={engine.name}: {engine.reason}")
     if cfg.dry_run:
         say(launch_description(cfg, launch))
         return
     end_with_parent()
-    writer = RunWriter(Path(cfg.run.dir), cfg)
-    step = writer.resume_from()
-    if step == cfg.trainer.max_steps:
-        say_finished(writer)
-        return
-    loaded = load(cfg, arms)
+    loaded = load(cfg, arms, shape)
     signals = StopSignals()
     trainer = build_trainer(cfg, launch, engine, loaded, callbacks(cfg, engine, loaded, writer, step, signals))
     batches = step_batches(cfg, arms, loaded.learnt, engine.rows, trainer)
@@ -99,8 +110,13 @@ def named_arms(cfg: DictConfig) -> list[Arm]:
     return arms
 
 
-def load(cfg: DictConfig, arms: list[Arm]) -> Loaded:
+def load(cfg: DictConfig, arms: list[Arm], shape: Base) -> Loaded:
     """Pretrain the base if the config says so, load it and the data, and attach the arms.
+
+    Args:
+        cfg: the config of the run.
+        arms: what to train.
+        shape: the base on the meta device.
 
     Raises:
         UserError: the data or the base cannot be used for the task.
@@ -110,11 +126,14 @@ def load(cfg: DictConfig, arms: list[Arm]) -> Loaded:
     say(f"loading the base {cfg.model.path}")
     tokenizer = load_tokenizer(cfg.model.path)
     corpus = corpus_of(cfg.data, cfg.task, tokenizer)
+    split = held_out(corpus, cfg.data.validation, cfg.data.judged)
+    check_corpus(corpus, shape, tokenizer.convert_ids_to_tokens, arms)
     base = base_of(cfg, tokenizer, corpus)
     modules, task = task_with_arms(cfg, arms, base)
-    learnt, validation, _ = held_out(len(corpus), cfg.data.validation, cfg.data.judged)
     examples = partial(Examples, corpus, collate=task.objective.collate)
-    return Loaded(arms, corpus, base, modules, task, examples(learnt), examples(validation))
+    layers = len(layers_beside(shape.model, modules))
+    learnt, validation = examples(split.learnt), examples(split.validation)
+    return Loaded(arms, corpus, split, base, modules, layers, task, learnt, validation)
 
 
 def callbacks(
@@ -122,7 +141,7 @@ def callbacks(
 ) -> list[Callback]:
     """The callbacks in the order of their calls: everything up to a step is recorded before its checkpoint."""
     rows_per_forward = engine.rows or cfg.data.batch  # validation needs less memory than training on as many rows
-    record = record_of(cfg, loaded.base, loaded.task.learners, loaded.modules, loaded.corpus)
+    record = record_of(cfg, loaded.base, loaded.task.learners, loaded.modules, loaded.corpus, loaded.split)
     return [
         signals,  # first, because it takes over from Lightning's own handlers
         OpenRun(writer, step, engine.name, record),
@@ -155,11 +174,15 @@ def loader(batches: StepBatches, step: int | None) -> DataLoader[Any]:
 def summary(cfg: DictConfig, loaded: Loaded, batches: StepBatches, writer: RunWriter, step: int | None) -> str:
     """One line on what is about to be trained."""
     base, corpus = loaded.base, loaded.corpus
+    adapted = len(set(map(block_of, loaded.modules)))
     return (
-        f"{writer.path}: {len(loaded.arms)} arms on {len(loaded.modules)} sites of {base.name} "
+        f"{writer.path}: {len(loaded.arms)} arms on {len(loaded.modules)} sites "
+        f"{f'in {adapted} of {loaded.layers} layers ' if adapted < loaded.layers else ''}of {base.name} "
         f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), "
         f"{len(loaded.learnt)} examples to learn, {len(loaded.validation)} held out for validation, "
-        f"{cfg.data.judged} set aside, "
+        f"{len(loaded.split.judged)} set aside, "
+        f"{f'{loaded.split.left_out} left out with their group, ' if loaded.split.left_out else ''}"
+        f"{f'{corpus.rows} rows read, as chats are learned turn by turn, ' if corpus.rows < len(corpus) else ''}"
         f"{corpus.shortened} shortened to {cfg.data.max_length} tokens, {corpus.dropped} dropped for want of a "
         f"completion, {batches.padding():.1%} padding; "
         f"{f'resumed after step {step}' if step else 'from the start'}"

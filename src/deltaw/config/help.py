@@ -5,7 +5,8 @@ import sys
 from deltaw.config.folder import CONF
 
 HYDRAS = {"defaults", "hydra"}  # blocks of the YAML that are about Hydra alone
-FLAGS = """key=value changes a key; -m runs a job for each of several values;
+FLAGS = """key=value changes a key; arms.ranks=8,64 is short for arms.ranks=[8,64];
+-m runs a job for each of several values, as arms.ranks=[8],[64];
 --config-dir=DIR adds configs of your own; --cfg job prints the config and starts nothing;
 --hydra-help is Hydra's own help, with shell completion."""
 SHOWN = ("jsonl", "hub")  # the choices whose keys a newcomer sets

@@ -57,10 +57,15 @@ class Key:
         return f"{self.meaning}, in {self.unit}" if self.unit else self.meaning
 
 
-def keys_of(config: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
+def keys_of(config: type) -> Iterator[tuple[str, Key]]:
     """Every key of a config by its full name, as `optim.lr`; each section comes before its keys."""
+    yield from ((name, key) for name, _, key in fields_of(config))
+
+
+def fields_of(config: type, prefix: str = "") -> Iterator[tuple[str, Any, Key]]:
+    """Full name, type and key of everything that `keys_of` gives."""
     for part, hint in get_type_hints(config, include_extras=True).items():
         kind, key = get_args(hint)
-        yield f"{prefix}{part}", key
+        yield f"{prefix}{part}", kind, key
         for section in filter(is_dataclass, (kind, *get_args(kind))):
-            yield from keys_of(section, f"{prefix}{part}.")  # type: ignore[arg-type]
+            yield from fields_of(section, f"{prefix}{part}.")  # type: ignore[arg-type]

@@ -1,12 +1,17 @@
 """Settings that no run can have, refused before anything is loaded."""
 
+import os
 import re
+from collections.abc import Iterable
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from deltaw.config.keys import keys_of
 from deltaw.config.schema import NAME, NF4, TrainConfig, names_in
-from deltaw.errors import UserError
+from deltaw.errors import UserError, shorten
+
+PATHS = ("run.dir", "model.path", "data.path", "data.validation_path", "data.cache")  # of train
+LONGEST = 255  # bytes of a name that a file system takes
 
 
 def check(cfg: DictConfig) -> None:
@@ -17,8 +22,21 @@ def check(cfg: DictConfig) -> None:
     """
     _check_each_key(cfg)
     _check_names(cfg)
+    check_paths(cfg, PATHS)
     _check_task(cfg)
     _check_four_bits(cfg)
+
+
+def check_paths(cfg: DictConfig, names: Iterable[str]) -> None:
+    """Refuse paths that no file system takes.
+
+    Raises:
+        UserError: a part of a path is longer than 255 bytes.
+    """
+    for name in names:
+        path = str(OmegaConf.select(cfg, name) or "")
+        if any(len(os.fsencode(part)) > LONGEST for part in path.split("/")):
+            raise UserError(f"{name}={shorten(path)} has a name longer than {LONGEST} bytes: give a shorter path")
 
 
 def _check_each_key(cfg: DictConfig) -> None:
@@ -37,7 +55,10 @@ def _check_names(cfg: DictConfig) -> None:
     if cfg.data.path and "path" not in cfg.data.source:
         raise UserError(f"data={cfg.data.name} does not read data.path={cfg.data.path}: add data=jsonl or data=hub")
     if cfg.run.name and not re.fullmatch(NAME, cfg.run.name):
-        raise UserError(f"run.name={cfg.run.name} names a directory: use letters, digits, '.', '_' and '-' alone")
+        raise UserError(
+            f"run.name={shorten(cfg.run.name)} names a directory: use 1 to 200 letters, digits, '.', '_' and '-', "
+            "and no '.' at the start"
+        )
 
 
 def _check_task(cfg: DictConfig) -> None:

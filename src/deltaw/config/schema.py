@@ -29,7 +29,7 @@ ENGINES = ("auto", "single", "ddp", "fsdp")
 # Factors in half precision lose the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 NF4 = "nf4"  # the model.dtype of a base in 4 bits
-NAME = r"[A-Za-z0-9._-]+"  # of runs and arms: each names a directory
+NAME = r"(?!\.)[A-Za-z0-9._-]{1,200}"  # of runs and arms: each names a directory, with room for what is added to it
 
 
 @dataclass
@@ -75,7 +75,9 @@ class ModelConfig:
     path: Annotated[str, Key("a local folder or a name on the hub: config.json, safetensors, tokenizer", in_name=True)]
     dtype: Annotated[str, Key("dtype of the frozen base")]
     lr: Annotated[float, Key("default of optim.lr")]
-    gradient_checkpointing: Annotated[bool, Key("compute layers again in the backward pass, to keep fewer activations")]
+    gradient_checkpointing: Annotated[
+        bool, Key("compute layers again in the backward pass, to keep fewer activations", identity=False)
+    ]
     projections: Annotated[ProjectionsConfig, Key("how the names of the modules for q and v end")]
     pretrain: Annotated[PretrainConfig | None, Key("pretrain a Llama at model.path, if nothing is there")] = None
     labels: Annotated[int | None, Key("classes of task=classification", limit=TWO_OR_MORE)] = None
@@ -95,6 +97,11 @@ class DataConfig:
     ]
     packing: Annotated[bool, Key("put several examples into one row; attention does not cross them")]
     path: Annotated[str | None, Key("place of the examples", in_name=True)] = None
+    validation_path: Annotated[str | None, Key("place of examples held out by the user, with the same fields")] = None
+    validation_split: Annotated[str | None, Key("split to hold out, of data.validation_path or else of data.path")] = (
+        None
+    )
+    group: Annotated[str | None, Key("field whose examples of one value stay on one side: learnt or held out")] = None
     # The default name shows this key as well, but a sweep over it also adds a suffix: existing runs have such names.
     config: Annotated[str | None, Key("one of the configurations of the data set")] = None
     split: Annotated[str | None, Key("split of the data set, or a part of it")] = None
@@ -139,13 +146,15 @@ class HardwareConfig:
 
 @dataclass
 class SnapshotsConfig:
-    every: Annotated[int, Key("distance between snapshots", "optimiser steps", ONE_OR_MORE)]
+    every: Annotated[int, Key("distance between snapshots", "optimiser steps", ONE_OR_MORE, identity=False)]
 
 
 @dataclass
 class MetricsConfig:
-    every: Annotated[int, Key("distance between records of the training loss", "optimiser steps", ONE_OR_MORE)]
-    validate_every: Annotated[int, Key("distance between validations", "optimiser steps", ONE_OR_MORE)]
+    every: Annotated[
+        int, Key("distance between records of the training loss", "optimiser steps", ONE_OR_MORE, identity=False)
+    ]
+    validate_every: Annotated[int, Key("distance between validations", "optimiser steps", ONE_OR_MORE, identity=False)]
 
 
 @dataclass
@@ -166,7 +175,7 @@ class TrainConfig:
     dry_run: Annotated[bool, Key("print config, command and devices, and start nothing", identity=False)]
     snapshots: Annotated[SnapshotsConfig, Key("copies of the factors during training")]
     metrics: Annotated[MetricsConfig, Key("losses in metrics.csv")]
-    logger: Annotated[dict[str, Any] | None, Key("one of Lightning's loggers")] = None
+    logger: Annotated[dict[str, Any] | None, Key("one of Lightning's loggers", identity=False)] = None
 
 
 @dataclass
@@ -183,9 +192,9 @@ class AnalyzeConfig:
     exhibits: Annotated[Any, Key("figures and tables to draw")]  # a list of names, or one
     projections: Annotated[Any, Key("projections that exhibits and summary show")]  # a list of names, or one
     layers: Annotated[list[int] | None, Key("layers that exhibits and summary show, counted from 1")]
-    base: Annotated[str | None, Key("folder with the base's safetensors, for fig8 and table7")]
+    base: Annotated[str | None, Key("the base's folder: its weights for fig8 and table7, its config for fused layers")]
     device: Annotated[str, Key("torch device that multiplies the factors")]
-    output: Annotated[str | None, Key("folder of the analysis, written anew each time")]
+    output: Annotated[str | None, Key("folder of the analysis")]
 
 
 def names_in(given: Any) -> list[str]:

@@ -17,7 +17,6 @@ from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.order import order_by_length, permutation
 from deltaw.data.packing import packed_batch
-from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
 from deltaw.run.record import name_of_shadow
@@ -25,24 +24,6 @@ from deltaw.run.record import name_of_shadow
 PADDING_SAMPLE = 64  # micro-batches whose padding is counted
 
 Collate = Callable[[list[Example]], dict[str, Tensor]]
-
-
-def held_out(size: int, validation: int, judged: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the examples to learn, of those to validate on and of those to judge by, the same in every run.
-
-    Which examples validate does not depend on `judged`.
-
-    Raises:
-        UserError: nothing is left to learn.
-    """
-    held = validation + judged
-    if held >= size:
-        raise UserError(
-            f"data.validation={validation} and data.judged={judged} hold out all of {size} examples: "
-            "give less, or more data"
-        )
-    order = permutation(size, 0, -2)
-    return np.sort(order[held:]), order[:validation], order[validation:held]
 
 
 class Examples:

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from functools import cached_property
+from itertools import groupby, pairwise, takewhile
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from deltaw.data.chat import write_chat
+from deltaw.data.chat import WrittenChat, write_chat
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.record import Chat, Pair, Text
+from deltaw.data.record import Chat, Pair, Record, Text
 from deltaw.data.tokens import MARK_SPECIAL, NOTHING_TO_LEARN, Encoded, Tokens, start_token, tokens_in, with_end
 from deltaw.errors import UserError
 
@@ -40,18 +44,23 @@ class CausalEncoder:
         return [self.max_length, self.eos]
 
     def __call__(self, places: Sequence[str], records: Sequence[Any]) -> list[Encoded]:
-        """An example of each record.
+        """The example of each record; of a chat, one for each turn to learn where its template rewrites earlier turns.
 
         Args:
             places: where each record stands, as an error names it.
-            records: all `Pair`, all `Text` or all `Chat`.
+            records: `Pair`, `Text` or `Chat`.
 
         Raises:
             UserError: the tokenizer lacks what the records need, or the chat template refuses one.
         """
-        if isinstance(records[0], Chat):
+        placed = zip(places, records, strict=True)
+        return [one for kind, run in groupby(placed, lambda pair: type(pair[1])) for one in self._encode(kind, [*run])]
+
+    def _encode(self, kind: type[Record], placed: Sequence[tuple[str, Any]]) -> list[Encoded]:
+        places, records = zip(*placed, strict=True)
+        if kind is Chat:
             return self._chats(places, records)
-        return self._texts(records) if isinstance(records[0], Text) else self._pairs(records)
+        return self._texts(records) if kind is Text else self._pairs(records)
 
     def _pairs(self, pairs: Sequence[Pair]) -> list[Encoded]:
         prompts = self._ids([pair.prompt for pair in pairs], add_special_tokens=True)
@@ -81,19 +90,55 @@ class CausalEncoder:
         return self._cut(prompt, completion, completion)
 
     def _chats(self, places: Sequence[str], chats: Sequence[Chat]) -> list[Encoded]:
-        written = [write_chat(place, chat.messages, self.tokenizer) for place, chat in zip(places, chats, strict=True)]
+        written = [write_chat(place, chat, self.tokenizer) for place, chat in zip(places, chats, strict=True)]
+        texts = iter(self._with_learnt([text for of_chat in written for text in of_chat]))
+        return [_joined([self._chat(*next(texts)) for _ in of_chat]) for of_chat in written]
+
+    def _with_learnt(self, texts: Sequence[WrittenChat]) -> list[tuple[list[int], list[bool]]]:
+        """The tokens of each text, and which of them are learnt: those of the assistant.
+
+        A token with characters of two speakers is split, because a model that answers reads the cue by itself.
+        """
+        whole = self._tokens([text.text for text in texts])
+        cuts = [
+            [0, *_edges_within_tokens(text, spans), len(text.text)]
+            for text, (_, spans) in zip(texts, whole, strict=True)
+        ]
+        parts = [
+            text.text[i:j] for text, cut in zip(texts, cuts, strict=True) if len(cut) > 2 for i, j in pairwise(cut)
+        ]
+        again = iter(self._tokens(parts))
+        out = []
+        for text, (ids, spans), cut in zip(texts, whole, cuts, strict=True):
+            starts = spans[:, 0]
+            if len(cut) > 2:
+                pieces = [next(again) for _ in pairwise(cut)]
+                ids = [token for piece, _ in pieces for token in piece]
+                starts = np.concatenate([at + places[:, 0] for at, (_, places) in zip(cut, pieces, strict=False)])
+            learnt = np.zeros(len(ids), bool)
+            for answer in text.answers:
+                learnt |= (answer.start <= starts) & (starts < answer.stop)
+            out.append((ids, learnt.tolist()))
+        return out
+
+    def _tokens(self, texts: list[str]) -> list[tuple[list[int], NDArray[np.int64]]]:
+        """The ids of each text, and where the characters of each token begin and end: (tokens, 2)."""
+        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [(one.ids, np.array(one.offsets, np.int64).reshape(-1, 2)) for one in encodings]
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        """The tokenizer, but white space belongs to the place of the token that holds it (GPT-2's leaves it out)."""
         if not self.tokenizer.is_fast:
             raise UserError(
                 f"the tokenizer of {self.tokenizer.name_or_path} does not tell where its tokens stand in the text, "
                 "which messages need: give a base with a tokenizer.json, or data with prompt and completion"
             )
-        out = self.tokenizer(
-            [chat.text for chat in written], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        return [
-            self._chat(ids, [any(start in answer for answer in chat.answers) for start, _ in offsets])
-            for ids, offsets, chat in zip(out["input_ids"], out["offset_mapping"], written, strict=True)
-        ]
+        backend = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        backend.post_processor = None
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
 
     def _chat(self, ids: list[int], learnt: list[bool]) -> Encoded:
         if not any(learnt):
@@ -114,4 +159,15 @@ class CausalEncoder:
         completion, labels = completion[: self.max_length - 1], labels[: self.max_length - 1]
         if all(label == IGNORED for label in labels):
             return NOTHING_TO_LEARN
-        return Encoded(Example(prompt, completion, labels), shortened)
+        return Encoded([Example(prompt, completion, labels)], int(shortened))
+
+
+def _edges_within_tokens(text: WrittenChat, spans: NDArray[np.int64]) -> list[int]:
+    """Where an answer begins or ends inside a token."""
+    edges = np.unique([edge for answer in text.answers for edge in (answer.start, answer.stop)])
+    inner: list[int] = edges[~np.isin(edges, spans) & (edges > 0) & (edges < len(text.text))].tolist()
+    return inner
+
+
+def _joined(turns: Sequence[Encoded]) -> Encoded:
+    return Encoded([example for turn in turns for example in turn.examples], sum(turn.shortened for turn in turns))

@@ -117,7 +117,7 @@ class ClassificationEncoder:
             least = self.tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
             cut = self._read(texts, {"truncation": True, "max_length": max(self.max_length, least)})
         return [
-            Encoded(self._example(text, self.classes.number(place, record.label)), len(whole.ids) > self.max_length)
+            Encoded([self._example(text, self.classes.number(place, record.label))], len(whole.ids) > self.max_length)
             for place, record, text, whole in zip(places, records, cut, uncut, strict=True)
         ]
 

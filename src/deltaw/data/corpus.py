@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deltaw.data.classification import ClassificationEncoder
+from deltaw.data.data_set import DataSet, Read
 from deltaw.data.encode import Encoder
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.record import Columns, Reader, Source
 from deltaw.data.tokens import tokenizer_fingerprint
 from deltaw.errors import UserError
 from deltaw.run.files import locked, replacing
 
-FORMAT = 3  # of the files, and of the way from records to examples; raise it and every corpus is made anew
-TOKENS, MARKS, SPANS, ABOUT = "tokens.bin", "marks.bin", "spans.bin", "about.json"
+FORMAT = 4  # of the files, and of the way from records to examples; raise it and every corpus is made anew
+TOKENS, MARKS, SPANS, GROUPS, ABOUT = "tokens.bin", "marks.bin", "spans.bin", "groups.bin", "about.json"
+FILES = (TOKENS, MARKS, SPANS, GROUPS)
 CHUNK = 1024  # rows that are tokenised in one call, on all cores
 
 
@@ -32,8 +33,13 @@ class Corpus:
     `tokens.bin` holds the ids of all tokens one after another (int32). `marks.bin` holds a byte for each: of a
     prompt's token its type, of a completion's token whether it is learnt. `spans.bin` holds three numbers for each
     example (int64): where its prompt ends, where its completion ends, and how many of its tokens are learnt.
+    `groups.bin` holds the number of each example's group (int64): of the value of `group`, or else of its row.
 
     Attributes:
+        group: data.group.
+        groups: of each example.
+        validation: number of examples of the user's validation file; they are the last.
+        rows: number of records that gave the examples; a chat may give one for each of its turns.
         fingerprint: SHA-256 over the data set's content, whatever the tokenizer.
         shortened: number of examples that lost tokens.
         dropped: number of records that had nothing to learn, or lost it.
@@ -46,6 +52,9 @@ class Corpus:
 
     def __init__(self, folder: Path):
         about = json.loads((folder / ABOUT).read_text())
+        self.group: str | None = about["group"]
+        self.validation: int = about["validation"]
+        self.rows: int = about["rows"]
         self.fingerprint: str = about["fingerprint"]
         self.shortened: int = about["shortened"]
         self.dropped: int = about["dropped"]
@@ -56,6 +65,7 @@ class Corpus:
         self._tokens = np.memmap(folder / TOKENS, np.int32, "r")
         self._marks = np.memmap(folder / MARKS, np.uint8, "r")
         self._spans = np.memmap(folder / SPANS, np.int64, "r").reshape(-1, 3)
+        self.groups = np.memmap(folder / GROUPS, np.int64, "r")
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -78,45 +88,53 @@ class Corpus:
         middles, chosen_ends, learnt = self._spans[chosen].T
         return np.stack([middles - starts, chosen_ends - middles, learnt], 1).astype(np.int32)
 
+    def tokens_from(self, first: int) -> list[int]:
+        """The ids of `first` and above that occur, in ascending order."""
+        occurring: list[int] = np.unique(self._tokens[self._tokens >= first]).tolist()
+        return occurring
+
+    def longest(self) -> int:
+        """Tokens of the longest sequence that a model reads at once."""
+        prompts, completions, _ = self.lengths(np.arange(len(self))).T
+        longest = prompts + completions if self.joined else np.maximum(prompts, completions)
+        return int(longest.max())
+
 
 def cache_folder(setting: str | None) -> Path:
     """The folder that keeps tokenised data sets: `setting`, else `$DELTAW_CACHE`, else `~/.cache/deltaw`."""
     return Path(setting or os.environ.get("DELTAW_CACHE") or "~/.cache/deltaw").expanduser()
 
 
-def cached_corpus(source: Source, columns: Columns, encoder: Encoder, cache: Path) -> Corpus:
+def cached_corpus(data: DataSet, encoder: Encoder, cache: Path) -> Corpus:
     """The corpus of a data set, read from the cache; the first call makes it and puts it there.
 
     Its name in the cache is a hash of the data and of everything else that its tokens depend on. One process makes
     it while others that ask for it wait; a failure leaves nothing.
 
     Args:
-        source: the data set.
-        columns: names of the fields to read.
+        data: the data set.
         encoder: turns records into examples.
         cache: a folder, made if it does not exist.
 
     Raises:
         UserError: a row cannot be read or encoded, nothing is left to learn, or the cache cannot be written.
     """
-    place, fields = source.head()
-    reader = Reader(columns, encoder.task, fields, place)
-    fingerprint = source.fingerprint(reader.names())
-    folder = cache / _key(fingerprint, reader, encoder)
+    fingerprint = data.fingerprint()
+    folder = cache / _key(fingerprint, data, encoder)
     if not _is_complete(folder):
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with locked(cache / f".{folder.name}.lock"):
                 if not _is_complete(folder):
-                    _make(folder, source, reader, encoder, fingerprint)
+                    _make(folder, data, encoder, fingerprint)
         except OSError as error:
             raise UserError(f"data.cache={cache} cannot be written ({error.strerror}): give another") from error
     return Corpus(folder)
 
 
-def _key(fingerprint: str, reader: Reader, encoder: Encoder) -> str:
-    data = [fingerprint, reader.kind.__name__, repr(reader.columns)]
-    parts = [FORMAT, *data, encoder.task, encoder.settings(), tokenizer_fingerprint(encoder.tokenizer)]
+def _key(fingerprint: str, data: DataSet, encoder: Encoder) -> str:
+    read = [FORMAT, fingerprint, *data.settings()]
+    parts = [*read, encoder.task, encoder.settings(), tokenizer_fingerprint(encoder.tokenizer)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -129,51 +147,65 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _make(folder: Path, source: Source, reader: Reader, encoder: Encoder, fingerprint: str) -> None:
+def _make(folder: Path, data: DataSet, encoder: Encoder, fingerprint: str) -> None:
     with replacing(folder) as new:
         new.mkdir()
-        counts = _write(new, source, reader, encoder)
+        counts = _write(new, data, encoder)
         labels: list[str] = []
         if isinstance(encoder, ClassificationEncoder):
             _renumber(new, encoder.classes.final_numbers())
             labels = encoder.classes.names()
         about = {
             "fingerprint": fingerprint,
+            "group": data.group,
             "task": encoder.task,
             "max_length": encoder.max_length,
             **counts,
             "labels": labels,
             "vocabulary": len(labels) or encoder.tokenizer.vocab_size,
-            "bytes": {name: (new / name).stat().st_size for name in (TOKENS, MARKS, SPANS)},
+            "bytes": {name: (new / name).stat().st_size for name in FILES},
         }
         (new / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
 
-def _write(folder: Path, source: Source, reader: Reader, encoder: Encoder) -> dict[str, int]:
-    """Write the examples of all rows; returns the number of shortened examples and of dropped records."""
-    count = shortened = dropped = end = 0
+def _write(folder: Path, data: DataSet, encoder: Encoder) -> dict[str, int]:
+    """Write the examples of all rows; returns the counts that `Corpus` explains."""
+    counts = dict.fromkeys(("rows", "validation", "shortened", "dropped"), 0)
+    count = end = 0
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in (TOKENS, MARKS, SPANS)}
-        for places, records in _chunks(source, reader):
-            encoded = encoder(places, records)
-            examples = [one.example for one in encoded if one.example]
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in FILES}
+        for rows in _chunks(data):
+            records: list[Any] = [row.record for row in rows]
+            encoded = encoder([row.place for row in rows], records)
+            pairs = list(zip(rows, encoded, strict=True))
+            examples = [example for one in encoded for example in one.examples]
             arrays = _arrays(examples, end)
+            arrays[GROUPS] = np.array([row.group for row, one in pairs for _ in one.examples], np.int64)
             for name, array in arrays.items():
                 array.tofile(files[name])
             end += len(arrays[TOKENS])
-            count, dropped = count + len(examples), dropped + len(encoded) - len(examples)
-            shortened += sum(one.shortened for one in encoded)
-    if not count:
-        raise UserError(f"all {dropped} examples have an empty completion, or lose it: nothing is left to learn")
-    return {"shortened": shortened, "dropped": dropped}
+            count += len(examples)
+            counts["rows"] += sum(bool(one.examples) for one in encoded)
+            counts["validation"] += sum(len(one.examples) for row, one in pairs if row.held_out)
+            counts["shortened"] += sum(one.shortened for one in encoded)
+            counts["dropped"] += sum(not one.examples for one in encoded)
+    if count == counts["validation"]:
+        raise UserError(
+            f"all {counts['dropped']} examples have an empty completion, or lose it: nothing is left to learn"
+        )
+    if len(data.sources) > 1 and not counts["validation"]:
+        raise UserError(
+            "all examples of data.validation_path have an empty completion, or lose it: nothing is held out"
+        )
+    return counts
 
 
-def _chunks(source: Source, reader: Reader) -> Iterator[tuple[list[str], list[Any]]]:
-    """The records of a data set, all of one kind, `CHUNK` at a time, after the places where they stand."""
-    rows = source.rows(reader.names())
+def _chunks(data: DataSet) -> Iterator[list[Read]]:
+    """The records of a data set, `CHUNK` at a time."""
+    records = data.records()
     with tqdm(desc="tokenising", unit=" examples", delay=2, leave=False, disable=None) as bar:
-        while chunk := list(islice(rows, CHUNK)):
-            yield [place for place, _ in chunk], [reader(place, row) for place, row in chunk]
+        while chunk := list(islice(records, CHUNK)):
+            yield chunk
             bar.update(len(chunk))
 
 

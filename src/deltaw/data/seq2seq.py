@@ -53,7 +53,7 @@ class Seq2SeqEncoder:
             return NOTHING_TO_LEARN
         read = shorten(prompt, self.max_length) or empty_text(self.tokenizer)
         shortened = len(prompt.ids) > self.max_length or len(completion.ids) > self.max_completion
-        return Encoded(Example(read, written, written), shortened)
+        return Encoded([Example(read, written, written)], int(shortened))
 
     def _with_end(self, text: Tokens) -> Tokens:
         if not self.eos:

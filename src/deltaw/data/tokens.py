@@ -18,13 +18,13 @@ MARK_SPECIAL: dict[str, Any] = {
 
 
 class Encoded(NamedTuple):
-    """An example, or None where the record has nothing to learn, and whether the record lost tokens."""
+    """The examples of a record, none where it has nothing to learn, and how many of them lost tokens."""
 
-    example: Example | None
-    shortened: bool = False
+    examples: list[Example]
+    shortened: int = 0
 
 
-NOTHING_TO_LEARN = Encoded(None)
+NOTHING_TO_LEARN = Encoded([])
 
 
 class Tokens(NamedTuple):

@@ -10,23 +10,46 @@ In a clone, `python train.py` does the same.
 """
 
 import gc
+import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from deltaw import errors
 from deltaw.commands.sweep import note_arguments, relaunch
 from deltaw.config import schema
+from deltaw.config.command_line import for_hydra
 from deltaw.config.folder import CONF
 from deltaw.config.help import help_asked, help_text
+from deltaw.config.mistakes import check_complete, plain_words
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def compose(cfg: DictConfig) -> None:
     """Compose the config; start the run, or one job of a sweep as a process of its own."""
-    with errors.one_line_errors():
+    with errors.one_line_errors(), plain_words(schema.TrainConfig):
         if not relaunch():
+            check_complete(cfg, schema.TrainConfig)
+            check_base(cfg, HydraConfig.get().runtime.choices["model"])
             start(cfg)
+
+
+def check_base(cfg: DictConfig, choice: str) -> None:
+    """Refuse another base with the settings of the bundled one.
+
+    Args:
+        cfg: the config.
+        choice: of the group `model`.
+
+    Raises:
+        UserError: the choice is the bundled base, and model.path is not.
+    """
+    if choice == "bundled" != cfg.model.path:
+        raise errors.UserError(
+            f"model.path={cfg.model.path} needs model=hub: without it the settings are those of the bundled base, such "
+            "as its learning rate"
+        )
 
 
 def start(cfg: DictConfig) -> None:
@@ -51,8 +74,14 @@ def main() -> None:
     if help_asked():
         print(help_text("train", __doc__))
         return
-    note_arguments()
-    errors.run(compose)
+    errors.run(_compose_plainly)
+
+
+def _compose_plainly() -> None:
+    with plain_words(schema.TrainConfig):
+        sys.argv[1:] = for_hydra(sys.argv[1:], schema.TrainConfig)
+        note_arguments()
+        compose()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pandas as pd
+
 from deltaw.analysis.compare import Pairing
+from deltaw.exhibit.source import with_titles
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
@@ -17,7 +20,9 @@ def pairings(view: View) -> list[Pairing]:
 
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
-    """What the snapshots of one arm share."""
+    """What the snapshots of one arm share, in the order of the projections of `view`."""
     pairs = tables.comparison.pairs
     of_one_arm = (pairs.left == pairs.right) & (pairs.step_left != pairs.step_right)
-    return {"pairs": pairs[of_one_arm & pairs.projection.isin(view.projections) & (pairs.basis == view.basis)]}
+    shown = pairs[of_one_arm & (pairs.basis == view.basis)]
+    in_order = [shown[shown.projection == projection] for projection in view.projections]
+    return {"pairs": with_titles(pd.concat(in_order))}

@@ -4,6 +4,7 @@ from typing import Any
 
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.study import control_pairs
+from deltaw.exhibit.source import with_titles
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
@@ -15,5 +16,5 @@ def pairings(view: View) -> list[Pairing]:
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
     """Their cells at the middle layer."""
-    cells = tables.cells(view.subject.pairing, view)
+    cells = with_titles(tables.cells(view.subject.pairing, view))
     return {"cells": cells[cells.layer == view.middle], "layer": view.middle}

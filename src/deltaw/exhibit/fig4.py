@@ -5,6 +5,7 @@ from typing import Any
 from deltaw.analysis.against_base import RANDOM
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.study import control_pairs
+from deltaw.exhibit.source import with_titles
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
@@ -21,6 +22,6 @@ def pairings(view: View) -> list[Pairing]:
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
     """Their cells at the middle layer, and the cells of the two Gaussian matrices."""
-    cells = tables.cells(view.subject.two_seeds(), view)
+    cells = with_titles(tables.cells(view.subject.two_seeds(), view))
     random = tables.phi[tables.phi.projection == RANDOM]
     return {"cells": cells[cells.layer == view.middle], "random": random, "layer": view.middle}

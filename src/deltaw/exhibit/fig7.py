@@ -3,6 +3,7 @@
 from typing import Any
 
 from deltaw.exhibit.fig4 import pairings
+from deltaw.exhibit.source import with_titles
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
@@ -11,5 +12,5 @@ __all__ = ["contents", "pairings"]
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
     """The cells of the two seeds at every layer of the view."""
-    cells = tables.cells(view.subject.two_seeds(), view)
+    cells = with_titles(tables.cells(view.subject.two_seeds(), view))
     return {"cells": cells[cells.layer.isin(view.layers)], "layers": view.layers}

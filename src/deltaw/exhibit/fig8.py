@@ -5,6 +5,7 @@ from typing import Any
 from deltaw.analysis.against_base import RANDOM
 from deltaw.analysis.compare import Pairing
 from deltaw.errors import UserError
+from deltaw.exhibit.source import with_titles
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
@@ -26,8 +27,8 @@ def pairings(view: View) -> list[Pairing]:
 
 def contents(view: View, tables: Tables) -> dict[str, Any]:
     """A panel for each of the arms with the largest ranks, and one for a Gaussian A."""
-    projection = view.projections[0]
-    cells = tables.phi[(tables.phi.left == "W") & (tables.phi.projection == projection)]
+    projection = view.middle_sites[0].projection
+    cells = with_titles(tables.phi[(tables.phi.left == "W") & (tables.phi.projection == projection)])
     panels = {label: cells[cells.right == arm] for arm, label in _arms(view).items()}
     return {"panels": panels | {RANDOM: cells[cells.right == RANDOM]}, "layer": view.middle}
 

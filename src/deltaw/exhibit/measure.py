@@ -8,6 +8,7 @@ import pandas as pd
 
 from deltaw.analysis.against_base import against_base
 from deltaw.analysis.bases import width_in
+from deltaw.analysis.comparable import COMMAND_START
 from deltaw.analysis.compare import Comparison, Pairing, compare_all, concatenate
 from deltaw.analysis.excess import excess_of
 from deltaw.analysis.phi_table import gaussian_cells
@@ -48,7 +49,7 @@ def _compare(selection: Selection, basis: str, device: str) -> Comparison:
     groups: dict[object, list[Pairing]] = {None: [*of_left_and_right, *others]}
     for pairing in chain(*selection.pairings.values()):
         groups.setdefault(_arm_over_time(pairing), []).append(pairing)
-    return reduce(concatenate, (compare_all(group, [basis], device) for group in groups.values()))
+    return reduce(concatenate, (compare_all(group, [basis], device, COMMAND_START) for group in groups.values()))
 
 
 def _arm_over_time(pairing: Pairing) -> tuple[Path, str] | None:

@@ -27,11 +27,13 @@ class Picture:
     Attributes:
         exhibit: its name.
         contents: the arguments of its `draw`.
-        variant: what its colours mean, one of `panel.SCALES`: "" for φ, "times-chance" or "minus-control".
+        source: "model" and "data" → their names, for the subtitle.
+        variant: what its colours mean, one of `SCALES`: "" for φ, "times-chance" or "minus-control".
     """
 
     exhibit: str
     contents: dict[str, Any]
+    source: dict[str, list[str]]
     variant: str = ""
 
     @property
@@ -58,7 +60,7 @@ def drawing(pictures: Iterable[Picture], folder: Path) -> Iterator[None]:
 def _draw(picture: Picture, folder: Path) -> None:
     from deltaw.exhibit.drawing import DRAW  # here, because only drawing processes load matplotlib
     from deltaw.exhibit.drawing.files import save
-    from deltaw.exhibit.drawing.panel import SCALES
+    from deltaw.exhibit.drawing.scale import SCALES
 
     scale = {"scale": SCALES[picture.variant]} if picture.variant else {}
-    save(DRAW[picture.exhibit](**picture.contents, **scale), folder / picture.name)
+    save(DRAW[picture.exhibit](**picture.contents, **scale, source=picture.source), folder / picture.name)

@@ -1,6 +1,6 @@
 """Every exhibit by its name, and the exhibits that one analysis makes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,10 @@ from deltaw.analysis.compare import Pairing
 from deltaw.errors import UserError
 from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
 from deltaw.exhibit.picture import Picture
+from deltaw.exhibit.source import source_of
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
+from deltaw.run.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,21 @@ class Selection:
     left_out: list[str]
 
 
-def select(view: View, asked: list[str]) -> Selection:
+def select(view: View, asked: list[str], earlier: Collection[str] = ()) -> Selection:
     """The exhibits with these names. "all" asks for every exhibit, and leaves out those that cannot be made.
+
+    Args:
+        view: what they show.
+        asked: names, or "all".
+        earlier: names of exhibits to make again, so that they agree with the new tables; left out as with "all".
 
     Raises:
         UserError: an exhibit that was asked for by its name cannot be made.
     """
     pairings: dict[str, list[Pairing]] = {}
     left_out = list(view.left_out)
-    for name in EXHIBITS if "all" in asked else asked:
+    names = [*asked, *earlier]
+    for name in EXHIBITS if "all" in asked else dict.fromkeys(name for name in names if name in EXHIBITS):
         try:
             pairings[name] = EXHIBITS[name].pairings(view)
         except UserError as reason:
@@ -78,11 +86,20 @@ def select(view: View, asked: list[str]) -> Selection:
 
 def pictures(selection: Selection, tables: Tables) -> Iterator[Picture]:
     """A picture of every exhibit, and the variants of a grid; minus-control only where both arms have shadows."""
-    for name in selection.pairings:
+    for name, pairings in selection.pairings.items():
         exhibit = EXHIBITS[name]
         contents = exhibit.contents(selection.view, tables)
-        yield Picture(name, contents)
+        source = source_of(_shown(selection.view, exhibit, pairings))
+        yield Picture(name, contents, source)
         if exhibit.is_grid:
-            yield Picture(name, contents, "times-chance")
+            yield Picture(name, contents, source, "times-chance")
         if "cells" in contents and contents["cells"].control.notna().any():
-            yield Picture(name, contents, "minus-control")
+            yield Picture(name, contents, source, "minus-control")
+
+
+def _shown(view: View, exhibit: Exhibit, pairings: list[Pairing]) -> list[Adapter]:
+    """The adapters that an exhibit shows."""
+    subject = view.subject
+    if exhibit.needs_base:
+        return subject.ranks()
+    return [side for pairing in pairings or [subject.pairing] for side in (pairing.left, pairing.right)]

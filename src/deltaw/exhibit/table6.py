@@ -22,6 +22,7 @@ def pairings(view: View) -> list[Pairing]:
     return []
 
 
-def contents(_view: View, tables: Tables) -> dict[str, Any]:
-    """The losses of all arms."""
-    return {"losses": tables.losses}
+def contents(view: View, tables: Tables) -> dict[str, Any]:
+    """The losses of all arms, and the steps up to which they were measured."""
+    origins = [side.origin for side in (view.subject.left, view.subject.right)]
+    return {"losses": tables.losses, "steps": [origin.step for origin in origins if origin]}

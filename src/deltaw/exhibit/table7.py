@@ -3,6 +3,7 @@
 from typing import Any
 
 from deltaw.exhibit.fig8 import pairings
+from deltaw.exhibit.source import with_titles
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
@@ -11,4 +12,4 @@ __all__ = ["contents", "pairings"]
 
 def contents(_view: View, tables: Tables) -> dict[str, Any]:
     """The amplification of every arm."""
-    return {"amplification": tables.amplification}
+    return {"amplification": with_titles(tables.amplification)}

@@ -37,13 +37,13 @@ class Tables:
     def cells(self, pairing: Pairing, view: View) -> pd.DataFrame:
         """φ of one pair in the basis of `view`, at every layer, in the order of the projections of `view`.
 
-        A column `control` more than `columns.PHI` holds φ of the control pair, on average over the shadows; NaN without
-        shadows.
+        Three columns more than `columns.PHI`: `control`, φ of the control pair, on average over the shadows, NaN
+        without shadows; `rank_left` and `rank_right`, LoRA's ranks at the site.
         """
         phi = self.phi[self.phi.basis == view.basis]
         controls = pd.concat([rows_of(control, phi) for control in control_pairs(pairing)] or [phi[:0]])
         means = controls.groupby(CELL).phi.mean().rename("control")
-        cells = rows_of(pairing, phi).join(means, on=CELL)
+        cells = rows_of(pairing, phi).join(means, on=CELL).join(_ranks(pairing), on=CELL[:2])
         return pd.concat([cells[cells.projection == projection] for projection in view.projections])
 
     def pairs(self, pairing: Pairing, projections: Collection[str]) -> pd.DataFrame:
@@ -68,3 +68,12 @@ class Tables:
 def _step(adapter: Adapter) -> int:
     """−1 for an adapter outside of a run, as a missing step is filled with."""
     return adapter.origin.step if adapter.origin else -1
+
+
+def _ranks(pairing: Pairing) -> pd.DataFrame:
+    """The ranks of both adapters, by layer and projection."""
+    sites = pairing.left.sites.keys() & pairing.right.sites.keys()
+    rows = [
+        (site.layer, site.projection, pairing.left.sites[site].rank, pairing.right.sites[site].rank) for site in sites
+    ]
+    return pd.DataFrame(rows, columns=[*CELL[:2], "rank_left", "rank_right"]).set_index(CELL[:2])

@@ -1,7 +1,7 @@
 """What the exhibits show of two adapters: one basis, some projections and some layers."""
 
-from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 from deltaw.analysis.pairs import AdapterPair
 from deltaw.config.schema import names_in
 from deltaw.errors import UserError
-from deltaw.model.names import ALL_LINEAR, projection_of
+from deltaw.model.names import ALL_LINEAR, ends_in, is_fused, projection_of
 from deltaw.run.adapter import Site
+
+MOST_PROJECTIONS = 12  # that all-linear shows: each is a panel in every row of a figure
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class View:
     Attributes:
         subject: the two adapters.
         basis: the basis of every figure.
-        projections: in the order of the panels. Every layer that is shown adapts all of them.
+        projections: in the order of the panels. Some layers may adapt only some of them.
         layers: the layers of a figure with a row per layer, from top to bottom, counted from 1.
         middle: the layer of a figure with one layer.
         left_out: a sentence for each projection that was asked for and is not shown.
@@ -37,25 +39,25 @@ class View:
     def middle_sites(self) -> list[Site]:
         """The sites of the middle layer, in the order of the projections."""
         sites = {site.projection: site for site in self.subject.left.sites if site.layer == self.middle}
-        return [sites[projection] for projection in self.projections]
+        return [sites[projection] for projection in self.projections if projection in sites]
 
 
 def view_of(subject: AdapterPair, cfg: DictConfig) -> View:
     """The view that `basis`, `projections` and `layers` of a config ask for.
 
     Raises:
-        UserError: the adapters do not adapt the projections, or no layer adapts all of them.
+        UserError: the adapters do not adapt the projections, or a layer that was asked for adapts none of them.
     """
     sites = subject.left.sites
-    asked = list(cfg.layers) if cfg.layers else []
     projections, left_out = choose_projections(sites, names_in(cfg.projections))
-    complete = complete_layers(sites, projections)
+    by_layer = projections_by_layer(sites, projections)
+    layers = choose_layers(by_layer, list(cfg.layers) if cfg.layers else [])
     return View(
         subject=subject,
         basis="A" if cfg.basis == "all" else cfg.basis,
         projections=projections,
-        layers=choose_layers(complete, asked),
-        middle=asked[0] if asked else complete[(len(complete) - 1) // 2],
+        layers=layers,
+        middle=layers[0] if cfg.layers else middle_layer(by_layer, projections),
         left_out=left_out,
     )
 
@@ -63,70 +65,95 @@ def view_of(subject: AdapterPair, cfg: DictConfig) -> View:
 def choose_projections(sites: Collection[Site], asked: list[str]) -> tuple[list[str], list[str]]:
     """The projections to show, and a sentence for each that is left out.
 
-    "all-linear" asks for the projections that most layers adapt together: q, k, v and o first, then the others.
+    A name asks for a projection, as "q"; for every projection of this letter, as the q of each stack of an
+    encoder-decoder; or for a module, as "out_proj". "all-linear" asks for all projections: q, k, v and o first.
 
     Raises:
         UserError: none of the projections is adapted.
     """
-    adapted = list(dict.fromkeys(site.projection for site in sites))
-    if ALL_LINEAR in asked:
-        chosen = sorted(_most_frequent_set(sites), key=_attention_first)
-        rest = sorted(set(adapted) - set(chosen))
-        left_out = [f"projections: {rest} are left out, because not all compared layers adapt them"] if rest else []
-    else:
-        chosen = [projection for name in asked for projection in adapted if _means(name, projection)]
-        missing = [name for name in asked if not any(_means(name, projection) for projection in adapted)]
-        left_out = [f"projections: {name} is left out, because no layer adapts it" for name in missing]
-    if not chosen:
-        raise UserError(f"projections={asked}: the adapters have {sorted(adapted)}")
-    return chosen, left_out
-
-
-def complete_layers(sites: Collection[Site], projections: list[str]) -> list[int]:
-    """The layers that adapt all of `projections`, in ascending order.
-
-    Raises:
-        UserError: there is no such layer.
-    """
-    complete = [layer for layer, adapted in _by_layer(sites).items() if adapted.issuperset(projections)]
-    if not complete:
-        raise UserError(f"no layer has all of the projections {projections}: choose fewer")
-    return complete
-
-
-def choose_layers(complete: list[int], asked: list[int]) -> list[int]:
-    """The layers that were asked for, else the first layer and the layers nearest to ⅓, ⅔ and the whole of the depth.
-
-    Depth is counted over `complete`, the layers that adapt all projections: 96 of them give 1, 32, 64 and 96.
-
-    Raises:
-        UserError: a layer that was asked for is not complete.
-    """
-    if missing := sorted(set(asked) - set(complete)):
-        raise UserError(f"layers={asked}: all projections are adapted in the layers {complete}, not in {missing}")
-    return asked or sorted({complete[max(round(len(complete) * third / 3), 1) - 1] for third in range(4)})
-
-
-def _by_layer(sites: Collection[Site]) -> dict[int, set[str]]:
-    """Layer → the projections that it adapts, in ascending order of layers."""
-    by_layer: defaultdict[int, set[str]] = defaultdict(set)
+    modules: dict[str, list[str]] = {}  # projection → its modules
     for site in sites:
-        by_layer[site.layer].add(site.projection)
-    return dict(sorted(by_layer.items()))
+        modules.setdefault(site.projection, []).append(site.module)
+    if ALL_LINEAR in asked:
+        chosen = sorted(modules, key=_attention_first)
+        if rest := chosen[MOST_PROJECTIONS:]:
+            some = ", ".join(rest[:3])
+            return chosen[:MOST_PROJECTIONS], [
+                f"projections: {len(rest)} more, as {some}, are in the tables alone: name those to show, at most "
+                f"{MOST_PROJECTIONS} at once are readable"
+            ]
+        return chosen, []
+    by_name = {name: [each for each in modules if _means(name, each, modules[each])] for name in asked}
+    chosen = list(dict.fromkeys(projection for found in by_name.values() for projection in found))
+    if not chosen:
+        raise UserError(f"projections={asked}: the adapters have {sorted(modules)}{_how_to_part(modules)}")
+    missing = [name for name, found in by_name.items() if not found]
+    return chosen, [f"projections: {name} is left out, because no layer adapts it" for name in missing]
 
 
-def _most_frequent_set(sites: Collection[Site]) -> frozenset[str]:
-    """The set of projections that most layers adapt. Sites outside of any layer have layer 0 and do not count."""
-    sets = Counter(frozenset(adapted) for layer, adapted in _by_layer(sites).items() if layer > 0)
-    return max(sets, key=sets.__getitem__, default=frozenset())
+def _means(name: str, projection: str, modules: Collection[str]) -> bool:
+    """Whether a name asks for a projection with these modules."""
+    return name in (projection, projection_of(projection)) or any(ends_in(module, (name,)) for module in modules)
 
 
-def _means(name: str, projection: str) -> bool:
-    """Whether a name asks for a projection: "q" also means a q with a path, as each stack of an encoder-decoder has."""
-    return name in (projection, projection_of(projection))
+def _how_to_part(projections: Collection[str]) -> str:
+    """What to give where a layer fuses q, k and v and nothing tells which of its rows are whose."""
+    fused = ", ".join(filter(is_fused, projections))
+    if not fused:
+        return ""
+    return (
+        f", and nothing tells which rows of {fused} are q, k and v: give base=FOLDER with the base's config.json, or "
+        f"compare it as one by projections=[{fused}]"
+    )
 
 
 def _attention_first(projection: str) -> tuple[bool, int, str]:
     """Sort key: q, k, v, o, then the others by name."""
     letter = projection_of(projection)
     return letter not in "qkvo", "qkvo".find(letter), projection
+
+
+def projections_by_layer(sites: Collection[Site], projections: Collection[str]) -> dict[int, set[str]]:
+    """Layer → those of `projections` that it adapts, in ascending order of layers."""
+    by_layer: defaultdict[int, set[str]] = defaultdict(set)
+    for site in sites:
+        if site.projection in projections:
+            by_layer[site.layer].add(site.projection)
+    return dict(sorted(by_layer.items()))
+
+
+def choose_layers(by_layer: Mapping[int, set[str]], asked: list[int]) -> list[int]:
+    """The layers that were asked for; else the first layer, the layers nearest to ⅓, ⅔ and the whole of the depth, and
+    for each projection that none of these adapts the middle one of its layers.
+
+    Depth is counted over the layers that adapt a projection: 96 of them give 1, 32, 64 and 96.
+
+    Args:
+        by_layer: see `projections_by_layer`.
+        asked: empty for the default.
+
+    Raises:
+        UserError: a layer that was asked for adapts none of the projections.
+    """
+    layers = [layer for layer in by_layer if layer] or list(by_layer)  # 0 stands for modules outside of layers
+    if missing := sorted(set(asked) - set(by_layer)):
+        raise UserError(f"layers={asked}: the projections are adapted in the layers {list(by_layer)}, not in {missing}")
+    if asked:
+        return asked
+    chosen = {layers[max(round(len(layers) * third / 3), 1) - 1] for third in range(4)}
+    for projection in dict.fromkeys(name for layer in layers for name in sorted(by_layer[layer])):
+        having = [layer for layer in layers if projection in by_layer[layer]]
+        if chosen.isdisjoint(having):
+            chosen.add(_middle(having))
+    return sorted(chosen)
+
+
+def middle_layer(by_layer: Mapping[int, set[str]], projections: list[str]) -> int:
+    """The middle one of the layers that adapt the first projection, and with it the most of the others."""
+    having = [layer for layer in by_layer if projections[0] in by_layer[layer]]
+    most = max(len(by_layer[layer]) for layer in having)
+    return _middle([layer for layer in having if len(by_layer[layer]) == most])
+
+
+def _middle(layers: list[int]) -> int:
+    return layers[(len(layers) - 1) // 2]

@@ -158,9 +158,7 @@ def _is_regex(key: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    if not isinstance(value, str) or value[:1] == ".":
-        return False
-    return re.fullmatch(NAME, value) is not None and not re.search(r"-shadow\d+$", value)
+    return isinstance(value, str) and bool(re.fullmatch(NAME, value)) and not re.search(r"-shadow\d+$", value)
 
 
 class _Rule(NamedTuple):
@@ -185,7 +183,7 @@ _RULES = {
     ),
     "name": _Rule(
         _is_name,
-        "a name is a directory's: letters, digits, '.', '_' and '-' alone, and no '.' first; an end as -shadow1 is a "
+        "a name is a directory's: 1 to 200 letters, digits, '.', '_' and '-', no '.' first; an end as -shadow1 is a "
         "shadow's",
     ),
 }

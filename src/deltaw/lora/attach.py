@@ -32,23 +32,33 @@ def attach(
         shadows: of these arms: see `deltaw.lora.shadows`.
 
     Raises:
-        UserError: a rank is above the smaller width of a layer, which no product B A can reach, or a pattern fits no
-            module.
+        UserError: as `check_arms` does.
     """
     base.requires_grad_(False)
     modules = list(modules)
-    for arm in arms:
-        _check_patterns(arm, modules)
+    check_arms(base, modules, arms)
     for module in modules:
-        layer = base.get_submodule(module)
-        _check_ranks(layer, module, arms)
-        _replace(base, module, ArmsLinear(layer, module, arms, shadows))
+        _replace(base, module, ArmsLinear(base.get_submodule(module), module, arms, shadows))
     for module, draw in (heads or {}).items():
         seeds = [seed_from(arm.head_seed, module) for arm in arms]
         _replace(base, module, ArmsHead(base.get_submodule(module), seeds, draw))
     for attention in base.modules():
         if hasattr(attention, POSITIONS):
             setattr(attention, POSITIONS, partial(_arm_by_arm, attention, getattr(attention, POSITIONS)))
+
+
+def check_arms(base: nn.Module, modules: Iterable[str], arms: list[Arm]) -> None:
+    """Refuse arms that `base` has no place for. Shapes are enough: it may be on the meta device.
+
+    Raises:
+        UserError: a rank is above the smaller width of a layer, which no product B A can reach, or a pattern fits no
+            module.
+    """
+    modules = list(modules)
+    for arm in arms:
+        _check_patterns(arm, modules)
+    for module in modules:
+        _check_ranks(base.get_submodule(module), module, arms)
 
 
 def _check_patterns(arm: Arm, modules: list[str]) -> None:

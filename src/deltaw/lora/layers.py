@@ -145,7 +145,8 @@ def _dropout(x: Float[Tensor, "rows *tokens d_in"], share: float, seed: int) -> 
     by token over all rows: on a CPU, longer padding leaves the draws of the first tokens as they were.
     """
     rows, *tokens, width = x.shape
-    generator = torch.Generator(x.device).manual_seed(seed)
+    # A plan runs on the meta device, which has no generator and draws nothing.
+    generator = torch.Generator("cpu" if x.is_meta else x.device).manual_seed(seed)
     draws = torch.rand(*tokens, rows, width, generator=generator, dtype=torch.float32, device=x.device)
     return x * (draws >= share).movedim(-2, 0) / (1 - share)
 

@@ -1,6 +1,10 @@
 """What only PEFT knows: which pattern fits a module, and what a config holds. The one module that imports PEFT."""
 
+import logging
 from collections.abc import Iterable, Mapping
+
+# PEFT imports bitsandbytes where it is installed, which then warns of a kernel that we do not use.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def matching_key(pattern: Iterable[str], module: str) -> str:

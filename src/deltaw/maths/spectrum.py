@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from scipy.special import entr
 from torch import Tensor
 
-from deltaw.maths.subspace import Stack, update_directions
+from deltaw.maths.subspace import Matrix, Stack, as_matrix, update_directions
 
 ENERGY = 0.9  # share of ‖·‖²_F that the energy rank holds
 CLOSE = 0.05  # below this relative gap between two singular values, noise turns their directions
@@ -44,14 +44,24 @@ class Spectrum:
         return sorted({n + side for n in close for side in (1, 2)})
 
 
-def spectrum(A: Float[Tensor, "rank width"], B: Float[Tensor, "d_out rank"] | None = None) -> Spectrum:
+def spectrum(A: Matrix, B: Matrix | None = None) -> Spectrum:
     """The spectrum of a factor A, or of the product B A where `B` is given (ΔW is scale · B A).
 
+    Args:
+        A: rank × width; a tensor, or what NumPy reads as an array.
+        B: the same, d_out × rank.
+
     Raises:
-        ValueError: a factor holds a value that is not finite.
+        TypeError: a factor has no numbers in it.
+        ValueError: a factor is no matrix, the ranks differ, or a value is not finite.
     """
+    A = as_matrix("A", A)
     directions = Stack({"A": A}).directions["A"]
     if B is not None:
+        B = as_matrix("B", B)
+        if B.shape[1] != len(A):
+            shapes = f"A is {len(A)} × {A.shape[1]} and B is {len(B)} × {B.shape[1]}"
+            raise ValueError(f"{shapes}: give A as rank × d_in and B as d_out × rank")
         directions, _ = update_directions(directions, Stack({"B": B.T}).directions["B"])
     return spectrum_of(directions.values)
 
@@ -59,7 +69,8 @@ def spectrum(A: Float[Tensor, "rank width"], B: Float[Tensor, "d_out rank"] | No
 def spectrum_of(singular_values: Float64[Tensor, " k"]) -> Spectrum:
     """The spectrum that has these singular values, which fall and are above 0."""
     values = singular_values.numpy()  # on a few numbers NumPy is faster than PyTorch
-    shares = values**2 / (values**2).sum()
+    squares = (values / values[:1]) ** 2  # at most 1: squares of the values themselves may leave float64
+    shares = squares / squares.sum()
     after = np.append(values[1:], 0)[: len(values)]
     return Spectrum(
         singular_values=singular_values,

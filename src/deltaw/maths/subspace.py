@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,6 +23,8 @@ NEGLIGIBLE = 1e-6  # share of the largest singular value; a direction below it i
 ILL_CONDITIONED = 1e-3
 
 COLUMNS = 2048  # multiplied at once
+
+Matrix = Tensor | ArrayLike  # what a user may give for a matrix
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class Directions:
         return Directions(left[:, :k], values[:k], self.name, self.combination @ Vh[:k].T)
 
     def scaled(self, scale: float) -> "Directions":
-        """The same directions with the singular values times `scale`."""
-        return replace(self, values=self.values * scale)
+        """The directions of `scale` · X; none where `scale` is 0."""
+        values = self.values * abs(scale)
+        k = numerical_rank(values)
+        return replace(self, left=self.left[:, :k], values=values[:k], combination=self.combination[:, :k])
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def _products(matrices: Sequence[Tensor | Difference]) -> Float64[Tensor, "rows 
             matrix.write(part, place) if isinstance(matrix, Difference) else place.copy_(matrix[:, part])
         products.addmm_(columns, columns.T)
     if not products.diagonal().isfinite().all():
-        raise ValueError("a factor holds NaN or infinity: it has no directions")
+        raise ValueError("a factor holds NaN or infinity, or a number too large to square: it has no directions")
     return products.cpu()
 
 
@@ -215,7 +221,7 @@ def shared(cosines: Float64[Tensor, "k_one k_other"]) -> Shared:
     return Shared(squares[0, 0].clamp(max=1), squares[0].sum().clamp(max=1), cos2.mean(), cos2)
 
 
-def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high width"]) -> Float64[Tensor, "low high"]:
+def similarity(A_low: Matrix, A_high: Matrix) -> Float64[Tensor, "low high"]:
     """Similarity φ of the leading subspaces of two LoRA factors, for every pair of sizes (Eq. 4).
 
     With U_i the first i right-singular vectors of `A_low` and V_j the first j of `A_high`, as columns,
@@ -225,14 +231,44 @@ def similarity(A_low: Float[Tensor, "low width"], A_high: Float[Tensor, "high wi
     φ is 1 where one span contains the other, 0 where they are orthogonal, and max(i, j) / width on average between
     two random spans: the level that a claim has to clear (`chance`).
 
+    Args:
+        A_low, A_high: rank × width, of any precision: tensors, or what NumPy reads as an array.
+
     Returns:
         φ, dimensionless, within [0, 1]; entry `[i - 1, j - 1]` holds φ(i, j). NaN where i or j is beyond the
         numerical rank of its factor.
 
     Raises:
-        ValueError: the widths differ, or a factor holds a value that is not finite.
+        TypeError: a factor has no numbers in it.
+        ValueError: a factor is not rank × width, the widths differ, or a value is not finite.
     """
-    if A_low.shape[1] != A_high.shape[1]:
-        raise ValueError(f"A of width {A_low.shape[1]} and A of width {A_high.shape[1]}: give rank × width of one base")
-    stack = Stack({"low": A_low, "high": A_high})
-    return phi(stack.cosines(stack.directions["low"], stack.directions["high"]), len(A_low), len(A_high))
+    low, high = as_matrix("A_low", A_low), as_matrix("A_high", A_high)
+    if low.shape[1] != high.shape[1]:
+        shapes = " and ".join(" × ".join(map(str, A.shape)) for A in (low, high))
+        way_on = "give A.T if these are width × rank" if len(low) == len(high) else "give rank × width of one base"
+        raise ValueError(f"A_low and A_high are {shapes}, of different widths: {way_on}")
+    stack = Stack({"low": low, "high": high})
+    return phi(stack.cosines(stack.directions["low"], stack.directions["high"]), len(low), len(high))
+
+
+def as_matrix(name: str, given: Matrix) -> Float[Tensor, "rows columns"]:
+    """A matrix that a user gives, as a tensor without a gradient.
+
+    Args:
+        name: of the argument, for errors.
+        given: a tensor, or what NumPy reads as an array.
+
+    Raises:
+        TypeError: it has no real numbers in it.
+        ValueError: it is no matrix, or it is empty.
+    """
+    array = given.detach() if isinstance(given, Tensor) else np.asarray(given)
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} is {type(given).__name__} of {array.dtype}: give a matrix of real numbers")
+        array = torch.from_numpy(array.astype(np.float64))
+    if array.ndim != 2 or not array.numel():
+        raise ValueError(f"{name} has the shape {tuple(array.shape)}: give a matrix, rows × columns")
+    if array.is_complex() or array.dtype == torch.bool:
+        raise TypeError(f"{name} is a tensor of {array.dtype}: give a matrix of real numbers")
+    return array if array.is_floating_point() else array.double()

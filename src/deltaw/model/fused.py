@@ -1,8 +1,9 @@
-"""Layers that fuse q, k and v: which of their rows are which, in transformers' models.
+"""Layers that fuse q, k and v, or q and its gate: which of their rows are which, in transformers' models.
 
 Nothing here imports transformers, so the analysis can use it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +14,38 @@ from deltaw.errors import UserError
 from deltaw.model.names import attention_names, config_of, ends_in, is_conv1d, is_fused, is_linear, widths
 
 # Endings of layers that hold all rows of q, then of k, then of v in any model, if each has as many rows as d_in.
-_IN_THIRDS = ("Wqkv", "qkv", "qkv_linear", "att_proj", "self_attn.qkv_proj")
+_IN_THIRDS = ("Wqkv", "qkv", "qkv_linear", "att_proj", "W_pack", "self_attn.qkv_proj")
+
+# By `model_type`: models whose q_proj is twice as wide as q, and what the other rows are.
+_WITH_GATE = ("qwen3_next", "qwen3_5", "qwen4_exp")
+OUTPUT_GATE = "output_gate"
+
+# Ending of a layer → names of published models in which it holds q, as wide as d_in, then narrower k and v.
+_IN_ORDER = {
+    "self_attn.qkv_proj": r"phi-?[34]",
+    "query_key_value": r"falcon-7b|chatglm[23]|glm-4-9b",
+    "c_attn": r"gpt_?bigcode|starcoder(?!2)|santacoder",
+}
+# Published models in which the rows of q, k and v take turns head by head → model_type, width and number of heads.
+_BY_HEAD = {
+    "pythia-14m": ("gpt_neox", 128, 4),
+    "pythia-31m": ("gpt_neox", 256, 8),
+    "pythia-70m": ("gpt_neox", 512, 8),
+    "pythia-160m": ("gpt_neox", 768, 12),
+    "pythia-410m": ("gpt_neox", 1024, 16),
+    "pythia-1b": ("gpt_neox", 2048, 8),
+    "pythia-1.4b": ("gpt_neox", 2048, 16),
+    "pythia-2.8b": ("gpt_neox", 2560, 32),
+    "pythia-6.9b": ("gpt_neox", 4096, 32),
+    "pythia-12b": ("gpt_neox", 5120, 40),
+    "gpt-neox-20b": ("gpt_neox", 6144, 64),
+    "bloom-560m": ("bloom", 1024, 16),
+    "bloom-1b1": ("bloom", 1536, 16),
+    "bloom-1b7": ("bloom", 2048, 16),
+    "bloom-3b": ("bloom", 2560, 32),
+    "bloom-7b1": ("bloom", 4096, 32),
+    "bloom": ("bloom", 14336, 112),
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +78,10 @@ class Fused:
         return rows
 
 
-def fused_layout(module: str, d_in: int, d_out: int, transposed: bool, base: Mapping[str, Any]) -> Fused | None:
-    """Which rows are q, k and v in a layer that fuses them.
+def fused_layout(
+    module: str, d_in: int, d_out: int, transposed: bool, base: Mapping[str, Any], name: str = ""
+) -> Fused | None:
+    """Which rows are q, k and v in a layer that fuses them, or q and the gate of the attention's output.
 
     Args:
         module: its name.
@@ -55,18 +89,32 @@ def fused_layout(module: str, d_in: int, d_out: int, transposed: bool, base: Map
         d_out: its output width.
         transposed: whether it is a Conv1D, as in GPT-2, and stores its weight as (d_in, d_out).
         base: config of the model; empty if unknown.
+        name: the model's name, which tells as much for some published models.
 
     Returns:
-        None for any other layer, and if neither `base` nor name and widths tell the layout.
+        None for any other layer, and if neither `base` nor names and widths tell the layout.
     """
+    if not is_fused(module):
+        return _with_gate(module, d_out, base.get("text_config", base))
+    known = _layout(base) or _published(module, d_in, d_out, name.lower())
     in_thirds = ends_in(module, _IN_THIRDS) or (transposed and ends_in(module, ("c_attn",)))
-    known = _layout(base)
+    width = _count(base, "hidden_size", "n_embd", "d_model") or d_in
+    if width != d_in or not (known or in_thirds):
+        return None
     layout = known or _Layout(1, 1, 1)
-    head = (base.get("head_dim") or d_in // layout.heads) if known else d_in
-    if not is_fused(module) or not (known or in_thirds) or d_out != head * (layout.heads + 2 * layout.kv_heads):
+    head = (_count(base, "head_dim", "kv_channels") or d_in // layout.heads) if known else d_in
+    if d_out != head * (layout.heads + 2 * layout.kv_heads):
         return None  # the widths of cross-attention, say, are others
     q, kv = head * layout.heads // layout.blocks, head * layout.kv_heads // layout.blocks
     return Fused(layout.blocks, {letter: q if letter == "q" else kv for letter in layout.order}, transposed)
+
+
+def _with_gate(module: str, d_out: int, base: Mapping[str, Any]) -> Fused | None:
+    """In Qwen3-Next and its successors, q_proj has q and the gate of the attention's output, head by head."""
+    heads, head = _count(base, "num_attention_heads"), _count(base, "head_dim")
+    if not str(base.get("model_type")).startswith(_WITH_GATE) or not ends_in(module, ("self_attn.q_proj",)):
+        return None
+    return Fused(heads, {"q": head, OUTPUT_GATE: head}, False) if heads and head and d_out == 2 * heads * head else None
 
 
 class _Layout(NamedTuple):
@@ -78,13 +126,28 @@ class _Layout(NamedTuple):
     order: str = "qkv"
 
 
+def _published(module: str, d_in: int, d_out: int, name: str) -> _Layout | None:
+    """The layout in a published model of this name, or in one fine-tuned from it that keeps the name."""
+    for ending, names in _IN_ORDER.items():
+        if ends_in(module, (ending,)) and re.search(names, name) and d_in < d_out < 3 * d_in:
+            return _Layout(d_in, (d_out - d_in) // 2, 1)
+    if ends_in(module, ("c_attn",)) and "qwen" in name:
+        return _Layout(1, 1, 1)
+    if re.search("codegen(?!2)", name):
+        return _layout({"model_type": "codegen", "num_attention_heads": 4})
+    for known, (kind, width, heads) in _BY_HEAD.items():
+        if width == d_in and re.search(rf"{re.escape(known)}(?![\w.])", name.replace("bloomz", "bloom")):
+            return _layout({"model_type": kind, "num_attention_heads": heads})
+    return None
+
+
 def _layout(base: Mapping[str, Any]) -> _Layout | None:
-    heads = base.get("num_attention_heads") or base.get("n_head") or base.get("n_heads")
-    kv_heads = base.get("num_kv_heads") or base.get("num_key_value_heads") or heads
-    if not isinstance(heads, int) or not isinstance(kv_heads, int):
+    heads = _count(base, "num_attention_heads", "n_head", "n_heads")
+    kv_heads = _count(base, "num_kv_heads", "num_key_value_heads") or heads
+    if heads is None or kv_heads is None:
         return None
     match base.get("model_type"):
-        case "gpt2" | "mpt" | "modernbert":
+        case "gpt2" | "mpt" | "modernbert" | "qwen" | "baichuan":
             return _Layout(heads, heads, 1)
         case "gpt_neox" | "gpt_neox_japanese" | "bloom" | "persimmon":
             return _Layout(heads, heads, heads)
@@ -96,7 +159,17 @@ def _layout(base: Mapping[str, Any]) -> _Layout | None:
             return _Layout(heads, heads, 4, "qvk")
         case "phi3" | "phi4_multimodal":
             return _Layout(heads, kv_heads, 1)
+        case "chatglm" if base.get("multi_query_attention") and (groups := _count(base, "multi_query_group_num")):
+            return _Layout(heads, groups, 1)
+        case "internlm2":
+            return _Layout(heads, kv_heads, kv_heads)
     return None
+
+
+def _count(config: Mapping[str, Any], *keys: str) -> int | None:
+    """The first whole number above 0 that a config has under one of these keys."""
+    counts = (config.get(key) for key in keys)
+    return next((count for count in counts if isinstance(count, int) and count > 0), None)
 
 
 def fused_layers(model: nn.Module) -> dict[str, Fused]:

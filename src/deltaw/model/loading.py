@@ -1,8 +1,10 @@
 """Load a frozen base and its tokenizer: the bundled model, a local folder, or a model on the hub."""
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -20,18 +24,24 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from deltaw.config.folder import BUNDLED
 from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.model.four_bits import check_dtype, make_trainable
 from deltaw.model.heads import Initialiser, heads_of
+from deltaw.model.hub import look_for_the_hub
+from deltaw.run.places import sense
 
 AUTO_MODELS: dict[str, Any] = {
     "causal": AutoModelForCausalLM,
     "seq2seq": AutoModelForSeq2SeqLM,
     "classification": AutoModelForSequenceClassification,
 }
+
+# How the names of tables of positions end.
+_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings)$")
 
 
 @dataclass
@@ -68,6 +78,21 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_weights(path: str) -> None:
+    """Refuse a local folder without weights in safetensors.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = Path(_resolved(path))
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        pickled = ", ".join(sorted(file.name for file in folder.glob("*.bin")))
+        raise UserError(
+            f"model.path={path} has no *.safetensors{f' but {pickled}' if pickled else ''}: give a folder with "
+            "safetensors weights, as save_pretrained of transformers writes it"
+        )
+
+
 def load_base(
     path: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -99,7 +124,7 @@ def load_base(
     _check_direction(model, task)
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    model.config.use_cache = False
+    _keep_no_cache(model)
     folder = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, local_files_only=True))
     pad = _pad(model, tokenizer, task)
     return Base(name, path, folder, _sha256(folder), model.train(), pad, heads)  # `from_pretrained` leaves eval mode
@@ -108,11 +133,9 @@ def load_base(
 def _load(path: str, dtype: str, task: str, labels: int | None) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the names of the weights that its checkpoint lacks or has in another shape."""
     torch_dtype = _torch_dtype(dtype)
+    config = _config(path, dtype, labels)
     with _loading(path):
-        config = _config(path, labels)
-    check_dtype(path, dtype, getattr(config, "quantization_config", None))
-    with _loading(path):
-        loaded: Any = AUTO_MODELS[task].from_pretrained(
+        loaded: Any = _auto_model(task, config).from_pretrained(
             path,
             config=config,
             dtype=torch_dtype,
@@ -133,11 +156,10 @@ def base_shape(path: str, dtype: str = "float32", task: str = "causal", labels: 
         UserError: `path` has no config, or transformers has no such model for this task.
     """
     torch_dtype = _torch_dtype(dtype)
-    with _loading(_resolved(path)), torch.device("meta"):
-        config = _config(_resolved(path), labels)
-        check_dtype(path, dtype, getattr(config, "quantization_config", None))
-        model: Any = AUTO_MODELS[task].from_config(config, dtype=torch_dtype)
-    model.config.use_cache = False
+    config = _config(_resolved(path), dtype, labels)
+    with _loading(path), torch.device("meta"):
+        model: Any = _auto_model(task, config).from_config(config, dtype=torch_dtype)
+    _keep_no_cache(model)
     heads = heads_of(model, []) if task == "classification" else {}
     return Base(Path(path).name, path, Path(path), "", model.train(), 0, heads)
 
@@ -151,18 +173,91 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     return dtypes[dtype]
 
 
-def _config(path: str, labels: int | None) -> PreTrainedConfig:
-    config: PreTrainedConfig = AutoConfig.from_pretrained(path)
-    for key, value in config.to_dict().items():
-        if "drop" in key and isinstance(value, float):
-            setattr(config, key, 0.0)
+def _config(path: str, dtype: str, labels: int | None) -> PreTrainedConfig:
+    """The config of a model that can be trained on, without dropout.
+
+    Raises:
+        UserError: there is none, or an adapter lies beside it, or the weights are not as `dtype` says.
+    """
+    _check_no_adapter(path)
+    with _loading(path):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+    for part in (config, config.get_text_config()):
+        check_dtype(path, dtype, getattr(part, "quantization_config", None))
+    _without_dropout(config)
     if labels is not None:
         config.num_labels = labels
     return config
 
 
+def _check_no_adapter(path: str) -> None:
+    """Refuse a folder with an adapter, which transformers would load together with the model, without a word."""
+    with _loading(path):
+        file = find_adapter_config_file(path)
+    if file is None:
+        return
+    base = None
+    with suppress(OSError, ValueError, AttributeError):
+        base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    adapter = f"an adapter ({Path(file).name}, on {base or 'a base that it does not name'})"
+    merge = (
+        "merge it into the base by PEFT's merge_and_unload and save_pretrained, and give the folder that this writes"
+    )
+    if (Path(file).parent / "config.json").exists():
+        raise UserError(
+            f"model.path={path} has {adapter} beside a model, and arms would train on both: {merge}; or give a copy "
+            "of the folder without the adapter's files"
+        )
+    raise UserError(f"model.path={path} is {adapter} and no model: give model.path={base or 'the base'}; or {merge}")
+
+
+def _without_dropout(config: PreTrainedConfig) -> None:
+    """Set every dropout in a config to 0, in the configs inside it too."""
+    for key, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _without_dropout(value)
+        elif "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+
+
+def _keep_no_cache(model: PreTrainedModel) -> None:
+    for config in (model.config, model.config.get_text_config()):
+        config.use_cache = False
+
+
+def _auto_model(task: str, config: PreTrainedConfig) -> Any:
+    """The class that loads a model for a task. A decoder that also sees or hears has no class for text alone."""
+    kind = type(config)
+    if task == "causal" and kind not in AutoModelForCausalLM._model_mapping and not config.is_encoder_decoder:
+        return AutoModelForMultimodalLM if kind in AutoModelForMultimodalLM._model_mapping else AutoModelForCausalLM
+    return AUTO_MODELS[task]
+
+
+def tokens_read(model: PreTrainedModel) -> int:
+    """The number of tokens that a model has an embedding for, whatever its tokenizer has."""
+    return len(model.get_input_embeddings().get_parameter("weight"))
+
+
+def longest_read(model: PreTrainedModel) -> int | None:
+    """The length of the longest text that a model reads, if it has a table of positions; None if it computes them."""
+    tables = [
+        layer.num_embeddings - (0 if layer.padding_idx is None else layer.padding_idx + 1)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Embedding) and _POSITIONS.search(name) and not sense(name)
+    ]
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min([*tables, *([stated] if stated else [])]) if tables else None
+
+
 def _resolved(path: str) -> str:
-    return str(BUNDLED if path == "bundled" else Path(path).resolve() if Path(path).is_dir() else path)
+    if path == "bundled":
+        return str(BUNDLED)
+    if Path(path).is_dir():
+        return str(Path(path).resolve())
+    if Path(path).is_file():
+        raise UserError(f"model.path={path} is a file: give the folder with config.json, safetensors and a tokenizer")
+    look_for_the_hub()
+    return path
 
 
 @contextmanager
@@ -181,7 +276,8 @@ def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str) 
     """The token that pads rows: the model's, the tokenizer's, or its end of text; the model's config gets it too."""
     config = model.config.get_text_config()
     candidates = [config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
-    pads = [pad for pad in candidates if pad is not None and pad >= 0]  # some configs have -1 for none
+    read = range(tokens_read(model))  # some configs have -1 for none, some tokenizers a token that the model lacks
+    pads = [pad for pad in candidates if pad in read]
     if task == "causal":  # no token attends to padding
         return pads[0] if pads else 0
     if not pads:

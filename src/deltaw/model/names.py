@@ -89,7 +89,12 @@ OUTPUTS = tuple(
         for module in names.modules
     }
 )
-_FUSED = (*{names.fused: None for names in ARCHITECTURES.values() if names.fused}, "qkv", "qkv_linear", "att_proj")
+# Names in diffusers' models, which an adapter may be of: the UNet of Stable Diffusion, or FLUX.
+_PROJECTIONS_IN_DIFFUSERS = {"to_q": "q", "to_k": "k", "to_v": "v"}
+_ENDINGS_OF_OUTPUTS = tuple(f".{name}" for name in (*OUTPUTS, "to_out.0", "to_out"))
+
+_FUSED = {names.fused for names in ARCHITECTURES.values() if names.fused}
+_FUSED |= {"qkv", "qkv_linear", "att_proj", "W_pack", "wqkv"}
 
 # Layers inside an expert, and those of DeBERTa that read its table of relative positions instead of tokens.
 READS_NO_ROWS = re.compile(r"\.experts\.\d+\.|\.pos_(key|query)_proj$")
@@ -98,27 +103,46 @@ READS_NO_ROWS = re.compile(r"\.experts\.\d+\.|\.pos_(key|query)_proj$")
 POSITIONS = "disentangled_attention_bias"
 
 
+# A numbered layer by the usual names of lists: "layers.3", "h.3", and "down_blocks.0.attentions.1.transformer_blocks.0"
+# in a UNet, "layers.0.blocks.1" in a Swin, "block.0.1" in a SegFormer.
+LAYER = re.compile(
+    r"(?:^|(?<=\.))(?P<list>(?P<of_lists>\w*blocks?|attentions)|h|\w*layers?|encoders|stages|ffns|resnets)"
+    r"\.(?P<block>\d{1,9}(?:(?:\.blocks)?\.\d{1,9}|(?(of_lists)\.(?:transformer_blocks|attentions|resnets)\.\d{1,9}|(?!)))*)"
+    r"(?=\.|$)"
+)
+_NUMBER = re.compile(r"(?:^|(?<=\.))(?P<block>\d{1,9})(?=\.|$)")
+
+
 def layer_of(module: str) -> int | None:
-    """Layer of a module, counted from 1 as in the paper: the first whole number in its dotted name, plus one."""
-    number = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
-    return int(number[1]) + 1 if number else None
+    """Layer of one module of a transformer, counted from 1 as in the paper; None outside of the numbered layers.
+
+    `deltaw.run.places` finds the layers of all modules of an adapter, whatever wraps them.
+    """
+    number = LAYER.search(module) or _NUMBER.search(module)
+    return int(number["block"].partition(".")[0]) + 1 if number else None
 
 
 def block_of(module: str) -> str:
     """Name of the numbered layer that contains a module, as "model.layers.3" for its q_proj; "" if none does."""
-    found = re.match(r"(?:.*?\.)??\d+(?=\.|$)", module)
-    return found[0] if found else ""
+    found = LAYER.search(module) or _NUMBER.search(module)
+    return module[: found.start("block")] + found["block"].partition(".")[0] if found else ""
 
 
 def projection_of(module: str) -> str:
-    """The projection of a module: "q", "k", "v", "o", or for any other the last part of its name."""
-    name = module.rpartition(".")[2]
-    return "o" if ends_in(module, OUTPUTS) else PROJECTIONS.get(name, name)
+    """The projection of a module: "q", "k", "v", "o", or for others the last part of the name, as "fc1" or "net.2"."""
+    if f".{module}".endswith(_ENDINGS_OF_OUTPUTS):
+        return "o"
+    parts = module.split(".")
+    first = len(parts) - 1
+    while first and parts[first].isdecimal():
+        first -= 1
+    name = ".".join(parts[first:])
+    return PROJECTIONS.get(name) or _PROJECTIONS_IN_DIFFUSERS.get(name, name)
 
 
 def is_fused(module: str) -> bool:
     """Whether a module of this name holds q, k and v in one."""
-    return ends_in(module, _FUSED)
+    return module.rpartition(".")[2] in _FUSED
 
 
 def ends_in(module: str, endings: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from torch import nn
 
@@ -16,10 +17,12 @@ from deltaw.model.names import (
     PROJECTIONS,
     READS_NO_ROWS,
     attention_names,
+    block_of,
     ends_in,
     layer_of,
     linear_layers,
 )
+from deltaw.run.places import sense
 
 
 def projections(
@@ -27,9 +30,10 @@ def projections(
 ) -> dict[str, str]:
     """The linear layers of `model` that LoRA adapts: module name → projection, in the order of the model.
 
-    For each of q, k and v that is wanted, every layer must have an attention module, and every attention module
-    exactly one such projection. Layers inside experts are never adapted, because the router mixes tokens of different
-    arms, nor are layers that read positions instead of tokens.
+    For each of q, k and v that is wanted, an attention module has one such projection. Some have none: attention that
+    takes k and v from another layer, and the layers of a hybrid model that mix tokens in another way. Of a model that
+    also sees or hears, the part that reads text is adapted. Layers inside experts are never adapted, because the
+    router mixes tokens of different arms, nor are layers that read positions instead of tokens.
 
     Args:
         model: the base, not yet adapted; its fused layers are split.
@@ -39,10 +43,10 @@ def projections(
             one has the name in `ARCHITECTURES`, or any name in there if the model is unknown.
 
     Raises:
-        UserError: an attention module has none or several of a projection, or no layer has a wanted name; the message
-            lists the names that exist.
+        UserError: no attention module of a kind has a wanted projection, or one has several, or no layer has a wanted
+            name; the message lists the names that exist.
     """
-    linear = [name for name in linear_layers(model) if not READS_NO_ROWS.search(name)]
+    linear = [name for name in _linear_layers(model) if not READS_NO_ROWS.search(name)]
     everything = ALL_LINEAR in wanted
     endings = _endings(model, names or {})
     sites = {name: site for name in linear if (site := _site(name, endings))}
@@ -54,6 +58,28 @@ def projections(
         if name not in ("q", "k", "v", ALL_LINEAR):
             found |= _modules_called(name, names_of, model)
     return {module: name for module, name in names_of.items() if everything or module in found}
+
+
+def layers_beside(model: nn.Module, modules: Iterable[str]) -> set[str]:
+    """Names of all layers in the lists that hold the layers of `modules`; a hybrid model has some without attention."""
+    lists = {block_of(module).rpartition(".")[0] for module in modules}
+    blocks = {block_of(name) for name in linear_layers(model)}
+    return {block for block in blocks if block.rpartition(".")[0] in lists}
+
+
+def _linear_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers inside the numbered layers, of those that read text."""
+    tower = _text_tower(model)
+    return [name for name in linear_layers(model) if name.startswith(tower) and not sense(block_of(name))]
+
+
+def _text_tower(model: nn.Module) -> str:
+    """What the names of the modules that read text begin with; "" in a model that does nothing else."""
+    config: Any = getattr(model, "config", None)
+    if config is None or config.is_encoder_decoder or config.get_text_config() is config:
+        return ""
+    tower = model.get_decoder()  # type: ignore[operator]
+    return next((f"{name}." for name, module in model.named_modules() if name and module is tower), "")
 
 
 def _modules_called(name: str, names_of: Mapping[str, str], model: nn.Module) -> set[str]:
@@ -103,29 +129,28 @@ def _site(module: str, endings: Mapping[str, _Ending]) -> _Site | None:
 
 
 def _check(model: nn.Module, sites: Iterable[_Site], letters: Sequence[str], endings: Mapping[str, _Ending]) -> None:
-    """Refuse a layer without an attention module, and an attention module without exactly one of each letter."""
-    attentions: dict[int, set[str]] = {
-        layer: set() for name, child in model.named_modules() if _has_weights(child) and (layer := layer_of(name))
-    }
-    if letters and not attentions:
+    """Refuse a model without a wanted letter, and an attention module with several or, unlike its kind, with none."""
+    layers = sorted(
+        {layer for name, child in model.named_modules() if _has_weights(child) and (layer := layer_of(name))}
+    )
+    if letters and not layers:
         raise UserError(
             f"{type(model).__name__} has no numbered layers with q and v under the names {sorted(endings)}; "
             "give them by model.projections.q= and model.projections.v="
         )
     counts = Counter(sites)
-    for site in counts:
-        if site.letter != "o":
-            attentions[site.layer].add(site.attention)
-    for layer, letter in product(sorted(attentions), letters):
-        for attention in sorted(attentions[layer]) or [""]:
-            if (count := counts[_Site(letter, layer, attention)]) != 1:
-                names = sorted(name for name, ending in endings.items() if ending.letter == letter)
-                raise UserError(
-                    f"layer {layer} of {type(model).__name__} has {count} modules for {letter!r} under the names "
-                    f"{names}{f' in {attention}' if attention else ''}; {_children(model, layer)}: "
-                    f"{_advice(letter)} (a layer that fuses q, k and v can be adapted in "
-                    f"{', '.join(sorted(name for name, row in ARCHITECTURES.items() if row.fused))} alone)"
-                )
+    has = {(site.attention, site.letter) for site in counts}  # somewhere in the model
+    places = sorted({(site.layer, site.attention) for site in counts if site.letter != "o"}) or [(layers[0], "")]
+    for (layer, attention), letter in product(places if letters else [], letters):
+        count = counts[_Site(letter, layer, attention)]
+        if count > 1 or (count == 0 and (attention, letter) not in has):
+            names = sorted(name for name, ending in endings.items() if ending.letter == letter)
+            raise UserError(
+                f"layer {layer} of {type(model).__name__} has {count} modules for {letter!r} under the names "
+                f"{names}{f' in {attention}' if attention else ''}; {_children(model, layer)}: "
+                f"{_advice(letter)} (a layer that fuses q, k and v can be adapted in "
+                f"{', '.join(sorted(name for name, row in ARCHITECTURES.items() if row.fused))} alone)"
+            )
 
 
 def _advice(letter: str) -> str:

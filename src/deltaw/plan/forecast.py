@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from deltaw.bundled.pretrain import Recipe, build
 from deltaw.config.schema import NF4
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.attach import attach
 from deltaw.lora.shadows import shadows_of
-from deltaw.model.loading import base_shape
+from deltaw.model.loading import Base, base_shape, load_tokenizer
 from deltaw.plan.arithmetic import Hardware
 from deltaw.plan.shapes import ShapeRun, count
 from deltaw.plan.suggestion import Plan, Setup, suggest
@@ -50,9 +51,7 @@ def workload_of(cfg: DictConfig, arms: list[Arm]) -> Workload:
         UserError: the model has no config, or lacks the projections.
         UnplannableError: the model computes with values.
     """
-    if cfg.model.pretrain and not Path(cfg.model.path).exists():
-        raise UserError(f"model.path={cfg.model.path} is not there to be planned: the first run pretrains it")
-    base = base_shape(cfg.model.path, cfg.model.dtype, cfg.task, cfg.model.labels)
+    base = shape_of(cfg)
     prompt, completion = _row_lengths(cfg)
     try:
         with ShapeRun():
@@ -69,6 +68,20 @@ def workload_of(cfg: DictConfig, arms: list[Arm]) -> Workload:
     if cfg.model.dtype == NF4:
         workload = replace(workload, base=workload.base.with_parameter_bytes(NF4_BYTES))
     return workload
+
+
+def shape_of(cfg: DictConfig) -> Base:
+    """The base of a run on the meta device: as its config.json says, or as the first run will pretrain it.
+
+    Raises:
+        UserError: the model has no config, or transformers has no such model for the task.
+    """
+    path = Path(cfg.model.path)
+    if not cfg.model.pretrain or path.exists():
+        return base_shape(cfg.model.path, cfg.model.dtype, cfg.task, cfg.model.labels)
+    with torch.device("meta"):
+        model = build(load_tokenizer("bundled"), Recipe(**cfg.model.pretrain))
+    return Base(path.name, str(path), path, "", model.train(), 0, {})
 
 
 def _row_lengths(cfg: DictConfig) -> tuple[int, int]:

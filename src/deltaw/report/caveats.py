@@ -7,7 +7,7 @@ from deltaw.report.numbers import Summary
 
 
 def caveats(summary: Summary) -> Iterator[str]:
-    """The caveats that apply to these adapters, and the remarks about them."""
+    """The caveats that apply to these adapters, and the basis that their files do not allow."""
     d = ", ".join(map(str, summary.widths))
     yield (
         f"Random is the level of random subspaces of ℝ^d, max(i, j)/d on average, with d = {d} in the basis "
@@ -43,4 +43,4 @@ def caveats(summary: Summary) -> Iterator[str]:
         yield "The learning rate is not tuned per rank."
     if summary.undefined:
         yield f"{summary.undefined} cells are beyond the numerical rank of an adapter: they have no φ and do not count."
-    yield from (f"{remark}." for remark in summary.remarks)
+    yield from (f"{sentence}." for sentence in summary.missing)

@@ -36,7 +36,8 @@ class Learning:
 
 def learning_of(tables: Tables, arms: Sequence[Adapter], projections: Collection[str]) -> list[Learning]:
     """What each of the arms learned, by the losses of its own run up to its own step."""
-    return [_learning(arm, _is_zero(tables.sites(arm, projections))) for arm in arms]
+    zero = (tables.sites(arm, projections).zero for arm in arms)
+    return [_learning(arm, len(at) > 0 and bool(at.all())) for arm, at in zip(arms, zero, strict=True)]
 
 
 def _learning(arm: Adapter, is_zero: bool) -> Learning:
@@ -47,12 +48,6 @@ def _learning(arm: Adapter, is_zero: bool) -> Learning:
     row = losses[arm.origin.arm]
     gain, se = (None if isnan(row[name]) else float(row[name]) for name in ("gain", "gain_se"))
     return Learning(arm.name, gain, se, row["unit"], nothing or _doubt(losses, row, gain, se))
-
-
-def _is_zero(sites: pd.DataFrame) -> bool:
-    """Whether ΔW is 0 at every site where it was measured."""
-    of_update = sites[sites.basis.isin(["input", "output"])]
-    return len(of_update) > 0 and bool((of_update.numerical_rank == 0).all())
 
 
 def _doubt(

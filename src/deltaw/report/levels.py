@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deltaw.analysis.compare import RARE, Pairing
+from deltaw.analysis.equal_factors import distinct
 from deltaw.exhibit.tables import Tables
 from deltaw.maths.spectrum import CLOSE
 from deltaw.run.adapter import Adapter
@@ -25,7 +26,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Levels:
-    """What a pair shares in one basis, on average over the sites where both have directions.
+    """What a pair shares in one basis, on average over the sites where both have directions; equal A count once.
 
     Attributes:
         first, row, corner: φ(1, 1), φ(1, r) and φ of the whole spans.
@@ -68,7 +69,8 @@ class Spectra:
 
     arm: str
     basis: str
-    rank: int
+    rank: int  # the largest over its sites
+    smallest_rank: int
     stable_rank: float
     entropy_rank: float
     energy_rank: float
@@ -83,15 +85,16 @@ def levels_of(pairs: pd.DataFrame) -> list[Levels]:
 
 
 def _levels(basis: object, sites: pd.DataFrame) -> Levels:
-    k_stars = sites.k_star.dropna()
+    spans = distinct(sites, "k_star")
+    k_stars = spans.k_star.dropna()
     return Levels(
         basis=str(basis),
         sites=len(sites),
-        first=_level(sites, "first"),
-        row=_level(sites, "row"),
-        corner=_level(sites, "corner"),
+        first=_level(distinct(sites, "first"), "first"),
+        row=_level(distinct(sites, "row"), "row"),
+        corner=_level(spans, "corner"),
         k_star=float(k_stars.mean()) if len(k_stars) else None,
-        cos2=_or_none(sites.k_star_cos2.mean()),
+        cos2=_or_none(spans.k_star_cos2.mean()),
         sharing=int((k_stars > 0).sum()),
         reason=next(iter(sites.reason.dropna()), None),
     )
@@ -129,17 +132,19 @@ def _or_none(share: float) -> float | None:
 
 
 def spectra_of(tables: Tables, sides: Sequence[Adapter], projections: Collection[str]) -> list[Spectra]:
-    """The spectra of each adapter in each basis where it has directions."""
+    """The spectra of each adapter in each basis where it has directions; equal A count once."""
     found = []
     for side in sides:
         defined = tables.sites(side, projections)
-        defined = defined[defined.numerical_rank > 0]
+        again = defined.duplicated(["basis", "same_A"]) & defined.basis.isin(["A", "update"])
+        defined = defined[~again & (defined.numerical_rank > 0)]
         for basis, rows in defined.groupby("basis", sort=False):
             found.append(
                 Spectra(
                     arm=side.name,
                     basis=str(basis),
                     rank=int(rows["rank"].max()),
+                    smallest_rank=int(rows["rank"].min()),
                     stable_rank=float(rows.stable_rank.mean()),
                     entropy_rank=float(rows.entropy_rank.mean()),
                     energy_rank=float(rows.energy_rank.mean()),

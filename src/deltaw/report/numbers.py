@@ -3,11 +3,13 @@
 All numbers are about the projections of the view. Cells beyond a numerical rank have no φ and do not count.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
+from deltaw.analysis.equal_factors import distinct
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 from deltaw.report.learning import Learning, learning_of
@@ -16,13 +18,17 @@ from deltaw.report.sharing import Contrast, Excess, Slope, contrast_of, depth_of
 from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
 
+SITE = ["layer", "projection", "basis"]
+
 
 @dataclass(frozen=True)
 class Side:
     """One of the two adapters. What only a run records is None outside of a run."""
 
     name: str
+    folder: str
     rank: int  # the largest over its sites
+    smallest_rank: int  # the smallest; another one than `rank` where a pattern sets ranks
     step: int | None
     base: str
     lr: float | None
@@ -66,7 +72,8 @@ class Summary:
     right: Side
     basis: str
     widths: list[int]  # the dimensions d of the spaces in that basis
-    remarks: list[str]
+    remarks: list[str]  # what changes the meaning of all below, the gravest first
+    missing: list[str]  # a sentence for the basis that was left out, if one was
     learning: list[Learning]  # of left and right at every seed
     excess: list[Excess]  # by basis and measure
     one_order: bool  # whether the pairs of `excess` are of one seed, whose arms take their examples in the same order
@@ -112,9 +119,13 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
     rank_left, rank_right = int(phi.i.max()), int(phi.j.max())
     zoom = min(rank_left, rank_right)
     defined = phi.dropna(subset="phi")
-    by_i = defined[defined.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
-    sites = [(layer, projection) for layer in view.layers for projection in projections]
-    excess = tables.excess[tables.excess.projection.isin(projections)]
+    counted = _without_copies(defined, compared, "first")
+    by_i = counted[counted.j == rank_right].groupby("i")[["phi", "null_mean"]].mean()
+    compared_at = set(zip(phi.layer, phi.projection, strict=True))
+    sites = [site for site in product(view.layers, projections) if site in compared_at]
+    of_projections = tables.excess[tables.excess.projection.isin(projections)]
+    by_measure = dict(iter(of_projections.groupby("measure", sort=False)))
+    excess = pd.concat([_without_copies(rows, compared, str(name)) for name, rows in by_measure.items()]).sort_index()
     measured = bool(excess[excess.basis == view.basis].pair.notna().any())
     return Summary(
         left=_side(left),
@@ -122,6 +133,7 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
         basis=view.basis,
         widths=sorted(set(compared.width[compared.basis == view.basis])),
         remarks=tables.comparison.remarks,
+        missing=tables.comparison.missing,
         learning=learning_of(tables, subject.study.arms, projections),
         excess=excesses(excess),
         one_order=subject.study.one_order,
@@ -135,12 +147,20 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
         ranges=[(_range(defined, *site, rank_right), _range(defined, *site, zoom)) for site in sites],
         depth=depth_of(excess, view.basis) if measured else None,
         contrast=contrast_of(excess, view.basis, *projections) if measured and len(projections) == 2 else None,
-        cells=_cells(defined, rank_left, rank_right),
+        cells=_cells(counted, rank_left, rank_right),
         by_i=by_i.phi.tolist(),
         half_at=_half_at((by_i.phi - by_i.null_mean).tolist()),
         losses=_records(tables.losses),
         amplification=_records(tables.amplification),
     )
+
+
+def _without_copies(rows: pd.DataFrame, compared: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Rows of cells, or of one measure, without the sites that `distinct` leaves out of the pairs `compared`."""
+    copies = compared.drop(distinct(compared, measure).index)[SITE]
+    if copies.empty:
+        return rows
+    return rows[~pd.MultiIndex.from_frame(rows[SITE]).isin(pd.MultiIndex.from_frame(copies))]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -151,13 +171,13 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _side(adapter: Adapter) -> Side:
-    origin, rank = adapter.origin, max((lora.rank for lora in adapter.sites.values()), default=0)
-    if origin is None:
-        return Side(adapter.name, rank, None, adapter.base, lr=None, lr_tuned=None)
-    run = RunDirectory(origin.run)
-    arm = run.arms[origin.arm]
-    tuned = run.best_lr(arm) == arm["lr"]
-    return Side(adapter.name, rank, origin.step, adapter.base, arm["lr"], tuned)
+    ranks = [lora.rank for lora in adapter.sites.values()]
+    side = Side(adapter.name, str(adapter.folder), max(ranks), min(ranks), None, adapter.base, lr=None, lr_tuned=None)
+    if adapter.origin is None:
+        return side
+    run = RunDirectory(adapter.origin.run)
+    arm = run.arms[adapter.origin.arm]
+    return replace(side, step=adapter.origin.step, lr=arm["lr"], lr_tuned=run.best_lr(arm) == arm["lr"])
 
 
 def _spread(cells: pd.DataFrame) -> Spread:

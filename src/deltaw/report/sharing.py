@@ -134,8 +134,10 @@ class Contrast:
 
 
 def contrast_of(table: pd.DataFrame, basis: str, first: str, second: str) -> Contrast | None:
-    """The first projection against the second; None where no seed has a number for both."""
+    """The first projection against the second; None where no seed has a number for both, or both have one A."""
     rows, value, beyond = _of_corner(table, basis)
+    if not {first, second} <= set(rows.projection):  # both have one A
+        return None
     means = rows.groupby([*SEEDS, "projection"], dropna=False)[["pair", "control", "excess"]].mean().unstack()
     difference = {name: means[name, first] - means[name, second] for name in ("pair", "control", "excess")}
     pair, control = (difference[name].mean() for name in ("pair", "control"))

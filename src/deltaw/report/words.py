@@ -8,8 +8,8 @@ from deltaw.analysis.bases import MEANINGS
 from deltaw.analysis.compare import RARE
 from deltaw.report.caveats import caveats
 from deltaw.report.findings import contrast, course, depth, findings
-from deltaw.report.levels import Level, Levels
-from deltaw.report.numbers import Spread, Summary
+from deltaw.report.levels import Level, Levels, Spectra
+from deltaw.report.numbers import Side, Spread, Summary
 from deltaw.report.sharing import ENOUGH
 from deltaw.run.metrics import MEASURED
 
@@ -18,8 +18,10 @@ def markdown(summary: Summary) -> str:
     """The summary as Markdown."""
     left, right = summary.left, summary.right
     numbered = (f"{number}. {sentence}" for number, sentence in enumerate(findings(summary), start=1))
+    remarks = "\n".join(f"- {remark}." for remark in summary.remarks)
     sections = [
-        f"# φ(A_{{r={left.rank}}}, A_{{r={right.rank}}}, i, j): {left.name} against {right.name}",
+        f"# φ(A_{{r={_ranks(left)}}}, A_{{r={_ranks(right)}}}, i, j): {left.name} against {right.name}",
+        *(["## Before the findings", remarks] if remarks else []),
         "## Findings",
         "\n".join(numbered),
         "\n".join(f"- {caveat}" for caveat in caveats(summary)),
@@ -48,11 +50,17 @@ def markdown(summary: Summary) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _ranks(found: Side | Spectra) -> str:
+    """The rank, or the smallest and the largest one where a pattern sets ranks."""
+    return " to ".join(map(str, dict.fromkeys([found.smallest_rank, found.rank])))
+
+
 def _compared(summary: Summary) -> str:
     sides = (summary.left, summary.right)
     rows: list[list[object]] = [
         ["adapter", *(side.name for side in sides)],
-        ["rank", *(side.rank for side in sides)],
+        ["folder", *(side.folder for side in sides)],
+        ["rank", *(_ranks(side) for side in sides)],
         ["step", *("not known" if side.step is None else side.step for side in sides)],
         ["learning rate", *("not known" if side.lr is None else f"{side.lr:g}" for side in sides)],
         ["base", *(side.base or "not known" for side in sides)],
@@ -109,7 +117,10 @@ def _signed(value: float | None) -> str:
 
 
 def _bases(summary: Summary) -> str:
-    r_left, r_right = summary.left.rank, summary.right.rank
+    r_left, r_right = (
+        str(side.rank) if side.rank == side.smallest_rank else name
+        for side, name in ((summary.left, "r"), (summary.right, "r′"))
+    )
     names = [f"φ({cell})" for cell in ("1, 1", f"1, {r_right}", f"{r_left}, {r_right}")]
     head = ["basis", *(name for cell in names for name in (cell, "random")), "k_star", "mean cos²"]
     rows = [[levels.basis, *_measures(levels)] for levels in summary.levels]
@@ -152,7 +163,7 @@ def _beside(level: Level) -> list[str]:
 
 def _spectra(summary: Summary) -> str:
     rows = [
-        [one.arm, one.basis, one.rank, f"{one.stable_rank:.1f}", f"{one.entropy_rank:.1f}", f"{one.energy_rank:.1f}"]
+        [one.arm, one.basis, _ranks(one), f"{one.stable_rank:.1f}", f"{one.entropy_rank:.1f}", f"{one.energy_rank:.1f}"]
         for one in summary.spectra
         if one.basis != "output"
     ]

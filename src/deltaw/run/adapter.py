@@ -1,8 +1,7 @@
 """One adapter folder in PEFT's format, read without PEFT: its config, its sites, and the factors of each site."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from operator import itemgetter
@@ -15,8 +14,10 @@ from torch import Tensor
 
 from deltaw.errors import UserError
 from deltaw.model.fused import Fused, fused_layout
-from deltaw.model.names import is_fused, layer_of, projection_of
-from deltaw.run.peft_files import CONFIG, WEIGHTS, read_base_config, read_config, read_pairs, read_split
+from deltaw.model.names import is_fused, projection_of
+from deltaw.run.peft_files import CONFIG, Contents, alphas, read_base_config, read_config, read_contents
+from deltaw.run.places import layers_and_names, told, unwrapped
+from deltaw.run.same_modules import paired
 from deltaw.run.tensors import Buffers, StoredTensor
 
 # Values of `init_lora_weights` in lower case. First: B₀ = 0. Second: B₀ ≠ 0, yet B₀A₀ = 0. All others: B₀A₀ ≠ 0.
@@ -30,7 +31,7 @@ class Site:
     """A place of LoRA: a projection of a layer. Two bases may name its module differently."""
 
     layer: int  # from 1, as in the paper; 0 for a module outside the layers
-    projection: str  # "q", "k", "v", "o", or the last part of the module's name
+    projection: str  # "q", "k", "v", "o", or the end of the module's name; in a further tower "vision_tower.q"
     module: str = field(compare=False)  # the name in the base
 
     def __str__(self) -> str:
@@ -89,85 +90,162 @@ class Adapter:
             buffers: memory to reuse; the tensor is valid until the next A of this adapter is read into it.
 
         Raises:
-            UserError: the file has changed since it was opened, or, without `buffers`, A holds a value that is not
-                finite.
+            UserError: there is no such site, the file has changed since it was opened, or, without `buffers`, A holds a
+                value that is not finite.
         """
+        self._check_site(site)
         return self.tensors[site][0].read(buffers, kind=(self.folder, "A"))
 
     def B(self, site: Site, buffers: Buffers | None = None) -> Float[Tensor, "d_out rank"]:  # noqa: N802
         """Read B of `site` from the file; for a fused layer, the rows of this projection. Otherwise as `A`."""
+        self._check_site(site)
         return self.sites[site].rows_of(self.tensors[site][1].read(buffers, kind=(self.folder, "B")))
 
+    def __repr__(self) -> str:
+        """One line, however many sites there are."""
+        ranks = sorted({lora.rank for lora in self.sites.values()})
+        shown = " to ".join(map(str, dict.fromkeys([ranks[0], ranks[-1]]))) if ranks else "none"
+        return f"Adapter({self.name!r}, base={self.base!r}, {len(self.sites)} sites, rank {shown})"
 
-def load_adapter(folder: str | Path, start: str | Path | None = None) -> Adapter:
+    def _check_site(self, site: object) -> None:
+        if site not in self.sites:
+            raise UserError(f"{self.name} has no site {site!r}: give one of its sites, as next(iter(adapter.sites))")
+
+    def named_as(self, other: "Adapter") -> "Adapter":
+        """This adapter with the sites of `other` at the modules that both adapt, whatever wraps the two models.
+
+        Its other sites stay, with the path of the module as the projection where `other` has such a site.
+
+        Raises:
+            UserError: the names do not tell two modules apart.
+        """
+        ours, theirs = self._names(), other._names()
+        if ours == theirs:
+            return self
+        pairs = paired(theirs, ours)
+        sites = {site: theirs[pairs[name]] for name, site in ours.items() if name in pairs}
+        taken = set(theirs.values())
+        for site in [site for site in ours.values() if site not in sites]:
+            sites[site] = next((free for free in (site, *_by_path(site)) if free not in taken), site)
+            if sites[site] in taken:
+                raise UserError(f"{site.module} of {self.name} cannot be told from {other.name}'s {site}: rename it")
+            taken.add(sites[site])
+        return self._renamed(dict(sorted(sites.items(), key=itemgetter(1))))
+
+    def _names(self) -> dict[str, Site]:
+        """The sites by the names of their linear maps."""
+        return {_name_of(site, lora): site for site, lora in self.sites.items()}
+
+    def _renamed(self, sites: Mapping[Site, Site]) -> "Adapter":
+        layers = _told(self.sites)
+        return replace(
+            self,
+            sites={new: self.sites[site] for site, new in sites.items()},
+            tensors={new: self.tensors[site] for site, new in sites.items()},
+            start=self.start and self.start._renamed(sites),
+            remarks=tuple(remark for remark in self.remarks if remark not in layers),
+        )
+
+
+def _name_of(site: Site, lora: Lora) -> str:
+    """The name of a linear map: its module, or the part of a fused one, named as if the module were split."""
+    return f"{site.module}.{projection_of(site.projection).removesuffix('_proj')}_proj" if lora.rows else site.module
+
+
+def _by_path(site: Site) -> Iterator[Site]:
+    """The site with its module's path as the projection, without its layer or in full."""
+    yield replace(site, projection=re.sub(rf"\.{site.layer - 1}(?=\.)", "", site.module, count=1))
+    yield replace(site, projection=site.module)
+
+
+def _told(sites: Mapping[Site, Lora]) -> list[str]:
+    return told({_name_of(site, lora): site.layer for site, lora in sites.items()})
+
+
+def load_adapter(folder: str | Path, start: str | Path | None = None, base: str | Path | None = None) -> Adapter:
     """Open a folder with `adapter_config.json` and `adapter_model.safetensors`, and read the header of the weights.
 
     The sites are the linear layers with LoRA; a remark names everything else in the file. A layer that fuses q, k and
-    v becomes one site for each of them, if its shapes or the config of a local base tell which rows are whose.
+    v becomes one site for each of them, if its shapes, the base's config or the name of a published base tell which
+    rows are whose.
 
     Args:
         folder: written by PEFT's save_pretrained.
         start: a folder with the same adapter before its first step.
+        base: a folder with the `config.json` of the base; default: the base that the adapter names, if it is a local
+            folder or in the local cache of the Hub.
 
     Raises:
         UserError: a file is missing or broken, ΔW is not scale · B A, a factor is missing or does not fit its
-            partner, or `start` has other sites, ranks or widths.
+            partner, two modules have one name, or `start` has other sites, ranks or widths.
     """
     path = Path(folder)
     config = read_config(path / CONFIG)
-    pairs, others = read_pairs(path / WEIGHTS, config)
-    base = str(config.get("base_model_name_or_path") or "")
-    sites = _loras(pairs, config, read_base_config(base))
-    started = None if start is None else load_adapter(start)
+    contents = read_contents(path, config)
+    modules = _modules(path, contents)
+    sites = _loras(path, modules, contents, config, base)
+    started = None if start is None else load_adapter(start, base=base)
     if started:
         _check_start(path, sites, started)
     alters_base = _starts_off_zero(config, started)
+    direction_only = bool(config.get("use_dora")) or any("lora_magnitude_vector" in name for name in contents.others)
     return Adapter(
         name=str(folder),
         folder=path,
-        base=base,
+        base=str(config.get("base_model_name_or_path") or ""),
         sites=sites,
         start=started,
-        remarks=tuple(_remarks(config, sites, others, alters_base)),
-        direction_only=bool(config.get("use_dora")),
+        remarks=tuple(_remarks(config, sites, contents, alters_base, direction_only)),
+        direction_only=direction_only,
         alters_base=alters_base,
         transposed=bool(config.get("fan_in_fan_out")),
-        split=read_split(path / WEIGHTS),
-        tensors={site: pairs[site.module] for site in sites},
+        split={unwrapped(module): layout for module, layout in contents.split.items()},
+        tensors={site: contents.pairs[modules[site.module]] for site in sites},
     )
 
 
+def _modules(path: Path, contents: Contents) -> dict[str, str]:
+    """Name in the base → name in the file, which compiling and sharding may have added to."""
+    modules: dict[str, str] = {}
+    for stored in contents.pairs:
+        if (twin := modules.setdefault(unwrapped(stored), stored)) != stored:
+            raise UserError(f"{path}: {twin} and {stored} are one module in two wrappers: save each to its own folder")
+    return modules
+
+
 def _loras(
-    pairs: dict[str, tuple[StoredTensor, StoredTensor]], config: dict[str, Any], base: dict[str, Any]
+    path: Path, modules: Mapping[str, str], contents: Contents, config: dict[str, Any], base: str | Path | None
 ) -> dict[Site, Lora]:
     """Shapes and scale by site, in the order of the sites."""
-    found = []
-    for module, (A, B) in pairs.items():
-        (rank, d_in), (d_out, _) = A.shape, B.shape
-        layer, scale = layer_of(module) or 0, _scale(config, module, rank)
-        layout = fused_layout(module, d_in, d_out, bool(config.get("fan_in_fan_out")), base)
-        for projection, rows in (layout.rows if layout else {}).items():
-            found.append((Site(layer, projection, module), Lora(rank, d_in, sum(map(len, rows)), scale, rows)))
+    alpha_of, name = alphas(config, list(modules)), _names_of_base(config)
+    of_base = _config_of_base(config, base)
+    loras: list[tuple[str, str, Lora]] = []  # name of the linear map, module, shapes and scale
+    for module, stored in modules.items():
+        (rank, d_in), (d_out, _) = (factor.shape for factor in contents.pairs[stored])
+        scale = alpha_of[module] / (sqrt(rank) if config.get("use_rslora") else rank)
+        layout = fused_layout(module, d_in, d_out, bool(config.get("fan_in_fan_out")), of_base, name)
+        for letter, rows in (layout.rows if layout else {}).items():
+            loras.append((f"{module}.{letter}_proj", module, Lora(rank, d_in, sum(map(len, rows)), scale, rows)))
         if not layout:
-            found.append((Site(layer, projection_of(module), module), Lora(rank, d_in, d_out, scale)))
-    counts = Counter(site for site, _ in found)
-    ambiguous = {site.projection for site, count in counts.items() if count > 1}
-    unique = [(_by_path(site, lora) if site.projection in ambiguous else site, lora) for site, lora in found]
-    return dict(sorted(unique, key=itemgetter(0)))
+            loras.append((module, module, Lora(rank, d_in, d_out, scale)))
+    named = layers_and_names([name for name, _, _ in loras])
+    sites = {Site(*named[name], module): lora for name, module, lora in loras}
+    if len(sites) < len(loras):
+        raise UserError(f"{path}: two of its modules have one name, and cannot be told apart: save the adapter again")
+    return dict(sorted(sites.items(), key=itemgetter(0)))
 
 
-def _by_path(site: Site, lora: Lora) -> Site:
-    """The site with its path as the projection: in some layer, another module (decoder, expert) has the same one."""
-    path_without_layer = re.sub(r"\.\d+(?=\.)", "", site.module, count=1)
-    return replace(site, projection=path_without_layer + (f".{site.projection}" if lora.rows else ""))
+def _config_of_base(config: dict[str, Any], base: str | Path | None) -> dict[str, Any]:
+    """The config in the folder `base`, else that of the base which the adapter names; empty where neither is known."""
+    named = str(config.get("base_model_name_or_path") or "")
+    return (read_base_config(str(base)) if base else {}) or read_base_config(named)
 
 
-def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """The factor of B A in ΔW. The rank is that of A, so it follows `rank_pattern`."""
-    patterns = config.get("alpha_pattern") or {}
-    fitting = (alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module))  # PEFT's rule
-    alpha = next(fitting, config["lora_alpha"])
-    return alpha / (sqrt(rank) if config.get("use_rslora") else rank)
+def _names_of_base(config: dict[str, Any]) -> str:
+    """What the adapter's config calls its base, and the module of transformers with its architecture."""
+    mapping = config.get("auto_mapping")
+    architecture = mapping.get("parent_library") if isinstance(mapping, dict) else None
+    return f"{config.get('base_model_name_or_path') or ''} {architecture or ''}"
 
 
 def _check_start(path: Path, sites: dict[Site, Lora], start: Adapter) -> None:
@@ -193,10 +271,10 @@ def _init(config: dict[str, Any]) -> str:
 
 
 def _remarks(
-    config: dict[str, Any], sites: dict[Site, Lora], others: list[str], starts_off_zero: bool
+    config: dict[str, Any], sites: dict[Site, Lora], contents: Contents, starts_off_zero: bool, direction_only: bool
 ) -> Iterator[str]:
     init = _init(config)
-    if config.get("use_dora"):
+    if direction_only:
         yield "ΔW of a DoRA has a magnitude besides: φ compares its direction, scale · B A, alone"
     if starts_off_zero:
         yield (
@@ -208,18 +286,25 @@ def _remarks(
     if init == "mica":
         yield "B is frozen (init_lora_weights is mica): only A was trained"
     modules = {site.module: lora for site, lora in sites.items()}
-    if split := _kinds(module for module, lora in modules.items() if lora.rows):
-        yield (
-            f"{split} fuses q, k and v: they share A, so by construction their φ is 1 on A, and on the input side of "
-            "ΔW at full rank"
-        )
+    for parts, fused in (("q, k and v", True), ("q and the gate of the attention's output", False)):
+        if split := _kinds(module for module, lora in modules.items() if lora.rows and is_fused(module) == fused):
+            yield (
+                f"{split} fuses {parts}: they share A, so by construction their φ is 1 on A, and on the input side of "
+                "ΔW at full rank; there they count once"
+            )
     if unsplit := _kinds(module for module, lora in modules.items() if is_fused(module) and not lora.rows):
         yield (
             f"{unsplit} fuses q, k and v, and nothing tells which rows are whose, so that it is compared as one: "
-            "the config of a base in a local folder would tell"
+            "base=, a folder with the base's config.json, would tell"
         )
-    if others:
-        yield f"only LoRA of linear layers is compared, and these are left out: {_kinds(others)}"
+    yield from _told(sites)
+    if contents.assumed:
+        yield (
+            f"{_kinds(contents.assumed)} holds two parts as loralib merges them, which count as q and v, as in the "
+            "paper's code: enable_lora in adapter_config.json would tell"
+        )
+    if contents.others:
+        yield f"only LoRA of linear layers is compared, and these are left out: {_kinds(contents.others)}"
 
 
 def _kinds(names: Iterable[str]) -> str:

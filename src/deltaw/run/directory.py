@@ -6,11 +6,16 @@ from functools import cached_property
 from math import isfinite, nan
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pyarrow import ArrowException, parquet, schema, type_for_alias  # type: ignore[import-untyped]
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Origin, load_adapter
-from deltaw.run.metrics import COLUMNS_OF_EVALUATION, MEASURED
+from deltaw.run.metrics import COLUMNS_OF_EVALUATION, COLUMNS_OF_METRICS, MEASURED
 from deltaw.run.record import ArmRecord, RunRecord, settings_of
 
 RECORD = "run.json"
@@ -44,10 +49,29 @@ class RunDirectory:
         """The arms by name, in the order of the config."""
         return {arm["name"]: arm for arm in self.record.arms}
 
+    @property
+    def max_steps(self) -> int | None:
+        """The step at which training was to end; None where no config tells."""
+        try:
+            steps = OmegaConf.select(load_config(self.path / RUN_CONFIG), "trainer.max_steps")
+        except (OSError, ValueError):
+            return None
+        return steps if isinstance(steps, int) else None
+
     def metrics(self) -> pd.DataFrame:
-        """Columns step, arm, name, value; no rows if nothing was recorded."""
+        """The columns of `COLUMNS_OF_METRICS`; no rows if nothing was recorded.
+
+        Raises:
+            UserError: the file is there and cannot be read.
+        """
         path = self.path / METRICS
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step", "arm", "name", "value"])
+        try:
+            with np.errstate(invalid="raise"):  # a step of 1e300
+                return pd.read_csv(path, usecols=list(COLUMNS_OF_METRICS), dtype=COLUMNS_OF_METRICS)
+        except FileNotFoundError:
+            return _empty(COLUMNS_OF_METRICS)
+        except (OSError, ValueError, ArithmeticError) as error:  # pandas' own errors are ValueErrors
+            raise UserError(f"{path} cannot be read ({error}): delete it to go on without losses") from None
 
     def evaluation(self) -> pd.DataFrame:
         """What validation measured on each example: the columns of `COLUMNS_OF_EVALUATION`; no rows if not recorded.
@@ -57,11 +81,14 @@ class RunDirectory:
         """
         path = self.path / EVALUATION
         if not path.is_file():
-            return pd.DataFrame(columns=list(COLUMNS_OF_EVALUATION)).astype(COLUMNS_OF_EVALUATION)
+            return _empty(COLUMNS_OF_EVALUATION)
         try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            raise UserError(f"{path} cannot be read ({error}): delete it to go on without standard errors") from None
+            columns = parquet.read_table(path).select(list(COLUMNS_OF_EVALUATION))
+            columns = columns.cast(schema((name, type_for_alias(kind)) for name, kind in COLUMNS_OF_EVALUATION.items()))
+            return columns.to_pandas(ignore_metadata=True).astype(COLUMNS_OF_EVALUATION)
+        except (OSError, ValueError, LookupError, TypeError, ArrowException) as error:
+            cause = str(error).partition("\n")[0]
+            raise UserError(f"{path} cannot be read ({cause}): delete it to go on without standard errors") from None
 
     @property
     def unit(self) -> str:
@@ -129,3 +156,24 @@ class RunDirectory:
         start = self.snapshot(arm, 0) if steps[0] == 0 else None
         origin = Origin(self.path, arm, step, self.record.base["sha256"])
         return replace(load_adapter(self.snapshot(arm, step), start), name=arm, origin=origin)
+
+
+def load_config(path: Path) -> DictConfig:
+    """The config of a run, all of it resolved.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: it is no such config.
+    """
+    try:
+        config = OmegaConf.load(path)
+        OmegaConf.resolve(config)
+    except (RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(config, DictConfig):
+        raise ValueError("it is a list")
+    return config
+
+
+def _empty(columns: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(columns)).astype(columns)

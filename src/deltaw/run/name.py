@@ -7,7 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-LONGEST = 150  # characters for the arms: a file system's names end at 255 bytes
+LONGEST = 200  # characters of a name: a file system's names end at 255 bytes
+LONGEST_ARMS = 150  # characters for the arms in it
 
 
 def default_name(cfg: DictConfig, arms: Sequence[str]) -> str:
@@ -15,11 +16,23 @@ def default_name(cfg: DictConfig, arms: Sequence[str]) -> str:
 
     Args:
         cfg: the config of the run.
-        arms: their names; if they are too long together, their number and a hash take their place.
+        arms: their names; if they are too long together, their number and a hash take their place. A hash also ends a
+            name that is too long for other reasons.
     """
-    data = Path(cfg.data.path).stem if cfg.data.path else cfg.data.name
+    data = name_of_data(cfg)
     data = f"{data}-{cfg.data.config}" if cfg.data.config else data
     names = "_".join(arms)
-    if len(names) > LONGEST:
-        names = f"{len(arms)}arms-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
-    return re.sub(r"[^A-Za-z0-9._-]", "-", f"{Path(cfg.model.path).name}-{data}-{names}{cfg.run.suffix}")
+    if len(names) > LONGEST_ARMS:
+        names = f"{len(arms)}arms-{_hash(names)}"
+    whole = f"{Path(cfg.model.path).name}-{data}-{names}{cfg.run.suffix}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", whole).lstrip(".")
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_hash(whole)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def name_of_data(cfg: DictConfig) -> str:
+    """The name of the file or folder of the data, without its suffix; the data set's own name where there is none."""
+    return Path(cfg.data.path).stem if cfg.data.path else str(cfg.data.name)

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from deltaw.errors import UserError
 from deltaw.run.files import replacing
+from deltaw.run.json_files import misfit, read_json
 from deltaw.run.weights import Weight
 
 SHADOW = "shadow"  # the control of an arm's shadows
@@ -49,6 +50,13 @@ class DataRecord(TypedDict, total=False):
     dropped: int
     labels: list[str]
     fingerprint: str  # SHA-256 over the content
+    rows: int  # that gave the examples
+    validation_path: str | None
+    group: str | None  # the field whose values tell the groups
+    learnt: int
+    validation: int
+    judged: int
+    left_out: int  # neither learned nor held out, because others of their group are held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +94,18 @@ class RunRecord:
         """Read a record; keys that this version does not know are ignored.
 
         Raises:
-            UserError: the file is missing or broken, or lacks the base or the arms.
+            UserError: the file is missing or broken, lacks the base or the arms, or a value is not of its type.
         """
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
         except FileNotFoundError:
             raise UserError(f"{path} is missing: give a run directory that deltaw train wrote") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): train the run again") from None
         if not isinstance(record, dict) or not {"base", "arms"} <= record.keys():
             raise UserError(f"{path} does not tell the run's base and arms: train the run again")
+        if wrong := misfit(record, cls) or _misnamed(record["arms"]):
+            raise UserError(f"{path}: {wrong}: put it right, or train the run again")
         known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
         weights = {module: Weight.from_json(place) for module, place in known.pop("weights", {}).items()}
         return cls(**known, weights=weights)
@@ -104,6 +114,17 @@ class RunRecord:
         """Write the record; a process that is killed leaves the old file or the new one."""
         with replacing(path) as new:
             new.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _misnamed(arms: list[ArmRecord]) -> str | None:
+    """An arm whose name cannot be that of its folder, or is another arm's too, in words; None if there is none."""
+    names = [arm["name"] for arm in arms]
+    for name in names:
+        if name in ("", ".", "..") or not name.isprintable() or "/" in name:
+            return f"an arm is called {name!r}, which is no name of a folder"
+        if names.count(name) > 1:
+            return f"two arms are called {name!r}"
+    return None
 
 
 def name_of_shadow(arm: str, number: int) -> str:

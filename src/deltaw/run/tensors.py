@@ -6,8 +6,8 @@ tensor, and runs at the speed of the page cache.
 
 import json
 import threading
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,16 @@ from torch import Tensor
 from deltaw.errors import UserError
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_LARGEST = torch.finfo(torch.float32).max  # products of such values stay finite in float64
+
+# What a file is that begins like this, whatever its name says.
+_BY_CONTENT = {
+    b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull in its folder",
+    b"<!doctype": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
+    b"pk\x03\x04": "an archive or pickled by torch.save, and nothing pickled is read: unpack it, or save safetensors",
+    b"gguf": "in the format of llama.cpp: give the PEFT folder that it was converted from",
+}
 
 
 class Buffers(threading.local):
@@ -50,8 +60,8 @@ class StoredTensor:
         """Read the tensor, into the buffer of its `kind` or into new memory.
 
         Raises:
-            UserError: the file has changed since its header was read; or, without `buffers`, a value is not finite
-                (with buffers, the caller's products show it at less cost).
+            UserError: the file has changed since its header was read; or a value is not finite or beyond the range of
+                float32. With `buffers` this is left, but for float64, to the caller's products, at less cost.
         """
         octets = prod(self.shape) * self.dtype.itemsize
         memory = buffers.get(kind, octets) if buffers else torch.empty(octets, dtype=torch.uint8)
@@ -64,9 +74,32 @@ class StoredTensor:
         if not complete:
             raise UserError(f"{self.path} ends within {self.name}: it changed while it was read, start again")
         tensor = memory.view(self.dtype).view(self.shape)
-        if not buffers and not tensor.isfinite().all():
-            raise UserError(f"{self.path}: {self.name} holds NaN or infinity: take a step before training diverged")
+        if not buffers or self.dtype == torch.float64:
+            self._check_range(tensor)
         return tensor
+
+    def part(self, start: int, rows: int) -> "StoredTensor":
+        """The tensor that holds `rows` rows of this one from row `start`."""
+        row = prod(self.shape[1:]) * self.dtype.itemsize
+        return replace(self, shape=(rows, *self.shape[1:]), offset=self.offset + start * row)
+
+    def _check_range(self, tensor: Tensor) -> None:
+        low, high = (float(end) for end in tensor.aminmax())  # both are NaN if a value is
+        if not (isfinite(low) and isfinite(high)):
+            raise UserError(f"{self.path}: {self.name} holds NaN or infinity: take a step before training diverged")
+        if (largest := max(-low, high)) > _LARGEST:
+            cause = f"holds values up to {largest:.0e}, beyond float32"
+            raise UserError(f"{self.path}: {self.name} {cause}: take a step before training diverged")
+
+
+def by_content(path: Path) -> str | None:
+    """What a file is by its first bytes, and the way on; None if they tell of none of the known mistakes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except (OSError, ValueError):  # a null character is no part of a name
+        return None
+    return next((cause for first, cause in _BY_CONTENT.items() if start.startswith(first)), None)
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
@@ -84,6 +117,8 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: save the adapter as safetensors, no .bin is read") from None
     except (OSError, SafetensorError) as error:
+        if cause := by_content(path):
+            raise UserError(f"{path} is {cause}") from None
         raise UserError(f"{path} cannot be read ({error}): copy or save the adapter again") from None
     header.pop("__metadata__", None)
     for entry in header.values():

@@ -1,6 +1,6 @@
 """The frozen weight W of a site: found in the base's safetensors files, and read without the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from deltaw.errors import UserError
 from deltaw.model.fused import Fused
 from deltaw.model.names import projection_of
+from deltaw.run.same_modules import paired
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Weight:
     @classmethod
     def from_json(cls, place: dict[str, Any]) -> "Weight":
         """The place as `run.json` tells it, where the rows are lists."""
-        return cls(**place | {"rows": tuple((first, end) for first, end in place["rows"])})
+        rows = tuple((first, end) for first, end in place["rows"])
+        return cls(place["file"], place["tensor"], rows, place["transposed"])
 
 
 def find_weight(
@@ -41,7 +43,8 @@ def find_weight(
     """Search the headers of all safetensors files in `folder` for the weight of `module`.
 
     A file and the model in memory may differ in the first parts of a name, as in `model.layers.0.attn.q_proj` and
-    `layers.0.attn.q_proj`. If no tensor has the same name, the only one whose name ends alike is taken.
+    `layers.0.attn.q_proj`, or `language_model.model.layers.0.attn.q_proj`. If no tensor has the same name, the only one
+    whose name ends alike is taken, or else the only one that stands there under another wrapper.
 
     Args:
         folder: the folder of the base.
@@ -60,7 +63,8 @@ def find_weight(
         module, shape, transposed = fused, (layout.d_out, shape[1]), layout.transposed
     shapes = _shapes(folder)
     exact = [place for place in shapes if place[1] == f"{module}.weight"]
-    found = exact or [place for place in shapes if _ends_alike(place[1], f"{module}.weight")]
+    alike = exact or [place for place in shapes if _ends_alike(place[1], f"{module}.weight")]
+    found = alike or _in_another_wrapper(shapes, module)
     if len(found) != 1:
         last = f"{module.rpartition('.')[2]}.weight"
         like = sorted({tensor for _, tensor in found or shapes if tensor.endswith(last)})
@@ -103,6 +107,13 @@ def _shapes(folder: Path) -> dict[tuple[Path, str], tuple[int, ...]]:
 def _ends_alike(left: str, right: str) -> bool:
     """Whether one of two dotted names ends with the other."""
     return f".{left}".endswith(f".{right}") or f".{right}".endswith(f".{left}")
+
+
+def _in_another_wrapper(places: Iterable[tuple[Path, str]], module: str) -> list[tuple[Path, str]]:
+    """The tensors for the same module of a model that is wrapped in another way."""
+    end = f".{module.rpartition('.')[2]}.weight"
+    named = {tensor.removesuffix(".weight"): (file, tensor) for file, tensor in places if tensor.endswith(end)}
+    return [named[name] for name in paired([module], named)]
 
 
 @contextmanager

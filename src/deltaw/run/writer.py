@@ -1,6 +1,8 @@
 """The run directory from the training side: opened once, resumed where it stopped, every file complete or absent."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,13 +18,18 @@ from torch import Tensor
 from deltaw.config.keys import keys_of
 from deltaw.config.schema import TrainConfig
 from deltaw.errors import UserError
-from deltaw.run.directory import CHECKPOINT, EVALUATION, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory
+from deltaw.run.directory import CHECKPOINT, EVALUATION, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory, load_config
 from deltaw.run.files import locked, replacing, unfinished
 from deltaw.run.peft_files import CONFIG, WEIGHTS
 from deltaw.run.record import RunRecord
 
-# A run stays the same run on other devices, with other micro-batches and another cache.
-_FREE_TO_CHANGE = {name for name, key in keys_of(TrainConfig) if not key.identity}
+# A run stays the same run on other devices, with other micro-batches, another cache and other distances of snapshots.
+_FREE_TO_CHANGE = tuple(f"{name}." for name, key in keys_of(TrainConfig) if not key.identity)
+
+# Why a setting is part of what a run is, where that is not plain.
+_REASONS = {
+    "trainer.max_steps": ", and the learning rate falls to 0 at the last step, so that no arm can go on from there"
+}
 
 
 class RunWriter:
@@ -37,6 +44,7 @@ class RunWriter:
         self.path, self.config = path, config
         self.run = RunDirectory(path)
         self._lock = ExitStack()
+        self._is_new = False
 
     @property
     def checkpoint(self) -> Path:
@@ -52,7 +60,7 @@ class RunWriter:
         try:
             if not self.path.exists() or {entry.name for entry in self.path.iterdir()} <= ours:
                 return None
-            there = OmegaConf.load(self.path / RUN_CONFIG)
+            there = load_config(self.path / RUN_CONFIG)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} exists and holds no {RUN_CONFIG} of a run: give another run.name") from error
         if different := _differences(there, self.config):
@@ -61,6 +69,16 @@ class RunWriter:
                 "give another run.name, or delete it"
             )
         return _step_of(self.checkpoint) if self.checkpoint.exists() else None
+
+    def check_writable(self) -> None:
+        """Refuse a place where no directory can be made.
+
+        Raises:
+            UserError: the nearest folder that exists is none, or may not be written to.
+        """
+        there = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"run.dir={self.path} cannot be written, because {there} cannot: give another")
 
     def open(self, step: int | None, record: RunRecord) -> None:
         """Lock the directory, write the config and a missing record, and cut metrics and evaluation back to `step`.
@@ -84,6 +102,7 @@ class RunWriter:
             raise UserError(f"{self.path} changed while this run was starting: start it again")
         if (self.path / RECORD).exists():
             self._check_same(record)
+        self._is_new = not (self.path / RUN_CONFIG).exists()
         with self.writing(self.path):
             _write(self.path / RUN_CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
             if not (self.path / RECORD).exists():
@@ -109,6 +128,11 @@ class RunWriter:
     def close(self) -> None:
         """Free the lock."""
         self._lock.close()
+
+    def discard(self) -> None:
+        """Remove the directory, if this writer has begun the run: call it if the run failed before its first step."""
+        if self._is_new:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _check_same(self, record: RunRecord) -> None:
         there = self.run.record
@@ -193,13 +217,10 @@ def _step_of(checkpoint: Path) -> int:
 def _differences(there: Any, here: DictConfig) -> list[str]:
     """The settings that make `here` another run than `there`, in words."""
     old, new = _flat(OmegaConf.to_container(there)), _flat(OmegaConf.to_container(here, resolve=True))
-    keys = sorted((old.keys() | new.keys()) - _FREE_TO_CHANGE)
-    missing = "nothing"
-    return [
-        f"{key} is {old.get(key, missing)} there and {new.get(key, missing)} here"
-        for key in keys
-        if old.get(key, missing) != new.get(key, missing)
-    ]
+    keys = [key for key in sorted(old.keys() | new.keys()) if not f"{key}.".startswith(_FREE_TO_CHANGE)]
+    # A key that a file lacks is one of another version of deltaw, and null is what most such keys are by default.
+    different = [key for key in keys if old.get(key) != new.get(key)]
+    return [f"{key} is {old.get(key)} there and {new.get(key)} here{_REASONS.get(key, '')}" for key in different]
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

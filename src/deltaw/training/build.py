@@ -11,8 +11,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from deltaw.config.schema import NF4, names_in
 from deltaw.data.corpus import Corpus, cache_folder, cached_corpus
+from deltaw.data.data_set import DataSet
 from deltaw.data.encode import encoder_for
-from deltaw.data.record import Columns, Source
+from deltaw.data.reader import Columns
+from deltaw.data.record import Source
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
@@ -36,6 +38,27 @@ def arms_of(cfg: DictConfig) -> list[Arm]:
     return arms_from(**settings, listed=listed, default_lr=cfg.optim.lr)
 
 
+def data_of(data: DictConfig, task: str) -> DataSet:
+    """The data set of a config, of which the first rows are read: it takes no tokenizer.
+
+    Args:
+        data: `cfg.data`.
+        task: causal, seq2seq or classification.
+
+    Raises:
+        UserError: the data cannot be read, or the task cannot use their fields.
+    """
+    source = instantiate(data.source, _partial_=True)  # called here, so that Hydra does not wrap its errors
+    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
+    held_out = {"path": data.validation_path, "split": data.validation_split}
+    held_out = {name: value for name, value in held_out.items() if value is not None}
+    if unread := held_out.keys() - data.source.keys():
+        others = {"path": "data=jsonl or data=hub", "split": "data=hub, or data.validation_path=FILE"}
+        raise UserError(f"data={data.name} does not read data.validation_{min(unread)}: give {others[min(unread)]}")
+    validation: Source | None = source(**held_out) if held_out else None
+    return DataSet(source(), columns, task, data.group, validation)
+
+
 def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
     """The data set of a config, tokenised.
 
@@ -47,11 +70,9 @@ def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -
     Raises:
         UserError: the data cannot be read, or the task cannot use their fields.
     """
-    source: Source = instantiate(data.source, _partial_=True)()  # called here, so that Hydra does not wrap its errors
-    columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
-    classes = source.classes(*columns.names_for("label")) if task == "classification" else None
-    encoder = encoder_for(task, tokenizer, data.max_length, data.max_completion, data.eos, classes)
-    return cached_corpus(source, columns, encoder, cache_folder(data.cache))
+    rows = data_of(data, task)
+    encoder = encoder_for(task, tokenizer, data.max_length, data.max_completion, data.eos, rows.classes)
+    return cached_corpus(rows, encoder, cache_folder(data.cache))
 
 
 def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> Base:

@@ -12,17 +12,21 @@ from omegaconf import DictConfig
 
 import deltaw
 from deltaw.data.corpus import Corpus
+from deltaw.data.held_out import Split
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.model.loading import Base
 from deltaw.model.names import is_conv1d, widths
 from deltaw.model.split import SplitLinear
+from deltaw.run.name import name_of_data
 from deltaw.run.record import ArmRecord, BaseRecord, DataRecord, RunRecord
 from deltaw.run.weights import Weight, find_weight
 from deltaw.training.launching import say
 
 
-def record_of(cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], corpus: Corpus) -> RunRecord:
+def record_of(
+    cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[str, str], corpus: Corpus, split: Split
+) -> RunRecord:
     """The record of the run.
 
     Args:
@@ -31,6 +35,7 @@ def record_of(cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[st
         arms: what it trains, shadows too.
         modules: the projection of each adapted module, by the module's name.
         corpus: its data set.
+        split: which examples are learnt, and which are held out.
     """
     new_heads = any(base.heads.values())
     return RunRecord(
@@ -43,12 +48,19 @@ def record_of(cfg: DictConfig, base: Base, arms: Sequence[Arm], modules: dict[st
         heads={module: "drawn from head_seed" if draw else "the base's" for module, draw in base.heads.items()},
         weights=_weights(base, modules),
         data=DataRecord(
-            name=cfg.data.name,
+            name=name_of_data(cfg),
             examples=len(corpus),
             shortened=corpus.shortened,
             dropped=corpus.dropped,
             labels=corpus.labels,
             fingerprint=corpus.fingerprint,
+            rows=corpus.rows,
+            validation_path=cfg.data.validation_path,
+            group=corpus.group,
+            learnt=len(split.learnt),
+            validation=len(split.validation),
+            judged=len(split.judged),
+            left_out=split.left_out,
         ),
         versions=_versions(),
         hardware=_hardware(),

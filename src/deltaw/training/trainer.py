@@ -19,7 +19,6 @@ from deltaw.training.launching import Launch, dead_processes
 from deltaw.training.task import LoraArms
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it warns of a kernel that we do not use
 # Batches are a function of their number, so ours go on exactly where they stopped; making one takes no time.
 warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 warnings.filterwarnings("ignore", ".*does not have many workers")

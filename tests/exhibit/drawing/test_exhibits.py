@@ -13,7 +13,8 @@ from matplotlib.text import Text
 
 from deltaw.exhibit.drawing import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
 from deltaw.exhibit.drawing.files import DPI, save
-from deltaw.exhibit.drawing.panel import MINUS_CONTROL, PAPER, SCALES, TIMES_CHANCE, Scale, ticks
+from deltaw.exhibit.drawing.panel import ticks
+from deltaw.exhibit.drawing.scale import MINUS_CONTROL, PAPER, SCALES, TIMES_CHANCE, Scale
 from tests.support.tables import amplification, losses, pairs, phi
 
 GRIDS: dict[str, Callable[[int, int, Scale, Sequence[str]], Figure]] = {
@@ -58,6 +59,10 @@ def texts(figure: Figure) -> list[Text]:
     figure.draw_without_rendering()
     shown = (text for text in figure.findobj(Text) if text.axes is None or text.axes.get_visible())
     return [text for text in shown if text.get_visible() and text.get_text()]
+
+
+def note(figure: Figure) -> str:
+    return figure.texts[2].get_text().replace("\n", " ")
 
 
 def assert_all_can_be_read(figure: Figure) -> None:
@@ -215,17 +220,39 @@ def test_the_grids_have_the_projections_of_the_table_in_its_order() -> None:
     np.testing.assert_array_equal(values(fig4.draw(table, random, 2).axes[1]), matrix(site))
 
 
-def test_a_path_is_broken_at_its_dots() -> None:
-    figure = fig3.draw(phi(2, 4, [1], PATHS), 1)
+def test_a_path_is_broken_at_its_dots_and_a_title_is_not() -> None:
+    figure = fig3.draw(phi(2, 4, [1], [PATHS[0], "decoder cross q"]), 1)
     assert figure.axes[0].get_title() == "ΔW of encoder.\nblock.layer.\nSelfAttention.q"
+    assert figure.axes[1].get_title() == "decoder cross q"
     wide = phi(4, 4, [1], ["a" * 40])
     assert_all_can_be_read(fig7.draw(wide, [1]))
 
 
-def test_fig8_names_a_long_projection_in_the_note() -> None:
+def test_fig8_names_a_long_projection_in_the_heading() -> None:
     figure = fig8.draw({"r=4": phi(40, 4, [48], PATHS[:1]).assign(phi=0.15)}, 48)
     assert figure.axes[0].get_title() == r"$\phi(W, A_{r=4}, i, j)$"
-    assert f"vectors of W of {PATHS[0]}, by" in figure.texts[-1].get_text().replace("\n", " ")
+    assert f"vectors of W of {PATHS[0]}, by" in note(figure)
+
+
+def test_fig8_names_arms_of_one_rank() -> None:
+    names = [f"/home/me/adapters/{name}" for name in ("a_b$1$", "c")]
+    tables = {name: phi(4, 8, [1], "q").assign(right=name) for name in [*names, "random"]}
+    figure = fig8.draw(tables, 1)
+    assert_all_can_be_read(figure)
+    titles = [axes.get_title() for axes in figure.axes[:-1]]
+    assert titles == [
+        "$\\phi(W_q, A, i, j)$\na_b\\$1\\$",
+        "$\\phi(W_q, A, i, j)$\nc",
+        r"$\phi(W_q, A_{\mathrm{random}}, i, j)$",
+    ]
+
+
+def test_the_panels_of_fig8_have_one_range_of_j_and_complete_ticks() -> None:
+    tables = {f"r={rank}": phi(16, rank, [1], "q", first_i=10).assign(right=f"r{rank}") for rank in (2, 8)}
+    first, second, _ = fig8.draw(tables, 1).axes
+    assert first.get_xlim() == second.get_xlim() == (0.5, 8.5)
+    assert np.isfinite(values(first)).sum(1).tolist() == [2] * 16
+    assert list(first.get_yticks()) == [10, 12, 14, 16, 18, 20, 22, 24]
 
 
 def test_fig8_has_a_panel_per_arm_and_counts_i_as_the_table_does() -> None:
@@ -238,10 +265,10 @@ def test_fig8_has_a_panel_per_arm_and_counts_i_as_the_table_does() -> None:
     ]
     assert first.get_ylim() == (50.5, 10.5) and first.get_yticks()[0] == 11
     assert bar.get_ylim() == (0.1, 0.2)
-    assert figure.texts[-1].get_text().replace("\n", " ") == (
-        "$i$: right-singular vectors of $W_q$, by falling singular value; $j$: right-singular vectors of A; "
-        "panels: r8-s1 (step 150), r8-s1 (step 150)"
+    assert note(figure) == (
+        "$i$: right-singular vectors of $W_q$, by falling singular value; $j$: right-singular vectors of A of r8-s1"
     )
+    assert figure.get_suptitle() == "Directions of $W_q$ and of $A$"
 
 
 @pytest.mark.parametrize(("lowest", "largest", "limits"), [(0.1, 0.21, (0.1, 0.3)), (0.04, 0.2, (0, 0.2))])
@@ -251,9 +278,9 @@ def test_the_bar_of_fig8_reaches_the_data_both_ways(lowest: float, largest: floa
 
 
 def lines(figure: Figure) -> list[list[str]]:
-    """The texts of a typeset table line by line, from the left."""
+    """The texts of a typeset table line by line, from the left, without its heading."""
     positions: dict[float, list[tuple[float, str]]] = {}
-    for text in texts(figure):
+    for text in filter(Text.get_text, figure.axes[0].texts):
         x, y = text.get_position()
         positions.setdefault(y, []).append((x, text.get_text()))
     return [[text for _, text in sorted(positions[y])] for y in sorted(positions)]
@@ -261,40 +288,40 @@ def lines(figure: Figure) -> list[list[str]]:
 
 def test_table7_is_the_table_of_the_paper() -> None:
     table = lines(table7.draw(amplification([4, 64], [48])))
-    assert table[3] == ["Layer 48, $W_q$"] and table[6] == ["Layer 48, $W_v$"]
-    assert table[4] == ["r4-s0", "4", "0.32", "21.67", "0.019", "0.020", "61.95", "6.91", "21.6", "15.8"]
-    assert [len(line) for line in table[:10]] == [1, 1, 10, 1, 10, 10, 1, 10, 10, 1]
-    assert lines(table7.draw(amplification([4], [1], PATHS)))[3] == [f"Layer 1, W of {PATHS[0]}"]
+    assert table[2] == ["Layer 48, $W_q$"] and table[5] == ["Layer 48, $W_v$"]
+    assert table[3] == ["r4-s0", "4", "0.32", "21.67", "0.019", "0.020", "61.95", "6.91", "21.6", "15.8"]
+    assert [len(line) for line in table] == [1, 10, 1, 10, 10, 1, 10, 10, 1]
+    assert lines(table7.draw(amplification([4], [1], ["decoder cross q"])))[2] == ["Layer 1, W of decoder cross q"]
 
 
 def test_table7_shows_a_missing_number_as_a_dash() -> None:
     table = lines(table7.draw(amplification([4], [1]).assign(factor=np.nan)))
-    assert table[4][8] == "–"
+    assert table[3][8] == "–"
 
 
 def test_table6_gives_mean_and_spread_over_seeds_and_controls_below() -> None:
     ends = {("shuffled", 8, 0.01): [2.0], (None, 8, 0.01): [1.0, 1.16], (None, 2, 0.005): [1.2, 1.44]}
     table = lines(table6.draw(losses(ends, "accuracy", "exact_match")))
-    assert table[1][4:] == ["loss at start", "loss", "spread", "accuracy", "spread", "exact match", "spread"]
-    assert table[2:5] == [
-        ["none", "2", "0.005", "2", "2.50", "1.32", "0.24", "0.67", "0.06", "0.67", "0.06"],
-        ["8", "0.010", "2", "2.50", "1.08", "0.16", "0.73", "0.04", "0.73", "0.04"],
-        ["shuffled", "8", "0.010", "1", "2.50", "2.00", "–", "0.50", "–", "0.50", "–"],
+    assert table[0][4:] == ["loss at start", "loss", "spread", "accuracy", "spread", "exact match", "spread"]
+    assert table[1:4] == [
+        ["none", "2", "0.005", "2", "2.50", "1.32", "0.24", "0.670", "0.060", "0.670", "0.060"],
+        ["8", "0.010", "2", "2.50", "1.08", "0.16", "0.730", "0.040", "0.730", "0.040"],
+        ["shuffled", "8", "0.010", "1", "2.50", "2.00", "–", "0.500", "–", "0.500", "–"],
     ]
-    assert table[5][0].startswith("Loss, in nats, and accuracy are per token. Numbers are means over seeds.")
+    assert table[4][0].startswith("Loss, in nats, and accuracy are per token. Numbers are means over seeds.")
 
 
 def test_table6_of_one_seed_has_no_spread_and_names_the_unit_of_a_loss() -> None:
     table = lines(table6.draw(losses({(None, 8, 0.01): [1.0], (None, 64, 0.01): [0.9]}, "accuracy", "f1", "matthews")))
-    assert table[1:3] == [
+    assert table[:2] == [
         ["control", "$r$", "learning rate", "seeds", "loss at start", "loss", "accuracy", "F1", "Matthews"],
-        ["none", "8", "0.01", "1", "2.50", "1.00", "0.75", "0.75", "0.75"],
+        ["none", "8", "0.01", "1", "2.50", "1.00", "0.750", "0.750", "0.750"],
     ]
-    assert table[4] == ["Loss, in nats, and accuracy are per row."]
+    assert table[3] == ["Loss, in nats, and accuracy are per row."]
 
 
 BOLD = {
-    "ahead of the spread": ([1.0, 1.04, 1.08], [1.3, 1.35, 1.4], ["1.04", "0.74"]),
+    "ahead of the spread": ([1.0, 1.04, 1.08], [1.3, 1.35, 1.4], ["1.04", "0.740"]),
     "within the spread": ([1.0, 1.05, 1.1], [1.05, 1.1, 1.2], []),
     "two seeds, too few": ([1.0, 1.1], [1.3, 1.4], []),
     "a seed that diverged": ([1.0, 1.05, 1.1], [1.3, 1.35, np.nan], []),
@@ -324,7 +351,12 @@ def test_table6_sets_equal_ranks_of_three_seeds_bold_in_at_most_5_percent_of_cas
 
 def test_a_seed_that_diverged_is_not_left_out_of_the_mean() -> None:
     table = lines(table6.draw(losses({(None, 8, 0.01): [1.0, np.nan]}, "accuracy")))
-    assert table[2] == ["none", "8", "0.01", "2", "2.50", "–", "–", "–", "–"]
+    assert table[1] == ["none", "8", "0.01", "2", "2.50", "–", "–", "–", "–"]
+
+
+def test_a_tiny_accuracy_of_a_control_gives_no_column_more_than_three_decimals() -> None:
+    table = lines(table6.draw(losses({(None, 8, 0.01): [1.0], ("random", 8, 0.01): [3.9988]}, "accuracy")))
+    assert [line[-1] for line in table[1:3]] == ["0.750", "0.000"]
 
 
 def test_evolution_draws_each_arm_against_its_last_and_its_next_snapshot() -> None:
@@ -342,6 +374,23 @@ def test_evolution_draws_each_arm_against_its_last_and_its_next_snapshot() -> No
     assert [text.get_text() for text in legend.get_texts()] == ["r8-s0", "r64-s0", *evolution.STYLES]
 
 
+def test_evolution_marks_the_points_between_two_snapshots() -> None:
+    table = pairs([8, 64], [1])
+    ends = table[(table.step_left == 0) & (table.step_right == 40)]
+    two, more = evolution.draw(ends), evolution.draw(table)
+    of_arms = [line for line in two.axes[0].get_lines() if line.get_label() != evolution.CHANCE]
+    assert {line.get_marker() for line in of_arms} == set(evolution.MARKERS.values())
+    assert {line.get_marker() for line in two.legends[0].get_lines()} > set(evolution.MARKERS.values())
+    assert {line.get_marker() for line in more.legends[0].get_lines()} == {"None"}
+    assert_all_can_be_read(two)
+
+
+def test_the_legend_of_evolution_names_an_arm_whose_run_begins_with_an_underscore() -> None:
+    table = pairs([8], [1])
+    (legend,) = evolution.draw(table.assign(left="_run/" + table.left)).legends
+    assert legend.get_texts()[0].get_text().strip() == "_run/r8-s0"
+
+
 def test_evolution_leaves_the_panel_of_a_missing_site_empty() -> None:
     table = pairs([8], [1, 2], "qo")
     figure = evolution.draw(table[(table.layer == 1) | (table.projection == "o")])
@@ -352,7 +401,7 @@ def test_evolution_leaves_the_panel_of_a_missing_site_empty() -> None:
 def test_evolution_has_eight_of_many_layers_and_says_so() -> None:
     figure = evolution.draw(pairs([8], list(range(1, 97)), basis="update"))
     assert [axes.get_title() for axes in figure.axes[:8]] == [f"Layer {n}" for n in (1, 15, 28, 42, 55, 69, 82, 96)]
-    assert figure.texts[-1].get_text() == (
-        "basis update: right-singular vectors of ΔA = A − A₀ (what training added); 8 of 96 layers, evenly spread"
+    assert note(figure) == (
+        "directions: right-singular vectors of ΔA = A − A₀ (what training added); 8 of 96 layers, evenly spread"
     )
     assert evolution.spread_evenly([3, 1, 2]) == [1, 2, 3]

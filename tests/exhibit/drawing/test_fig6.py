@@ -1,12 +1,14 @@
 """The figure of two ranks, and what it shares with the other grids, read back from its artists."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deltaw.exhibit.drawing import fig6, panel
-from deltaw.exhibit.drawing.panel import MINUS_CONTROL, PAPER, TIMES_CHANCE
+from deltaw.exhibit.drawing.heading import MEANINGS, SYMBOLS, heading_of_pair
+from deltaw.exhibit.drawing.scale import BLANK, COLORS, DIVERGING, MINUS_CONTROL, PAPER, TIMES_CHANCE, Scale
 from tests.support.tables import phi
 
 
@@ -35,6 +37,8 @@ def test_ticks_are_those_of_the_paper() -> None:
     assert (fig8[0], fig8[-1]) == (451, 1176)
     assert panel.ticks(1, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert panel.ticks(5, 5) == [5]
+    assert panel.ticks(1, 16) == [1, 3, 5, 7, 9, 11, 13, 15]
+    assert panel.ticks(10, 26, 15) == [10, 12, 14, 16, 18, 20, 22, 24, 26]
 
 
 @pytest.mark.parametrize("names", ["qv", "o", "qkv"])
@@ -65,13 +69,13 @@ def test_every_panel_shows_its_half_of_its_site(ranks: tuple[int, int], layers: 
 
 
 @pytest.mark.parametrize("scale", [PAPER, TIMES_CHANCE, MINUS_CONTROL])
-def test_cells_without_phi_are_blank(scale: panel.Scale) -> None:
+def test_cells_without_phi_are_blank(scale: Scale) -> None:
     table = phi(2, 4, [1])
     table.loc[table.j == 4, "phi"] = np.nan
     table.loc[table.projection == "v", "phi"] = np.nan
     q, v, *_ = panels(fig6.draw(table, [1], scale))
     assert sorted(cells(q)) == [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
-    assert cells(v) == {}
+    assert cells(v) == {} and [text.get_text() for text in v.texts] == ["no φ"]
 
 
 def test_times_chance_divides_by_chance_and_counts_what_is_below_as_chance() -> None:
@@ -114,11 +118,11 @@ def test_the_bar_of_minus_control_is_symmetric_and_reaches_the_cells_that_are_sh
 
 
 def test_zero_is_the_lightest_colour_of_minus_control_and_blank_is_none() -> None:
-    colours = panel.DIVERGING(np.linspace(0, 1, 51))[:, :3]
+    colours = DIVERGING(np.linspace(0, 1, 51))[:, :3]
     lightness = colours @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(lightness[:26]) > 0).all() and (np.diff(lightness[25:]) < 0).all()
     assert (colours[:25, 2] > colours[:25, 0]).all() and (colours[26:, 0] > colours[26:, 2]).all()
-    blank = panel.DIVERGING.get_bad()[:3]
+    blank = DIVERGING.get_bad()[:3]
     assert blank[0] == blank[1] == blank[2] < colours[25].min() - 0.2
 
 
@@ -133,41 +137,78 @@ def test_titles_and_labels_name_the_pair_the_matrices_and_the_layers() -> None:
     assert figure.axes[-1].get_ylim() == (0, 1)
 
 
-HEADINGS = {
-    "A": ("A", "right-singular vectors of A"),
-    "update": (r"\Delta A", "right-singular vectors of ΔA = A − A₀ (what training added)"),
-    "input": (r"\Delta W", "right-singular vectors of ΔW (its input side)"),
-    "output": (r"\Delta W", "left-singular vectors of ΔW (its output side)"),
-}
+def test_numbers_of_three_digits_stand_left_of_a_row_alone() -> None:
+    for rank, shown in ((64, [True, True]), (128, [True, False])):
+        first, second, *_ = panels(fig6.draw(phi(rank, rank, [1]), [1]))
+        assert [axes.yaxis.get_tick_params()["labelleft"] for axes in (first, second)] == shown
 
 
-@pytest.mark.parametrize(("basis", "heading"), HEADINGS.items())
-def test_the_heading_gives_the_arms_with_their_steps_and_the_basis(basis: str, heading: tuple[str, str]) -> None:
-    symbol, meaning = heading
-    figure = fig6.draw(phi(2, 4, [1], basis=basis).assign(step_left=50), [1])
-    assert figure.get_suptitle() == rf"$\phi({symbol}_{{r=2}}, {symbol}_{{r=4}}, i, j)$"
-    arms = "$i$: r2-s0 (step 50); $j$: r4-s1 (step 150)"
-    assert figure.texts[-1].get_text().replace("\n", " ") == f"{arms}; basis {basis}: {meaning}"
+def test_the_groups_of_columns_are_labelled() -> None:
+    for ranks, label in (((8, 64), r"$j \leq 8$"), ((64, 8), r"$j \leq 8$"), ((4, 4), r"$j \leq 4$")):
+        labels = [text.get_text() for text in fig6.draw(phi(*ranks, [1, 2]), [1, 2]).texts[-2:]]
+        assert labels == ["all $j$", label]
 
 
-def test_two_arms_of_one_rank_are_told_apart_and_adapter_folders_have_no_step() -> None:
-    title, note = panel.heading(phi(4, 4, [1]).assign(step_left=None, step_right=None), PAPER)
-    assert title == r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$"
-    assert note.startswith("$i$: r4-s0; $j$: r4-s1; ")
+def test_a_layer_without_a_projection_has_an_empty_panel_that_says_so() -> None:
+    table = phi(2, 4, [1, 2], ["q", "v"])
+    figure = fig6.draw(table[(table.layer == 2) | (table.projection == "q")], [1, 2], MINUS_CONTROL)
+    q, v, zoomed_q, zoomed_v = panels(figure)[:4]
+    assert [len(axes.images) for axes in (q, v, zoomed_q, zoomed_v)] == [1, 0, 1, 0]
+    assert v.get_visible() and [text.get_text() for text in v.texts] == ["not in\nboth"]
+    assert v.get_facecolor() == tuple(DIVERGING.get_bad())
 
 
-def test_the_note_of_a_variant_tells_what_it_compares_with() -> None:
-    title, note = panel.heading(phi(2, 4, [1]), MINUS_CONTROL)
-    assert title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ − control"
-    assert "control: φ of both arms' shadows, which have nothing to learn" in note
-    title, note = panel.heading(phi(2, 4, [1]), TIMES_CHANCE)
-    assert title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ / chance"
-    assert note.endswith("chance: φ of random subspaces")
+def test_rows_that_a_layer_has_nothing_for_are_left_out() -> None:
+    names = ["q", "k", "v", "o", "in_proj_qkv", "in_proj_z", "out_proj", "gate_proj"]
+    table = phi(2, 4, [1, 2, 3], names)
+    linear = table.projection.isin(names[4:7])
+    shown = table[linear == (table.layer != 2)]  # attention in the second layer, and nothing more
+    rows = [axes.texts[-1].get_text() for axes in panels(fig6.draw(shown, [1, 2, 3])) if axes.texts]
+    assert [text for text in rows if text.startswith("Layer")] == ["Layer 1", "Layer 2", "Layer 2", "Layer 3"]
+
+
+@pytest.mark.parametrize("basis", MEANINGS)
+def test_the_heading_gives_model_data_step_basis_and_the_arms(basis: str) -> None:
+    source = {"model": ["bundled"], "data": ["calls", "code"]}
+    figure = fig6.draw(phi(2, 4, [1], basis=basis), [1], source=source)
+    assert figure.get_suptitle() == rf"$\phi({SYMBOLS[basis]}_{{r=2}}, {SYMBOLS[basis]}_{{r=4}}, i, j)$"
+    subtitle, note = (text.get_text().replace("\n", " ") for text in figure.texts[1:3])
+    assert subtitle == f"model bundled · data calls · data code · step 150 · basis {basis}"
+    assert note == f"$i$: r2-s0; $j$: r4-s1; directions: {MEANINGS[basis]}"
+
+
+def test_the_heading_gives_two_steps_with_the_arms_and_none_for_adapter_folders() -> None:
+    table = phi(4, 4, [1])
+    heading = heading_of_pair(table.assign(step_left=50), PAPER, {})
+    assert heading.subtitle == ["steps 50 and 150", "basis A"]
+    assert heading.note.startswith("$i$: r4-s0 (step 50); $j$: r4-s1 (step 150); ")
+    folders = table.assign(step_left=None, step_right=None, left="/a/b/r4", right="/a/b/r16/")
+    heading = heading_of_pair(folders, PAPER, {"model": ["Llama"], "data": []})
+    assert heading.title == r"$\phi(A_{r=4}, A_{r=4}^{\prime}, i, j)$"
+    assert heading.subtitle == ["model Llama", "basis A"] and heading.note.startswith("$i$: r4; $j$: r16; ")
+
+
+def test_ranks_of_a_pattern_are_shown_from_the_smallest_to_the_largest() -> None:
+    low, high = phi(2, 4, [1]), phi(4, 16, [2])
+    figure = fig6.draw(pd.concat([low, high]), [1, 2])
+    assert figure.get_suptitle() == r"$\phi(A_{r=2\mathrm{\ to\ }4}, A_{r=4\mathrm{\ to\ }16}, i, j)$"
+    assert figure.texts[-1].get_text() == r"$j \leq 2\mathrm{\ to\ }4$"
+    first, last = panels(figure)[0], panels(figure)[-4]
+    assert (first.get_xlim(), last.get_xlim()) == ((0.5, 4.5), (0.5, 16.5))
+
+
+def test_the_heading_of_a_variant_tells_what_it_compares_with() -> None:
+    heading = heading_of_pair(phi(2, 4, [1]), MINUS_CONTROL, {})
+    assert heading.title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$ minus control"
+    assert "control: φ of both arms' shadows, which have nothing to learn" in heading.note
+    heading = heading_of_pair(phi(2, 4, [1]), TIMES_CHANCE, {})
+    assert heading.title == r"$\phi(A_{r=2}, A_{r=4}, i, j)$: times chance"
+    assert heading.note.endswith("chance: φ of random subspaces")
 
 
 def test_colours_rise_in_lightness_and_blank_is_none_of_them() -> None:
     weights = np.array([0.2126, 0.7152, 0.0722])
-    lightness = panel.COLORS(np.linspace(0, 1, 50))[:, :3] @ weights
+    lightness = COLORS(np.linspace(0, 1, 50))[:, :3] @ weights
     assert (np.diff(lightness) > 0).all()
-    red, green, blue = (int(panel.BLANK[n : n + 2], 16) for n in (1, 3, 5))
+    red, green, blue = (int(BLANK[n : n + 2], 16) for n in (1, 3, 5))
     assert blue > green > red  # every colour of φ above the darkest is redder than it is blue

@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deltaw.exhibit.drawing import fig6
-from deltaw.exhibit.drawing.panel import PAPER, Scale
+from deltaw.exhibit.drawing.heading import UNKNOWN, Source
+from deltaw.exhibit.drawing.scale import PAPER, Scale
 
 
-def draw(cells: pd.DataFrame, layer: int, scale: Scale = PAPER) -> Figure:
+def draw(cells: pd.DataFrame, layer: int, scale: Scale = PAPER, source: Source = UNKNOWN) -> Figure:
     """One row of Figure 6: the row of `layer`."""
-    return fig6.draw(cells, [layer], scale)
+    return fig6.draw(cells, [layer], scale, source)

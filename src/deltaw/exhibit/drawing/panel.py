@@ -1,178 +1,57 @@
-"""The parts of every grid of φ: the page, its heading, the panels of cells, and the colour bar."""
+"""The parts of every grid of φ: the page, the panels of cells, and the colour bar."""
 
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import chain, count, pairwise
-from math import ceil, floor
-from typing import Any
+from collections.abc import Sequence
+from itertools import chain, pairwise
+from math import ceil
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-# Lightness rises evenly, so that the figure can also be read in grey. Cells that are left out have another colour.
-BLANK = "#d9dfeb"
-COLORS = LinearSegmentedColormap.from_list(
-    "phi", ["#0a0618", "#571c52", "#c81d51", "#f3835a", "#fbeadc"]
-).with_extremes(bad=BLANK)
-# Blue below 0 and orange above, which the colour-blind tell apart. Blank is grey, since pale blue is just below 0.
-DIVERGING = LinearSegmentedColormap.from_list(
-    "excess", ["#08306b", "#2f79b8", "#9fc8e6", "#fafafa", "#f7b26a", "#d3620b", "#6b2703"]
-).with_extremes(bad="#c0c0c0")
+from deltaw.exhibit.drawing.heading import Heading
+from deltaw.exhibit.drawing.scale import MINUS_CONTROL, Scale
+from deltaw.exhibit.drawing.texts import BROKEN, LABEL, label_size
 
 # Inches. The page is as wide as the text of a paper.
-WIDTH, LEFT, RIGHT, BOTTOM = 7.0, 0.6, 0.4, 0.36
+WIDTH, NARROWEST, LEFT, RIGHT, BOTTOM = 7.0, 4.6, 0.6, 0.4, 0.36
 GAP, GROUP_GAP, ROW_GAP, TITLED_ROW_GAP, BAR = 0.18, 0.26, 0.21, 0.44, 0.1
-TITLE_ROOM, NOTE_ROOM, LABEL_ROOM = (
-    0.28,
-    0.13,
-    0.3,
-)  # above the panels: the title, a line of the note, the titles of panels
-LINE = 0.14  # the height of a line of a label
-TITLE, LABEL, NOTE, NUMBER = 11, 9, 7, 6  # points
+LABEL_ROOM, GROUP_ROOM, LINE = 0.26, 0.2, 0.14  # above the panels: their titles, the labels of groups, one more line
+NUMBER = 6  # points
 ACROSS = 4  # projections side by side at most, as q, k, v and o
-BROKEN, CHARACTERS = LABEL - 1, 17  # a label of several lines: its points, and the characters of a line
-
-# Basis → the symbol of the compared matrix in a title, and the directions that are compared.
-SYMBOLS = {"A": "A", "update": r"\Delta A", "input": r"\Delta W", "output": r"\Delta W"}
-MEANINGS = {
-    "A": "right-singular vectors of A",
-    "update": "right-singular vectors of ΔA = A − A₀ (what training added)",
-    "input": "right-singular vectors of ΔW (its input side)",
-    "output": "left-singular vectors of ΔW (its output side)",
-}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What the colours of φ mean.
-
-    Attributes:
-        label: the text above the colour bar.
-        meaning: what φ is divided by or lessened by, for the note; "" for nothing.
-        colors: the colour of cells without a number is its bad one.
-        values: cells (columns phi, null_mean and control) → the numbers that colours stand for; NaN stays NaN.
-        norm: all numbers that are shown, and the two ends of the paper's bar → the range of this bar.
-    """
-
-    label: str
-    meaning: str
-    colors: Colormap
-    values: Callable[[pd.DataFrame], "pd.Series[float]"]
-    norm: Callable[["pd.Series[float]", float, float], Normalize]
-
-
-def _paper_range(values: "pd.Series[float]", low: float, high: float) -> Normalize:
-    """From `low` to `high`, or to the next 0.1 beyond the data, so that no cell is off the bar."""
-    tenths = (10 * values.dropna()).round(9).to_numpy()  # rounded, so that 0.3 needs no further tenth
-    return Normalize(floor(tenths.min(initial=10 * low)) / 10, ceil(tenths.max(initial=10 * high)) / 10)
-
-
-def _range_from_chance(values: "pd.Series[float]", *_: float) -> Normalize:
-    """Logarithmic, from 1 to the smallest of 2, 5, 10, 20, … that no value exceeds."""
-    largest = values.dropna().to_numpy().max(initial=2)
-    return LogNorm(1, next(top for n in count() for top in (10**n, 2 * 10**n, 5 * 10**n) if top >= largest))
-
-
-def _range_around_zero(values: "pd.Series[float]", *_: float) -> Normalize:
-    """As far below 0 as above, to the next 0.1 beyond the data."""
-    return _paper_range(pd.concat([values, -values]), -0.1, 0.1)
-
-
-# φ on a linear scale, as in the paper; φ as a multiple of chance, with one colour for chance and less; or φ less φ of
-# the control pair.
-PAPER = Scale("", "", COLORS, lambda cells: cells.phi, _paper_range)
-TIMES_CHANCE = Scale(
-    "φ / chance",
-    "chance: φ of random subspaces",
-    COLORS,
-    lambda cells: (cells.phi / cells.null_mean).clip(lower=1),
-    _range_from_chance,
-)
-MINUS_CONTROL = Scale(
-    "φ − control",
-    "control: φ of both arms' shadows, which have nothing to learn; arms of one seed also share the order of examples",
-    DIVERGING,
-    lambda cells: cells.phi - cells.control,
-    _range_around_zero,
-)
-SCALES = {"": PAPER, "times-chance": TIMES_CHANCE, "minus-control": MINUS_CONTROL}
-
-
-def heading(cells: pd.DataFrame, scale: Scale) -> tuple[str, str]:
-    """Title and note of a figure of one pair in one basis: the note gives the arms, the basis and the scale."""
-    cell = cells.iloc[0]
-    symbol = SYMBOLS[cell.basis]
-    left, right = cells.i.max(), cells.j.max()  # ranks
-    prime = r"^{\prime}" if left == right else ""
-    title = rf"$\phi({symbol}_{{r={left}}}, {symbol}_{{r={right}}}{prime}, i, j)$" + scale.label.removeprefix("φ")
-    arms = f"$i$: {name_of(cell, 'left')}; $j$: {name_of(cell, 'right')}"
-    return title, join_notes(arms, f"basis {cell.basis}: {MEANINGS[cell.basis]}", scale.meaning)
-
-
-def join_notes(*notes: str) -> str:
-    """One line of all notes that are not empty."""
-    return "; ".join(filter(None, notes))
-
-
-def math_label(symbol: str, projection: str) -> str:
-    """The matrix `symbol` of a projection in one line: W_q, with an upright subscript for a name, or "W of" a path."""
-    if len(projection) == 1:
-        return f"${symbol}_{projection}$"
-    if projection.isidentifier() and len(projection) < CHARACTERS:
-        upright = projection.replace("_", r"\_")
-        return rf"${symbol}_\mathrm{{{upright}}}$"
-    plain = symbol.replace(r"\Delta ", "Δ")
-    return f"{plain} of {projection}"
-
-
-def update_label(projection: str) -> str:
-    """ΔW of a projection as a label; a path is broken into lines at its dots."""
-    label = math_label(r"\Delta W", projection)
-    if label.startswith("$"):
-        return label
-    lines = textwrap.wrap(label.replace(".", ". "), CHARACTERS, break_on_hyphens=False)
-    return "\n".join(lines).replace(". ", ".")
-
-
-def label_size(label: str) -> int:
-    """The font size of a label in points: smaller for several lines."""
-    return BROKEN if "\n" in label else LABEL
-
-
-def name_of(cell: "pd.Series[Any]", side: str) -> str:
-    """The name of the left or right arm of a cell, with its step."""
-    step = cell[f"step_{side}"]
-    return cell[side] if pd.isna(step) else f"{cell[side]} (step {step})"
 
 
 def page(
-    title: str, note: str, groups: list[list[float]], height: float, titles: list[str], rows: int = 1
+    heading: Heading,
+    groups: list[list[float]],
+    height: float,
+    titles: list[str],
+    rows: int = 1,
+    group_labels: Sequence[str] = (),
 ) -> tuple[Figure, list[list[Axes]], Axes]:
     """An empty figure with a heading, its panels row by row, and the axes of the colour bar to the right of them.
 
     Args:
-        title: one line; "" for none.
-        note: in small type below the title, broken into lines where it is long; "" for none.
+        heading: what stands above the panels.
         groups: widths of the panels of a row in inches, in groups with a wider gap between them.
         height: the height of a panel, in inches.
         titles: the titles of the panels in reading order, for the first row or for all rows.
         rows: the number of rows.
+        group_labels: what is written over each group; empty for nothing.
     """
     widths = np.concatenate(groups)
     gaps = np.concatenate([[GAP] * (len(group) - 1) + [GROUP_GAP] for group in groups])
-    starts = LEFT + np.cumsum([0, *(widths + gaps)])
+    needed = LEFT + sum(widths + gaps) - GROUP_GAP + GAP + BAR + RIGHT
+    across = max(needed, NARROWEST)
+    starts = LEFT + (across - needed) / 2 + np.cumsum([0, *(widths + gaps)])
     bar_x = starts[-1] - GROUP_GAP + GAP
-    across = bar_x + BAR + RIGHT
-    lines = textwrap.wrap(note, int(17 * across), break_on_hyphens=False)
     label_room = max(label.count("\n") for label in titles) * LINE
     row_gap = label_room + TITLED_ROW_GAP if len(titles) > len(widths) else ROW_GAP
-    top = 0.02 + bool(title) * TITLE_ROOM + len(lines) * NOTE_ROOM + LABEL_ROOM + label_room
+    top = heading.height(across) + bool(group_labels) * GROUP_ROOM + LABEL_ROOM + label_room
     tall = rows * height + (rows - 1) * row_gap
     down = top + tall + BOTTOM
     figure = Figure(figsize=(across, down))
@@ -187,10 +66,19 @@ def page(
     ]
     for axes, label in zip(chain(*panels), titles, strict=False):
         axes.set_title(label, fontsize=label_size(label), pad=4)
-    figure.suptitle(title, y=1 - 0.08 / down, fontsize=TITLE)
-    below = 0.06 + bool(title) * TITLE_ROOM
-    figure.text(0.5, 1 - below / down, "\n".join(lines), fontsize=NOTE, ha="center", va="top")
+    heading.write(figure)
+    if group_labels:
+        _label_groups(figure, panels[0], dict(zip(group_labels, map(len, groups), strict=True)), heading.height(across))
     return figure, panels, place(bar_x, top, BAR, tall)
+
+
+def _label_groups(figure: Figure, row: list[Axes], sizes: dict[str, int], down: float) -> None:
+    """Write labels over groups of so many panels of a row, `down` inches from the top, with a thin line under each."""
+    height = figure.get_figheight()
+    for (label, size), last in zip(sizes.items(), np.cumsum(list(sizes.values())), strict=True):
+        ends = row[last - size].get_position().x0, row[last - 1].get_position().x1
+        figure.text(sum(ends) / 2, 1 - (down + 0.06) / height, label, fontsize=BROKEN, ha="center", va="top")
+        figure.add_artist(Line2D(ends, 2 * [1 - (down + 0.22) / height], color="black", linewidth=0.5))
 
 
 def break_rows(projections: list[str]) -> list[list[str]]:
@@ -232,16 +120,31 @@ def fill(
     axes.set_xticks(marks, _numbers(marks, axes.bbox.width * points / (j[-1] - j[0] + 1), room=4 * len(str(j[-1]))))
     edges = (j[0] - 0.5, j[-1] + 0.5, i[-1] + 0.5, i[0] - 0.5)  # cell (i, j) is centred on its numbers
     cells = np.ma.masked_invalid(values.to_numpy())  # NaN: cells beyond a numerical rank, and cells left out
+    if cells.mask.all():
+        _say(axes, "no φ")
     return axes.imshow(cells, scale.colors, norm, extent=edges, aspect="auto", interpolation="nearest")
 
 
-def ticks(first: int, last: int, most: int = 11) -> list[int]:
-    """The numbers that an axis marks: all if there are at most `most`, else `most` in even steps, without the last.
+def leave_empty(axes: Axes, scale: Scale) -> None:
+    """Draw a panel without cells, for a layer without this projection."""
+    axes.set(xticks=[], yticks=[], facecolor=scale.colors.get_bad())
+    axes.spines[:].set_linewidth(0.5)
+    _say(axes, "not in\nboth")
 
-    These are the ticks of the paper: from 1 to 64, 11 ticks are 1, 6, 12, …, 58, and 13 are 1, 5, 10, …, 59.
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, fontsize=NUMBER, ha="center", va="center")
+
+
+def ticks(first: int, last: int, most: int = 11) -> list[int]:
+    """The numbers that an axis marks, at most `most`: in equal steps where a step is at most 4, else as in the paper.
+
+    The paper's ticks end a step before the last number: from 1 to 64, 11 ticks are 1, 6, 12, …, 58, and 13 are 1, 5,
+    10, …, 59.
     """
-    if last - first < most:
-        return list(range(first, last + 1))
+    step = ceil((last - first + 1) / most)
+    if step <= 4:
+        return list(range(first, last + 1, step))
     return np.linspace(first, first + (last - first) * (most - 1) // most, most).astype(int).tolist()
 
 
@@ -259,13 +162,20 @@ def _numbers(marks: list[int], cell: float, room: int) -> list[str]:
 
 
 def name_axes(panels: list[list[Axes]], labels: list[str]) -> None:
-    """Write j below the last panel of each column, i left of each row, and the label of the row left of that."""
+    """Write j below the last panel of each column, i left of each row, and the label of the row left of that.
+
+    Numbers of three digits have no room between panels: they stand only where the panel to the left has others.
+    """
+    for before, axes in chain(*map(pairwise, panels)):
+        if axes.get_ylim() == before.get_ylim() and axes.get_yticks()[-1:].max(initial=0) >= 100:
+            axes.tick_params(labelleft=False)
     for column in zip(*panels, strict=True):
         [axes for axes in column if axes.get_visible()][-1].set_xlabel("$j$", fontsize=LABEL, labelpad=1)
     for (first, *_), label in zip(panels, labels, strict=True):
         first.set_ylabel("$i$", fontsize=LABEL, labelpad=4, rotation=0, va="center")
         margin = blended_transform_factory(first.figure.dpi_scale_trans, first.transAxes)  # x in inches
-        first.text(0.06, 0.5, label, transform=margin, fontsize=LABEL, rotation=90, va="center")
+        left = first.bbox.x0 / first.figure.dpi - LEFT
+        first.text(left + 0.06, 0.5, label, transform=margin, fontsize=LABEL, rotation=90, va="center")
 
 
 def add_bar(axes: Axes, image: AxesImage, scale: Scale) -> None:

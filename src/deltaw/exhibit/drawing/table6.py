@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from deltaw.exhibit.drawing.heading import UNKNOWN, Heading, Source, subtitle
+from deltaw.exhibit.drawing.texts import short
 from deltaw.exhibit.drawing.typeset import HEAVY, LIGHT, Sheet, numbers
 from deltaw.run.metrics import MEASURED
 
 NAMES = {"end": "loss", **MEASURED}
+DECIMALS = 3  # of accuracy and other metrics: a control's may be near 0, and its digits would fill the column
 ENOUGH = 3  # seeds: if all ranks are equal, one stands out in a column in at most 5 % of cases; with 2 seeds in 22 %
 VARIANT = " Variant, as in the names of arms: a stands for alpha, p for patterns of rank or alpha."
 SPREAD = (
@@ -18,13 +21,15 @@ SPREAD = (
 )
 
 
-def draw(losses: pd.DataFrame) -> Figure:
+def draw(losses: pd.DataFrame, steps: Sequence[int] = (), source: Source = UNKNOWN) -> Figure:
     """A row per rank, variant and learning rate, with means over seeds and their spread; controls below.
 
     The column of variants is left out where there are none, the spreads where there is one seed.
 
     Args:
         losses: a row per arm.
+        steps: up to which the runs were validated, for the subtitle.
+        source: models and data, for the subtitle.
     """
     measures = [measure for measure in NAMES if measure in losses]
     table = summarise(losses, measures)
@@ -33,7 +38,7 @@ def draw(losses: pd.DataFrame) -> Figure:
     columns = [
         ("control", table.control.replace("", "none").where(is_first, "")),
         ("$r$", table["rank"].astype(str)),
-        *([("variant", table.variant)] if table.variant.any() else []),
+        *([("variant", table.variant.map(short))] if table.variant.any() else []),
         ("learning rate", in_full(table.lr)),
         ("seeds", table.seeds.astype(str)),
         ("loss at start", numbers(table.start, 2)),
@@ -41,14 +46,15 @@ def draw(losses: pd.DataFrame) -> Figure:
     bold: dict[int, int | None] = {}  # column → the row in bold
     for measure in measures:
         bold[len(columns)] = stands_out(table[table.control == ""], measure)
-        columns.append((NAMES[measure], means := numbers(table[measure], 2)))
+        columns.append((NAMES[measure], means := texts_of(measure, table[measure])))
         if several:
             columns.append(("spread", with_decimals_of(means, table[f"{measure} spread"])))
     head, rows = (
         [name for name, _ in columns],
         [list(row) for row in zip(*(texts for _, texts in columns), strict=True)],
     )
-    sheet = Sheet("Validation by rank", [head, *rows])
+    heading = Heading("Validation by rank", subtitle(source, pd.Series(steps, dtype=int)))
+    sheet = Sheet(heading, [head, *rows])
     sheet.rule(HEAVY)
     sheet.row(head)
     for row, first, number in zip(rows, is_first, table.index, strict=True):
@@ -60,6 +66,13 @@ def draw(losses: pd.DataFrame) -> Figure:
     unit = " or ".join(losses.unit.unique())
     note = f"Loss, in nats, and accuracy are per {unit}."
     return sheet.finish(note + (VARIANT if table.variant.any() else "") + (SPREAD if several else ""))
+
+
+def texts_of(measure: str, values: "pd.Series[float]") -> list[str]:
+    """Losses as `numbers` shows them; metrics, which lie between −1 and 1, with three decimals; "–" for NaN."""
+    if measure == "end":
+        return numbers(values, 2)
+    return with_decimals_of([f"{0:.{DECIMALS}f}"], values)
 
 
 def with_decimals_of(texts: list[str], values: "pd.Series[float]") -> list[str]:

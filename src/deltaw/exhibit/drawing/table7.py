@@ -3,7 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deltaw.exhibit.drawing.panel import math_label
+from deltaw.exhibit.drawing.heading import UNKNOWN, Heading, Source, subtitle
+from deltaw.exhibit.drawing.texts import apart, layer_label, math_label
 from deltaw.exhibit.drawing.typeset import HEAVY, LIGHT, Sheet, numbers
 
 PROJECTED = r"$\Vert U^\mathsf{T} W V^\mathsf{T} \Vert_F$"
@@ -15,17 +16,19 @@ NOTE = (
 )
 
 
-def draw(amplification: pd.DataFrame) -> Figure:
+def draw(amplification: pd.DataFrame, source: Source = UNKNOWN) -> Figure:
     """A block per layer and projection, in the order of the table, with a row per arm.
 
     Args:
         amplification: a row per arm and site; a page has room for about 40 rows.
+        source: models and data, for the subtitle.
     """
     order = {projection: n for n, projection in enumerate(amplification.projection.unique())}
     table = amplification.assign(order=amplification.projection.map(order))
     table = table.sort_values(["layer", "order", "rank"], kind="stable")
+    names = dict(zip(table.arm.unique(), apart(table.arm.unique().tolist()), strict=True))
     columns = [
-        table.arm.astype(str),
+        table.arm.map(names),
         table["rank"].astype(str),
         numbers(table.by_update, 2),
         numbers(table.by_W, 2),
@@ -38,7 +41,8 @@ def draw(amplification: pd.DataFrame) -> Figure:
     ]
     head = [*HEAD, "amplification", "times random"]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    sheet = Sheet(r"How much of $W$ lies in the directions of $\Delta W$", [head, *rows])
+    title = r"How much of $W$ lies in the directions of $\Delta W$"
+    sheet = Sheet(Heading(title, subtitle(source, table.step)), [head, *rows])
     sheet.rule(HEAVY)
     sheet.spanning(f"{PROJECTED}, $U$ and $V$ from", 2, 5)
     sheet.row(head)
@@ -46,7 +50,7 @@ def draw(amplification: pd.DataFrame) -> Figure:
     for row, first, layer, projection in zip(rows, is_first, table.layer, table.projection, strict=True):
         if first:
             sheet.rule(LIGHT)
-            sheet.row([f"Layer {layer}, {math_label('W', projection)}"])
+            sheet.row([f"{layer_label(layer)}, {math_label('W', projection)}"])
         sheet.row(row)
     sheet.rule(HEAVY)
     return sheet.finish(NOTE)

@@ -1,15 +1,15 @@
 """Tables as figures: rules and no grid, names to the left, numbers aligned."""
 
-import textwrap
 from math import floor, inf, isfinite, log10
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.textpath import TextPath
 
-from deltaw.exhibit.drawing.panel import NOTE, TITLE, WIDTH
+from deltaw.exhibit.drawing.heading import NOTE, Heading
+from deltaw.exhibit.drawing.panel import WIDTH
+from deltaw.exhibit.drawing.texts import inches, wrap
 
 MARGIN, ROW = 0.2, 0.18  # inches: each side of the page, the height of a line
 NARROW, BROAD = 0.1, 0.32  # inches: the least and the largest gap between two columns
@@ -21,12 +21,12 @@ class Sheet:
     """A table that is written line by line, from the top down.
 
     Args:
-        title: one line above the table.
+        heading: what stands above the table.
         rows: every line with a text per column, to measure the widths of the columns.
     """
 
-    def __init__(self, title: str, rows: list[list[str]]) -> None:
-        self.widths = [max(map(_inches, column)) for column in zip(*rows, strict=True)]
+    def __init__(self, heading: Heading, rows: list[list[str]]) -> None:
+        self.widths = [max(inches(text, TEXT) for text in column) for column in zip(*rows, strict=True)]
         spaces = len(self.widths) - 1
         gap = min(max((WIDTH - 2 * MARGIN - sum(self.widths)) / max(spaces, 1), NARROW), BROAD)
         table = sum(self.widths) + spaces * gap
@@ -36,8 +36,8 @@ class Sheet:
         self.figure = Figure()
         self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.page))  # in inches, from the left and top
         self.axes.set_axis_off()
-        self.axes.text(self.page / 2, 0.25, title, fontsize=TITLE, ha="center", va="baseline")
-        self.y = 0.35
+        self.heading = heading
+        self.y = heading.height(self.page) + 0.05
 
     def row(self, texts: list[str]) -> list[Text]:
         """A line with a text in each column: the first to the left, the others to the right."""
@@ -64,11 +64,12 @@ class Sheet:
 
     def finish(self, note: str) -> Figure:
         """The figure, with `note` in small type under the table."""
-        lines = textwrap.wrap(note, int(17 * (self.rights[-1] - self.left)))
+        lines = wrap(note.split(), self.rights[-1] - self.left, NOTE)
         self.axes.text(self.left, self.y + 0.1, "\n".join(lines), fontsize=NOTE, va="top", linespacing=1.3)
         down = self.y + 0.25 + 0.14 * len(lines)
         self.axes.set_ylim(down, 0)
         self.figure.set_size_inches(self.page, down)
+        self.heading.write(self.figure)
         return self.figure
 
 
@@ -80,7 +81,3 @@ def numbers(values: "pd.Series[float]", least: int) -> list[str]:
     smallest = min((abs(value) for value in values if isfinite(value) and value), default=inf)
     decimals = min(max(least, 1 - floor(log10(smallest))), 5) if isfinite(smallest) else least
     return [f"{value:.{decimals}f}" if isfinite(value) else "–" for value in values]
-
-
-def _inches(text: str) -> float:
-    return float(TextPath((0, 0), text, size=TEXT).get_extents().width) / 72 if text else 0.0

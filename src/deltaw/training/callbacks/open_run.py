@@ -1,4 +1,4 @@
-"""Lock the run directory before anything is written to it."""
+"""Lock the run directory before anything is written to it, and leave none behind if the run does not start."""
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -41,4 +41,6 @@ class OpenRun(Callback):
         self.writer.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.global_step == 0:
+            self.writer.discard()
         self.writer.close()
