@@ -316,6 +316,16 @@ def test_the_files_of_an_analysis_are_replaced_together_or_not_at_all(tmp_path: 
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["analysis", "b", "c", "notes.md", "tables.json"]
 
 
+def test_an_analysis_of_an_older_version_is_replaced_by_its_exhibits(tmp_path: Path) -> None:
+    folder = tmp_path / "analysis"
+    folder.mkdir()
+    for name in ("fig3.png", "fig3-times-chance.pdf", "phi.parquet", "notes.md"):
+        (folder / name).touch()
+    (folder / "tables.json").write_text(json.dumps({"exhibits": ["fig3"]}))
+    written(folder, "fig3.png", "fig6.png")
+    assert sorted(path.name for path in folder.iterdir()) == ["fig3.png", "fig6.png", "notes.md", "tables.json"]
+
+
 def test_an_analysis_killed_between_two_renames_is_brought_back(tmp_path: Path) -> None:
     folder = tmp_path / "analysis"
     written(folder, "a")

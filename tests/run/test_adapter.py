@@ -419,9 +419,7 @@ def test_conv1d_is_transposed(tmp_path: Path) -> None:
 # Starts.
 
 
-@pytest.mark.parametrize(
-    "init", [True, False, "gaussian", "orthogonal", "olora", "pissa", "pissa_niter_2", "mica", "eva"]
-)
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "olora", "pissa", "pissa_niter_2", "mica", "eva"])
 def test_the_config_tells_whether_an_adapter_starts_off_zero(tmp_path: Path, init: Any) -> None:
     model = adapt(two_layers(), "q_proj", init_lora_weights=init)
     started_off_zero = bool(update_in_peft(model, "layers.0.q_proj").norm() > 1e-5)
@@ -432,6 +430,12 @@ def test_the_config_tells_whether_an_adapter_starts_off_zero(tmp_path: Path, ini
 @pytest.mark.parametrize("init", ["corda", "lora_ga", "loftq", "some_later_one", None])
 def test_an_unknown_start_counts_as_off_zero(tmp_path: Path, init: str | None) -> None:
     assert load_adapter(write_adapter(tmp_path / "a", rank=4, init_lora_weights=init)).alters_base
+
+
+def test_a_random_start_leaves_the_base_as_it_was(tmp_path: Path) -> None:
+    adapter = load_adapter(saved(adapt(two_layers(), "q_proj", init_lora_weights=False), tmp_path))
+    assert not adapter.alters_base and "all that it adds to the base" in adapter.remarks[0]
+    assert load_adapter(tmp_path, start=tmp_path).alters_base
 
 
 def test_a_pissa_learned_its_update_minus_that_of_its_start(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ TABLES = "tables.json"
 SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
 FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS)
-
 
 LONGEST = 200  # characters of a folder's name
 
@@ -74,6 +73,18 @@ def names_in_record(record: dict[str, Any] | None, key: str) -> list[str]:
     """The names that an analysis recorded under a key; none where an older version did not record it."""
     names = (record or {}).get(key)
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def files_of(exhibits: Iterable[str]) -> list[str]:
+    """The names of all files that an analysis with these exhibits may write."""
+    stems = [f"{name}{variant}" for name in exhibits for variant in ("", "-times-chance", "-minus-control")]
+    return [*FILES, *(f"{stem}{suffix}" for stem in stems for suffix in (".png", ".pdf"))]
+
+
+def _written(folder: Path) -> list[str]:
+    """The names of the files that the analysis in `folder` wrote; an older version recorded its exhibits alone."""
+    record = record_in(folder)
+    return names_in_record(record, "files") or files_of(names_in_record(record, "exhibits"))
 
 
 @contextmanager
@@ -124,14 +135,14 @@ def _check(folder: Path, names: Collection[str]) -> None:
         return
     if not (folder / TABLES).is_file():
         raise UserError(f"output={folder} has files and no {TABLES}, so it is no analysis to replace: give another")
-    ours = names_in_record(record_in(folder), "files")
-    if ours and (others := sorted(name for name in names if name not in ours and (folder / name).exists())):
+    ours = _written(folder)
+    if others := sorted(name for name in names if name not in ours and (folder / name).exists()):
         raise UserError(f"output={folder} has {others[0]}, which no analysis wrote there: rename it, or give another")
 
 
 def _keep_others(folder: Path, new: Path) -> None:
     """Link everything in `folder` that no analysis wrote into `new`; both hold it until one of them is removed."""
-    ours = names_in_record(record_in(folder), "files")
+    ours = _written(folder)
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.name in ours or (new / entry.name).exists():
             continue

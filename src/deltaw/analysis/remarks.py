@@ -117,10 +117,11 @@ def _shared_starts(pairs: pd.DataFrame) -> Iterator[str]:
 
 def _frozen(sites: pd.DataFrame) -> Iterator[str]:
     moved = sites[sites.step.fillna(-1) != 0].groupby("arm", sort=False).moved.max()
-    for arm, most in moved[moved < FROZEN].items():
+    frozen = moved[moved < FROZEN]
+    if len(frozen):
         yield (
-            f"A of {arm} is frozen or nearly so, ‖A − A₀‖ / ‖A₀‖ at most {most:.1g}: what it learned is on the "
-            "output side, and A itself is its random start"
+            f"A of {listed(list(frozen.index), MOST_NAMED)} is frozen or nearly so, ‖A − A₀‖ / ‖A₀‖ at most "
+            f"{frozen.max():.1g}: what was learned is on the output side, and A itself is its random start"
         )
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from deltaw import report
 from deltaw.analysis.bases import BASES
-from deltaw.analysis.output import FILES, TABLES, name_of_folder, names_in_record, record_in, replace_files
+from deltaw.analysis.output import TABLES, files_of, name_of_folder, names_in_record, record_in, replace_files
 from deltaw.analysis.pairs import AdapterPair, adapter_pair
 from deltaw.analysis.selection import default_pair, find_adapter, is_folder
 from deltaw.config.limits import check_paths
@@ -18,7 +18,7 @@ from deltaw.errors import UserError, nearest
 from deltaw.exhibit.measure import measure
 from deltaw.exhibit.picture import drawing
 from deltaw.exhibit.record import is_of, record
-from deltaw.exhibit.selection import EXHIBITS, Selection, pictures, select
+from deltaw.exhibit.selection import EXHIBITS, pictures, select
 from deltaw.exhibit.view import view_of
 from deltaw.run.directory import RunDirectory
 
@@ -37,7 +37,7 @@ def analyse(cfg: DictConfig) -> None:
     subject = _subject(cfg, run, names)
     output = Path(cfg.output) if cfg.output else _output(cfg, run, names, subject)
     selection = select(view_of(subject, cfg), names_in(cfg.exhibits), _earlier_exhibits(output, subject))
-    with replace_files(output, _files(selection)) as folder:
+    with replace_files(output, files_of(selection.pairings)) as folder:
         print(f"comparing {_in_words(subject)}", flush=True)
         tables = measure(selection, cfg.basis, cfg.device)
         to_draw = list(pictures(selection, tables))
@@ -128,12 +128,6 @@ def _earlier_exhibits(output: Path, subject: AdapterPair) -> list[str]:
     """The exhibits of these two adapters that the folder holds."""
     earlier = record_in(output)
     return names_in_record(earlier, "exhibits") if is_of(earlier, subject.left, subject.right) else []
-
-
-def _files(selection: Selection) -> list[str]:
-    """The names of all files that the analysis may write."""
-    stems = [f"{name}{variant}" for name in selection.pairings for variant in ("", "-times-chance", "-minus-control")]
-    return [*FILES, *(f"{stem}{suffix}" for stem in stems for suffix in (".png", ".pdf"))]
 
 
 def _in_words(subject: AdapterPair) -> str:

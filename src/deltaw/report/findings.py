@@ -1,6 +1,7 @@
 """The findings, a sentence or two each. Every finding follows from the numbers, whichever way they point."""
 
 from collections.abc import Iterator, Sequence
+from math import floor, log10
 
 from deltaw.report.learning import Learning
 from deltaw.report.levels import Levels
@@ -41,12 +42,23 @@ def _arms(learning: Sequence[Learning]) -> str:
 def _gains(learning: Sequence[Learning]) -> str:
     gains = [one.gain for one in learning if one.gain is not None]
     unit, errors = learning[0].unit, [one.se for one in learning if one.se is not None]
+    decimals = max(decimals_of(size) for size in errors or gains)
     if len(gains) > 2:
-        known = f", each with a standard error of at most {max(errors):.2f} over the examples" if errors else ""
-        return f"the validation loss fell by {min(gains):.2f} to {max(gains):.2f} nats a {unit}{known}"
-    each = [f"{one.gain:.2f}" + (f" ± {one.se:.2f}" if one.se is not None else "") for one in learning]
+        largest = f"{max(errors, default=0):.{decimals}f}"
+        known = f", each with a standard error of at most {largest} over the examples" if errors else ""
+        return (
+            f"the validation loss fell by {min(gains):.{decimals}f} to {max(gains):.{decimals}f} nats a {unit}{known}"
+        )
+    each = [
+        f"{one.gain:.{decimals}f}" + (f" ± {one.se:.{decimals}f}" if one.se is not None else "") for one in learning
+    ]
     error = " (± standard error over the examples)" if errors else ""
     return f"the validation loss fell by {' and '.join(each)} nats a {unit}{error}"
+
+
+def decimals_of(size: float) -> int:
+    """The decimals of numbers whose error is `size`: up to its first digit, from 2 to 6."""
+    return min(max(2, -floor(log10(size))), 6) if size > 0 else 2
 
 
 def _because_of_learning(summary: Summary) -> Iterator[str]:

@@ -1,13 +1,13 @@
 """The summary as Markdown: the findings, their caveats, and the numbers in tables."""
 
 from collections.abc import Sequence
-from math import floor, isnan, log10
+from math import isnan
 from typing import Any
 
 from deltaw.analysis.bases import MEANINGS
 from deltaw.analysis.compare import RARE
 from deltaw.report.caveats import caveats
-from deltaw.report.findings import contrast, course, depth, findings
+from deltaw.report.findings import contrast, course, decimals_of, depth, findings
 from deltaw.report.levels import Level, Levels, Spectra
 from deltaw.report.numbers import Side, Spread, Summary
 from deltaw.report.sharing import ENOUGH
@@ -258,7 +258,7 @@ def _measured(value: float, error: float | None = None) -> str:
     Else two decimals, since the validation examples do not determine a third; two digits where the number is small.
     """
     if error:
-        decimals = min(max(2, -floor(log10(error))), 6)
+        decimals = decimals_of(error)
         return f"{value:.{decimals}f} ± {error:.{decimals}f}"
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 

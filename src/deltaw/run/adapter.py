@@ -20,9 +20,11 @@ from deltaw.run.places import layers_and_names, told, unwrapped
 from deltaw.run.same_modules import paired
 from deltaw.run.tensors import Buffers, StoredTensor
 
-# Values of `init_lora_weights` in lower case. First: B₀ = 0. Second: B₀ ≠ 0, yet B₀A₀ = 0. All others: B₀A₀ ≠ 0.
+# Values of `init_lora_weights` in lower case. First: B₀ = 0. Second: B₀ ≠ 0, yet B₀A₀ = 0. Third: the base stays as it
+# was, and B₀ is random, or unknown where a converter wrote the config. All others: B₀A₀ ≠ 0, taken out of the base.
 _ZERO_B = ("true", "gaussian", "eva")
 _ZERO_PRODUCT = ("orthogonal", "mica")
+_RANDOM_B = "false"
 _CHOSEN_A = ("eva", "pissa", "olora", "corda", "loftq", "lora_ga")  # the base or the data determine A₀
 
 
@@ -259,11 +261,11 @@ def _check_start(path: Path, sites: dict[Site, Lora], start: Adapter) -> None:
 
 
 def _starts_off_zero(config: dict[str, Any], start: Adapter | None) -> bool:
-    """Whether B₀A₀ ≠ 0. A known start overrules the config: PEFT's recipe for PiSSA saves "true" there."""
+    """Whether ΔW is B A − B₀A₀. A known start overrules the config: PEFT's recipe for PiSSA saves "true" there."""
     init = _init(config)
     if init in _ZERO_PRODUCT:
         return False
-    return bool(start.B(next(iter(start.sites))).any()) if start else init not in _ZERO_B
+    return bool(start.B(next(iter(start.sites))).any()) if start else init not in (*_ZERO_B, _RANDOM_B)
 
 
 def _init(config: dict[str, Any]) -> str:
@@ -280,6 +282,11 @@ def _remarks(
         yield (
             f"It started from B₀A₀ ≠ 0 (init_lora_weights is {init}), which most such starts subtract from the base: "
             "it learned B A − B₀A₀"
+        )
+    elif init == _RANDOM_B:
+        yield (
+            "init_lora_weights is false, as converters write it too: ΔW is all that it adds to the base, B A, and "
+            "holds B₀A₀ if training began with a random B₀"
         )
     if init.startswith(_CHOSEN_A):
         yield f"A₀ is not random (init_lora_weights is {init}): two such adapters agree before they learn anything"
