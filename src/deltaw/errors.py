@@ -26,23 +26,48 @@ def shorten(value: str) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; an error of the user's ends it with one line on stderr."""
+    """Call `main`; an error of the user's ends it with one line on stderr, a closed pipe without a word."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing several lines
     try:
-        main()
+        with _permissions():
+            main()
     except UserError as error:
         _end(error)
+    except BrokenPipeError:
+        _end_unread()
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Within a `hydra.main` function: end with one line on stderr; Hydra would print one of its own above it."""
     try:
-        yield
+        with _permissions():
+            yield
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # the sweep goes on, and ends with this
         _end(error)
+    except BrokenPipeError:
+        _end_unread()
+
+
+@contextmanager
+def _permissions() -> Iterator[None]:
+    """Within the block, a file without the permission that is needed is an error of the user's."""
+    try:
+        yield
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        raise UserError(
+            f"{error.filename} may not be read or written ({error.strerror}): give another, or change its permissions"
+        ) from error
+
+
+def _end_unread() -> None:
+    """End where whoever read the output has ended, as head does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail once more at exit
+    sys.exit(1)
 
 
 def _end(error: UserError) -> None:

@@ -160,6 +160,19 @@ def test_a_remark_names_a_shared_start(tmp_path: Path, adapters: tuple[Adapter, 
     assert "Shared initialisation" not in " ".join(compare(*adapters).remarks)
 
 
+def test_an_adapter_compared_with_itself_is_said_first(tmp_path: Path) -> None:
+    adapter = load_adapter(write_adapter(tmp_path / "a", rank=2))
+    assert (
+        compare(adapter, tmp_path / "a").remarks[0]
+        == f"{adapter.name} and {adapter.name} are one adapter: by construction they share everything"
+    )
+
+
+def test_rows_of_rank_1_tell_nothing_of_a_start(tmp_path: Path) -> None:
+    one, other = (write_adapter(tmp_path / name, rank=1, seed=2, B=B) for name, B in (("a", 1), ("b", 3)))
+    assert compare(one, other).remarks == []
+
+
 def test_a_remark_names_a_frozen_a(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     start = write_adapter(tmp_path / "start", rank=5, seed=5, B=0)
     frozen = load_adapter(adapters[1].folder, start)
@@ -263,7 +276,7 @@ def test_an_adapter_that_learnt_nothing_is_said_first(
     zero = load_adapter(write_adapter(tmp_path / "zero", rank=4, B=0))
     other_base = replace(zero, base="other")
     comparison = compare(other_base, adapters[1], basis)
-    assert comparison.remarks[0].startswith(f"{zero.name} learnt nothing: ΔW is 0 at every compared site")
+    assert comparison.remarks[0].startswith(f"{zero.name} learned nothing: ΔW is 0 at every compared site")
     assert "names the base" in comparison.remarks[1]
     assert comparison.sites[comparison.sites.arm == zero.name].zero.all()
     assert not comparison.sites[comparison.sites.arm != zero.name].zero.any()
@@ -281,7 +294,7 @@ def test_sites_without_an_update_are_counted(tmp_path: Path, adapters: tuple[Ada
 
 def test_an_adapter_of_scale_0_learnt_nothing(tmp_path: Path, adapters: tuple[Adapter, Adapter]) -> None:
     comparison = compare(write_adapter(tmp_path / "off", 4, seed=9, lora_alpha=0), adapters[1])
-    assert "learnt nothing" in comparison.remarks[0]
+    assert "learned nothing" in comparison.remarks[0]
     assert (comparison.pairs[comparison.pairs.basis == "input"].rank_left == 0).all()
 
 

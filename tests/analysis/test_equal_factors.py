@@ -136,4 +136,4 @@ def test_several_a_of_zeros_are_no_error(tmp_path: Path) -> None:
     left, right = adapters(tmp_path, change)
     comparison = compare(left, right)
     assert comparison.pairs.phi_first.isna().all()
-    assert comparison.remarks[0].startswith(f"{left} and {right} learnt nothing")
+    assert comparison.remarks[0].startswith(f"{left} and {right} learned nothing")

@@ -1,7 +1,10 @@
 """`analyze.py` as a user starts it: what it compares, and where it writes."""
 
+import errno
+import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +19,7 @@ from omegaconf import DictConfig
 
 from deltaw import compare
 from deltaw.analysis.bases import BASES
-from deltaw.analysis.output import replace_files
+from deltaw.analysis.output import record_in, replace_files
 from deltaw.analysis.selection import default_pair, find_adapter
 from deltaw.commands.analyze import analyse
 from deltaw.config.folder import CONF
@@ -108,6 +111,7 @@ def test_adapter_folders_with_different_bases_give_one_warning(tmp_path: Path) -
         (["exhibits=[fig8]"], "'tiny' is no folder here: give base="),
         (["projections=[k]"], "the adapters have ['q', 'v']"),
         (["device=tpu"], "device=tpu"),
+        (["base=/nonexistent"], "base=/nonexistent: is no folder: give the folder with the base's config.json"),
         (["left=" + "a" * 300], "has a name longer than 255 bytes"),
         (["left_start=run/snapshots/r2-s0/step-00000000"], "only an adapter folder needs one"),
     ],
@@ -260,6 +264,70 @@ def test_the_first_pair_of_folders_has_the_default_folder(tmp_path: Path, monkey
     assert sorted(path.name for path in tmp_path.glob("analysis*")) == ["analysis", "analysis-one-r2-other-r4"]
 
 
+def analysed(folder: Path, pairs: list[tuple[str, str]], *settings: str) -> list[str]:
+    """Analyse the pairs one after another; the names of the folders that hold them, in the same order."""
+    for left, right in pairs:
+        analyse(config(f"left={left}", f"right={right}", "exhibits=[]", "basis=A", *settings))
+    records = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("analysis*/tables.json")}
+    held = {
+        tuple(record[side]["folder"].partition("/snapshots")[0] for side in ("left", "right")): name
+        for name, record in records.items()
+    }
+    assert len(held) == len(set(pairs))  # none has replaced another
+    return [held[str(Path(left).absolute()), str(Path(right).absolute())] for left, right in pairs]
+
+
+def test_pairs_of_folders_with_one_name_do_not_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["A/r2", "A/r4", "B/r2", "B/r4", "C/r2", "C/r4"]):
+        write_adapter(tmp_path / name, rank=2, seed=number)
+    pairs = [(f"{one}/r2", f"{one}/r4") for one in "ABC"]
+    first, second, third = analysed(tmp_path, pairs)
+    assert (first, second) == ("analysis-A", "analysis-r2-r4-A")
+    assert re.fullmatch(r"analysis-r2-r4-A-[0-9a-f]{8}", third)
+    assert analysed(tmp_path, pairs) == [first, second, third]
+    shutil.rmtree(tmp_path / first)
+    assert analysed(tmp_path, pairs[1:] + pairs[:1]) == [second, third, first]
+
+
+def test_pairs_whose_names_join_to_one_do_not_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["a", "a-b", "b-c", "c"]):
+        write_adapter(tmp_path / name, rank=2, seed=number)
+    analysed(tmp_path, [("a", "c"), ("a-b", "c"), ("a", "b-c")])
+
+
+def test_runs_of_one_name_do_not_replace_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("A/x", "B/x", "one/y", "other/y"):
+        write_run(tmp_path / name, "r4-s0" if name.endswith("x") else "r2-s0")
+    analysed(tmp_path, [("A/x", "one/y"), ("A/x", "other/y"), ("B/x", "other/y")])
+
+
+def test_an_arm_with_two_others_of_one_name_has_two_folders_in_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "run", "r2-s0", "r4-s0")
+    for name in ("one", "other"):
+        write_run(tmp_path / name, "r8-s0")
+        analyse(config("run=run", "left=r2-s0", f"right={name}", "exhibits=[]"))
+    first, second = sorted(path.name for path in run.glob("analysis*"))
+    assert first == "analysis-r2-s0-r8-s0" and re.fullmatch(rf"{first}-[0-9a-f]{{8}}", second)
+
+
+def test_a_copied_or_renamed_run_keeps_the_folder_of_its_pair(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "r2-s0", "r4-s0")
+    analyse(config(f"run={run}", "exhibits=[]"))
+    for name in ("copies/run", "other-name"):
+        analyse(config(f"run={shutil.copytree(run, tmp_path / name)}", "exhibits=[]"))
+        assert [path.name for path in (tmp_path / name).glob("analysis*")] == ["analysis"]
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have empty files in place of figures: drawing takes seconds."""
@@ -331,19 +399,77 @@ def test_an_analysis_killed_between_two_renames_is_brought_back(tmp_path: Path) 
     written(folder, "a")
     (folder / "notes.md").write_text("mine")
     folder.rename(tmp_path / ".analysis.old-999999")
+    (tmp_path / ".analysis.new-999999").mkdir()
+    assert record_in(folder) == {"files": ["tables.json", "a"]}
     written(folder, "b")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["analysis", "b", "notes.md", "tables.json"]
+
+
+def test_what_killed_processes_left_is_removed_and_a_deleted_analysis_stays_deleted(tmp_path: Path) -> None:
+    for hidden in (".analysis.old-999998", ".analysis.new-999999", ".analysis.new-999997"):
+        (tmp_path / hidden).mkdir()
+        (tmp_path / hidden / "notes.md").write_text("half")
+    at_work = os.open(tmp_path / ".analysis.new-999997", os.O_RDONLY)
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    written(tmp_path / "analysis", "a")
+    os.close(at_work)
+    names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.is_file()]
+    assert sorted(names) == [".analysis.new-999997/notes.md", "analysis/tables.json"]
+
+
+def test_an_analysis_at_work_holds_its_hidden_folder(tmp_path: Path) -> None:
+    with replace_files(tmp_path / "analysis", ["a"]) as new:
+        assert record_in(tmp_path / "analysis") is None
+        assert new.is_dir()
+
+
+def test_a_record_nested_too_deep_is_none(tmp_path: Path) -> None:
+    (tmp_path / "tables.json").write_text("[" * 100_000)
+    assert record_in(tmp_path) is None
+
+
+def test_only_a_failed_write_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), replace_files(tmp_path / "analysis", ["a"]):
+        raise BrokenPipeError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = write_run(tmp_path / "run", "r2-s0", "r8-s0")
+    monkeypatch.setattr("deltaw.exhibit.tables.Tables.write", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); nothing was changed"):
+        analyse(config(f"run={run}", "exhibits=[]"))
+    assert not list(run.glob("*analysis*"))
+
+
+def test_a_closed_pipe_ends_an_analysis_without_a_word(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "r2-s0", "r8-s0")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, str(SCRIPT), "run=run", "exhibits=[]"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert not list((tmp_path / "run").glob("*analysis*"))
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("analysis", "output=.*analysis is where you are"),
-        (".", "is where you are"),
+        (
+            "analysis",
+            "output=.*analysis is the current folder: give a folder inside it, as output=.*/analysis/analysis",
+        ),
+        (".", "holds the current folder"),
+        ("/", "is a mount: give a folder inside it, as output=/analysis"),
         ("thesis.tex", "is a file"),
         ("mine", r"has files and no tables\.json"),
         ("other", r"has fig6\.png, which no analysis wrote there"),
-        ("/proc/none", r"output=/proc/none cannot be written \(No such file or directory\)"),
+        ("/proc/none", r"output=/proc/none cannot be written \(No such file or directory\); nothing was changed"),
     ],
 )
 def test_a_folder_that_is_no_analysis_is_refused_before_the_work(

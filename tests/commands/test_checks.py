@@ -12,7 +12,7 @@ import deltaw.commands.train
 from deltaw.errors import UserError
 from deltaw.training.task import LoraArms
 from tests.support.architectures import ARCHITECTURES
-from tests.support.tiny import WORDS, make_labelled, run
+from tests.support.tiny import WORDS, make_bart, make_labelled, run
 
 
 @pytest.fixture
@@ -85,6 +85,27 @@ def test_an_example_longer_than_the_positions_is_refused(folder: Path, tmp_path:
     assert not (folder / "runs" / "long").exists()
     short = make_labelled(tmp_path / "short.jsonl")
     assert run(folder, *settings, f"data.path={short}", "trainer.max_steps=1").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "advice"),
+    [
+        (10, 90, "give data.max_completion={limit}"),
+        (90, 10, "give data.max_length={limit}"),
+        (90, 90, "give data.max_length={limit} data.max_completion={limit}"),
+    ],
+)
+@pytest.mark.usefixtures("unread")
+def test_the_advice_shortens_the_side_that_is_too_long(
+    folder: Path, tmp_path: Path, prompt: int, completion: int, advice: str
+) -> None:
+    bart = make_bart(tmp_path / "bart")
+    row = json.dumps({"prompt": "read " * prompt, "completion": "write " * completion})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 40)
+    settings = ["task=seq2seq", f"model.path={bart}", f"data.path={tmp_path / 'rows.jsonl'}", "data.max_length=200"]
+    with pytest.raises(UserError) as error:
+        run(folder, *settings, "run.name=long-side")
+    assert str(error.value).endswith(f"has positions for 64: {advice.format(limit=64)}")
 
 
 def test_a_run_that_fails_in_its_first_step_leaves_no_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_a_failure_to_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("deltaw.commands.fold.save_file", full_disk)
+    monkeypatch.setattr("deltaw.commands.fold.write_adapter", full_disk)
     with pytest.raises(UserError, match=r"out cannot be written \(no space left\)"):
         fold(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["split"]

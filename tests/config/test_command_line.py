@@ -162,6 +162,8 @@ def test_keys_and_groups_of_the_users_own_folder_are_known(tmp_path: Path) -> No
         ("plan=maybe", "plan=maybe: give true or false"),
         ("optim=adam", "optim=adam: give its keys one by one"),
         ("data.path=", "data.path= is empty: leave it out, or give a value"),
+        ("model.path=", "model.path= is empty: leave it out, or give a value"),
+        ("run.dir=", "run.dir= is empty: leave it out, or give a value"),
         ("trainer.max_steps=1,2", "trainer.max_steps=1,2 gives several values: add -m"),
         (
             "model.path=gpt2,facebook/opt-125m",
@@ -172,7 +174,16 @@ def test_keys_and_groups_of_the_users_own_folder_are_known(tmp_path: Path) -> No
         ("model/hub", "as model=hub"),
         ("arms.ranks:[8]", "as arms.ranks=[8]"),
         ("arms.ranks = [8]", "as arms.ranks=[8]"),
-        ("arms.ranks=[8, 64]", "the shell cuts it at a space; type 'arms.ranks=[8, 64]'"),
+        ("arms.ranks=[8, 64]", "the shell cuts it at a space; type 'arms.ranks=[8,64]'"),
+        ("arms.ranks=[ 8 64 ]", "the shell cuts it at a space; type 'arms.ranks=[ 8,64 ]'"),
+        ("arms.ranks=8 64 128", "64 is no setting: if it belongs to arms.ranks=8, type arms.ranks=8,64,128"),
+        ("arms.ranks=8, 64", "type arms.ranks=8,64"),
+        ("trainer.devices=0 1", "type trainer.devices=0,1"),
+        ("-m optim.lr=0.1 0.2", "type optim.lr=0.1,0.2"),
+        ("-m arms.ranks=[8] [64]", "type 'arms.ranks=[8],[64]'"),
+        ("data.text=Review Text", "type 'data.text=Review Text'"),
+        ("arms.list=[{rank: 8}, {rank: 4}]", "type 'arms.list=[{rank: 8}, {rank: 4}]'"),
+        (f"data.path={','.join(f'part{n}.jsonl' for n in range(99))}", "…"),
         ("run.name=my run", "run is no setting: if it belongs to run.name=my, type 'run.name=my run'"),
         ("hydra.x=(", "hydra.x=( cannot be read: put the value in quotes, as "),
         ("--ranks=8", "settings have no dashes: give ranks=8"),
@@ -212,3 +223,7 @@ def test_an_error_of_a_class_that_the_config_names_keeps_its_words() -> None:
 
 def refuse() -> None:
     raise UserError("x.jsonl is no file")
+
+
+def test_the_end_of_a_runs_name_may_be_empty() -> None:
+    assert value("run", "run.suffix=")["suffix"] == ""  # type: ignore[index]

@@ -85,6 +85,7 @@ def test_the_comments_of_the_yaml_begin_with_the_meanings(file: str, keys: dict[
         ("model=deep96 model.pretrain.steps=0", "model.pretrain.steps=0: give 1 or more"),
         ("run.name=..", "run.name=.. names a directory: use 1 to 200 letters"),
         (f"run.name={'x' * 201}", "names a directory: use 1 to 200 letters"),
+        ("run.dir=", "run.dir= is empty: leave it out, or give a value"),
         (f"run.dir=/tmp/{'x' * 256}", "has a name longer than 255 bytes: give a shorter path"),
     ],
 )

@@ -1,8 +1,11 @@
 """How records become examples of task=causal, and which tokens of a chat are learnt."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
@@ -67,6 +70,46 @@ CHAT = [
 ]
 
 
+PREFIXES: dict[str, tuple[Any, Any]] = {
+    "prepend": (normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), None),
+    "always": (None, pre_tokenizers.Metaspace(prepend_scheme="always", split=False)),
+    "first": (None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
+}
+
+
+def prefixing(name: str) -> PreTrainedTokenizerFast:
+    """Characters, and "▁x" in one, after a space that the tokenizer puts before a text as Llama 2's does."""
+    letters = {one: n for n, one in enumerate(["<end>", "▁", *"qacb:", "▁q", "▁a", "▁b"])}
+    backend = Tokenizer(models.BPE(letters, [("▁", "q"), ("▁", "a"), ("▁", "b")]))
+    backend.normalizer, backend.pre_tokenizer = PREFIXES[name]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_an_answer_has_no_space_that_the_whole_text_lacks(name: str) -> None:
+    tokens = prefixing(name)
+    tokens.chat_template = (
+        "{% for turn in messages %}{{ 'q:' if turn.role == 'user' else 'a: ' }}{{ turn.content }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}a: {% endif %}"
+    )
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "bacb", strict=True)]
+    made = corpus([{"messages": turns}], tokens)[0]
+    behind_a_mark = "" if name == "first" else "▁"
+    cue = [f"{behind_a_mark}a", ":", "▁"]
+    expected = ["▁q", ":", "b", "<end>", *cue, "a", "<end>", f"{behind_a_mark}q", ":", "c", "<end>", *cue, "b", "<end>"]
+    assert tokens.convert_ids_to_tokens([*made.prompt, *made.completion]) == expected
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_a_completion_follows_its_prompt_as_in_one_text(name: str) -> None:
+    tokens = prefixing(name)
+    rows = [("q:", " a"), ("q:", "a"), ("", "a"), ("q<end>", "a")]
+    made = corpus([dict(zip(("prompt", "completion"), row, strict=True)) for row in rows], tokens, eos=False)
+    for example, row in zip(all_of(made), rows, strict=True):
+        whole = tokens("".join(row)).input_ids
+        assert (example.prompt + example.completion)[-len(whole) :] == whole
+
+
 def chat(template: str | None, messages: Sequence[Row] = CHAT, max_length: int = 50) -> Corpus:
     tokens = tokenizer()
     tokens.chat_template = template
@@ -92,5 +135,5 @@ def test_a_chat_that_cannot_be_read_is_refused_with_the_reason() -> None:
         chat("{{ raise_exception('no system') }}")
     with pytest.raises(UserError, match=r"row 0, turn 1 of 'messages', has no text in 'value' but null: give text"):
         chat(PLAIN, [{"from": "human"}])
-    with pytest.raises(UserError, match=r"all 1 examples have an empty completion, or lose it"):
+    with pytest.raises(UserError, match=r"all 1 examples have no turn of the assistant \(the roles are user\)"):
         chat(PLAIN, CHAT[:1])

@@ -114,6 +114,23 @@ def test_thoughts_before_a_tool_call_stay_though_a_template_drops_them_behind_th
     assert "I call f." not in tokens_for(GPT_OSS).apply_chat_template(messages, tokenize=False)
 
 
+def test_a_template_may_ask_whether_the_content_beside_tool_calls_is_none() -> None:
+    template = (
+        "{% for m in messages %}{% if m['content'] is none %}[call {{ m['tool_calls'][0]['function']['name'] }}]"
+        "{% else %}{{ '[' + m['role'] + '] ' + m['content'] + '[end]' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    messages: Turns = [
+        {"role": "user", "content": "f?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "two"},
+    ]
+    texts = written(template, messages)
+    assert texts[-1].text == "[user] f?[end][call f][tool] 2[end][assistant] two[end]"
+
+
 def test_an_answer_follows_the_question_that_a_template_rewrites_once_it_is_answered() -> None:
     texts = written(MISTRAL, chat("q1", "a1", "q2", "a2"))
     assert [(one.text, one.text[one.answers[0].start :]) for one in texts] == [
@@ -132,6 +149,21 @@ def test_a_header_is_not_learnt_where_the_assistant_speaks_first() -> None:
 def test_a_chat_without_a_turn_to_learn_is_dropped() -> None:
     made = of_rows(GEMMA_3, {"messages": chat()}, {"messages": chat("q", "a")}, {"messages": chat("q")})
     assert (len(made), made.rows, made.dropped) == (1, 1, 2)
+
+
+def test_the_roles_are_told_where_the_assistant_has_no_turn_in_any_row() -> None:
+    rows = [{"messages": [*chat("q", system=""), {"role": "narrator", "content": "a"}]} for _ in range(2)]
+    with pytest.raises(
+        UserError,
+        match=r"all 2 examples have no turn of the assistant \(the roles are user, narrator\): nothing is left",
+    ):
+        of_rows(SMOLLM, *rows)
+    with pytest.raises(
+        UserError, match=r"data.validation_path have no turn of the assistant \(the roles are user, narr.*is held out"
+    ):
+        of_rows(SMOLLM, {"messages": DIALOGUE}, validation=rows)
+    with pytest.raises(UserError, match=r"all 1 examples have an empty completion, or lose it"):
+        of_rows(SMOLLM, {"messages": [USER, {**ASSISTANT, "weight": 0}]})
 
 
 def test_what_a_template_refuses_is_told_with_the_row() -> None:
@@ -217,6 +249,9 @@ SHARE = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
         ({"conversation": DIALOGUE}, {}),
         ({"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}}, {}),
         ({"messages": [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}], "prompt": "q"}, {}),
+        ({"messages": [USER, {"role": "model", "content": "a"}]}, {}),
+        ({"conversations": [SHARE[0], {"from": "Bot", "value": "a"}]}, {}),
+        ({"prompt": [USER], "completion": [{"role": "AI", "content": "a"}]}, {}),
         ({"turns": SHARE}, {"messages": "turns"}),
         ({"prompt": [USER], "chosen": [ASSISTANT], "rejected": []}, {"completion": "chosen"}),
         ({"prompt": "q", "chosen": DIALOGUE, "rejected": []}, {"completion": "chosen"}),

@@ -49,6 +49,13 @@ def folder_of(table: Mapping[str, Any], folder: Path, written_as: str) -> str:
     return str(folder)
 
 
+def composed(path: Path, cache: Path, *more: str) -> Corpus:
+    """The corpus of a config for `path`."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["data=hub", f"data.path={path}", f"data.cache={cache}", *more])
+    return corpus_of(cfg.data, "causal", tokenizer())
+
+
 def read(source: HubDataset, columns: Columns, cache: Path, task: str = "causal") -> Corpus:
     data = DataSet(source, columns, task)
     return cached_corpus(data, encoder_for(task, tokenizer(), 50, None, False, data.classes), cache)
@@ -94,6 +101,14 @@ def test_a_file_is_read_whatever_split_is_named(tmp_path: Path, name: str) -> No
     assert all_of(made) == [Example([2], [4], [4])]
 
 
+def test_a_file_and_a_folder_may_be_named_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.jsonl").write_text('{"text": "w1"}')
+    monkeypatch.chdir(tmp_path / "here")
+    for path in ("a.jsonl", "."):
+        assert len(read(HubDataset(path, None, "train"), Columns(), tmp_path / "cache")) == 1
+
+
 def test_another_split_can_be_held_out(tmp_path: Path) -> None:
     parts = {"train": {"text": ["w1", "w2"]}, "test": {"text": ["w3"]}}
     datasets.DatasetDict({name: datasets.Dataset.from_dict(part) for name, part in parts.items()}).save_to_disk(
@@ -101,16 +116,42 @@ def test_another_split_can_be_held_out(tmp_path: Path) -> None:
     )
 
     def made_of(*more: str) -> Corpus:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("train", ["data=hub", f"data.path={tmp_path / 'set'}", f"data.cache={tmp_path}", *more])
-        return corpus_of(cfg.data, "causal", tokenizer())
+        return composed(tmp_path / "set", tmp_path, *more)
 
     made = made_of("data.validation_split=test")
     assert [example.completion[0] for example in all_of(made)] == [2, 3, 4] and made.validation == 1
     (tmp_path / "own.jsonl").write_text('{"text": "w5"}')
     assert all_of(made_of(f"data.validation_path={tmp_path / 'own.jsonl'}"))[2].completion[0] == 6
-    with pytest.raises(UserError, match=r"data.validation_path holds the same rows as data.path: give others"):
+    with pytest.raises(
+        UserError, match=r"split train\[:1\] is a part, and .*, from save_to_disk, is read as a whole: give"
+    ):
+        made_of("data.split='train[:1]'")
+    with pytest.raises(UserError, match=r"data.validation_split=train is learned too, as data.split=train is all of"):
         made_of("data.validation_split=train")
+
+
+def test_a_part_of_the_data_to_learn_is_no_part_of_the_data_held_out(tmp_path: Path) -> None:
+    for name, words in (("own", ["w1", "w2", "w3", "w4"]), ("held", ["w5", "w6"])):
+        rows = [json.dumps({"text": word}) for word in words]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("\n".join(rows))
+    for end in (".jsonl", ""):
+        path, half = tmp_path / f"own{end}", "data.split='train[:50%]'"
+        made = composed(path, tmp_path, half, f"data.validation_path={tmp_path / f'held{end}'}")
+        assert (len(made), made.validation) == (4, 2)
+        made = composed(path, tmp_path, half, "data.validation_split='train[75%:]'")
+        assert [example.completion[0] for example in all_of(made)] == [2, 3, 5] and made.validation == 1
+        with pytest.raises(
+            UserError, match=r"data.validation_split=train\[75%:\] is learned too, .* 'data.split=train\[:90%\]' 'data"
+        ):
+            composed(path, tmp_path, "data.validation_split='train[75%:]'")
+    saved = Path(folder_of(TABLE, tmp_path / "saved", "disk"))
+    for path, kind in ((tmp_path / "own.jsonl", "file"), (saved, "table")):
+        with pytest.raises(
+            UserError, match=rf"split=test, but .* is one {kind} and has no splits: give data.validation_path=FILE"
+        ):
+            composed(path, tmp_path, "data.validation_split=test")
 
 
 def test_a_run_trains_on_it(tmp_path: Path) -> None:

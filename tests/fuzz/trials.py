@@ -23,7 +23,7 @@ from tests.support.folders import WIDTH, write_adapter, write_evaluation, write_
 
 Files = dict[str, bytes]  # content by path below the folder
 
-_BASE = {"model_type": "gpt_neox", "num_attention_heads": 4, "hidden_size": WIDTH}
+_BASE = {"model_type": "gpt_neox", "num_attention_heads": 4, "hidden_size": WIDTH, "text_config": {"head_dim": 4}}
 
 
 class Trials:

@@ -32,11 +32,15 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]
     hub.look_for_the_hub.cache_clear()
 
 
-def test_a_model_that_is_not_here_is_refused_after_one_question(asked: list[str]) -> None:
+def test_a_model_that_is_not_here_is_refused_after_one_question(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match=r"model.path=some/model could not be loaded \(We couldn't connect"):
             load_tokenizer("some/model")
     assert asked == [constants.ENDPOINT]
+    line = f"{constants.ENDPOINT} did not answer within 5 s: reading local caches alone\n"
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_model_in_the_cache_is_loaded(asked: list[str], folder: Path, tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ def test_a_file_and_a_folder_without_safetensors_are_refused(folder: Path, tmp_p
     check_weights(str(folder / "base"))
 
 
+def test_weights_that_may_not_be_read_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match=r"model\.path=.*/base: model\.safetensors may not be read: run chmod a\+r"):
+        check_weights(str(folder / "base"))
+
+
 @pytest.mark.parametrize("place", [[], ["text_config"]])
 def test_weights_in_8_bits_are_refused_wherever_the_config_tells_them(place: list[str], tmp_path: Path) -> None:
     quantised = {"quant_method": "fp8"}

@@ -95,6 +95,15 @@ def test_the_text_of_two_classes_is_shared_and_a_tower_of_images_stays_apart(tmp
     ]
 
 
+def test_a_stack_that_matches_exactly_does_not_hide_another(tmp_path: Path) -> None:
+    names = ("{}layers.0.self_attn.q_proj", "{}layers.1.self_attn.q_proj", "mtp.layers.0.self_attn.q_proj")
+    left, right = (
+        write_modules(tmp_path / str(n), *(name.format(wrapper) for name in names))
+        for n, wrapper in enumerate(("model.", "model.language_model."))
+    )
+    assert len(compare(left, right, "A").pairs) == 3
+
+
 def test_sites_of_another_tower_are_no_sites_of_this_one(tmp_path: Path) -> None:
     left = load_adapter(write_modules(tmp_path / "left", "encoder.block.0.layer.0.SelfAttention.q"))
     right = load_adapter(write_modules(tmp_path / "right", "decoder.block.0.layer.0.SelfAttention.q"))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from deltaw import compare, load_adapter
 from deltaw.errors import UserError
 from deltaw.run.peft_files import CONFIG, SPLIT, WEIGHTS, alphas, read_base_config
+from deltaw.run.tensors import read_header
 from tests.support.folders import WIDTH, write_adapter
 
 Q1 = "base_model.model.layers.0.q_proj"
@@ -190,3 +191,14 @@ def test_values_that_float32_does_not_hold_are_refused(tmp_path: Path, value: fl
     other = load_adapter(write_adapter(tmp_path / "b", rank=4))
     with pytest.raises(UserError, match=r"lora_A.weight holds values up to .*, beyond float32"):
         compare(adapter, other)
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(tmp_path / "a", rank=2, layers=1)
+
+    def refuse(path: Path, mode: str = "r") -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=rf"{WEIGHTS} may not be read: run chmod a\+r on it, or ask its owner to"):
+        read_header(tmp_path / "a" / WEIGHTS)

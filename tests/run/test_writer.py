@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,43 @@ def test_a_writer_discards_the_run_that_it_began_and_no_other(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_a_writer_discards_its_own_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "link", "empty"):
+        writer = RunWriter(tmp_path / name, CONFIG)
+        writer.open(None, RECORD)
+        writer.write_snapshot("arm", 0, {"x": torch.ones(3)}, {"r": 1}, {})
+        writer.append_evaluation(0, EXAMPLES)
+        writer.checkpoint.parent.mkdir()
+        writer.checkpoint.touch()
+        if name == "new":
+            (tmp_path / name / "note.txt").write_text("mine")
+        writer.discard()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["disk", "empty", "link", "new", "new/note.txt"]
+
+
+def test_a_snapshot_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        RunWriter(tmp_path, CONFIG).write_snapshot("arm", 5, {"x": torch.ones(3)}, {"r": 1}, {})
+    finally:
+        os.umask(before)
+    files = (tmp_path / "snapshots" / "arm" / "step-00000005").iterdir()
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o640"}
+
+
+def test_a_directory_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(UserError, match=r"run\.dir=.*/run: .*/run may not be read: give another run\.dir"):
+        RunWriter(tmp_path / "run", CONFIG).resume_from()
+
+
 def test_a_second_live_process_is_refused(tmp_path: Path) -> None:
     first = RunWriter(tmp_path / "run", CONFIG)
     first.open(None, RECORD)
@@ -78,7 +116,9 @@ def test_a_second_live_process_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+    with pytest.raises(
+        UserError, match=r"run\.dir=.* exists and holds no config\.yaml of a run: give another run\.name or"
+    ):
         RunWriter(tmp_path, CONFIG).resume_from()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -64,9 +64,18 @@ class Comparison:
         pairs = self.pairs[["left", "right"]].drop_duplicates().to_numpy().tolist()
         what = " with ".join(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
         sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
-        means = distinct(self.pairs, "corner").groupby("basis", sort=False)[REPORTED].mean().round(3)
-        lines = [f"{what} at {sites} sites (tables: phi, pairs, sites)", "means over the sites:", means.to_string()]
+        means = pd.DataFrame({name: self._mean(name) for name in REPORTED}).round(3)
+        lines = [
+            f"{what} at {sites} sites (tables: phi, pairs, sites)",
+            "means over the sites:",
+            means.to_string(),
+        ]
         return "\n".join([*lines, *(f"- {remark}" for remark in self.remarks)])
+
+    def _mean(self, column: str) -> pd.Series:
+        """The mean over the sites by basis, each finding counted once."""
+        measure = column.removeprefix("phi_").removeprefix("null_")
+        return distinct(self.pairs, measure).groupby("basis", sort=False)[column].mean()
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """The folder of an analysis: its name, its files, and how a new analysis replaces the files of an old one."""
 
+import fcntl
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
-from deltaw.run.files import replacing
+from deltaw.run.files import replacing, unfinished
+from deltaw.run.json_files import read_json
 
 ANALYSIS = "analysis"  # of the default pair, after its last step, in all bases; the names of others begin so
 
@@ -51,7 +52,17 @@ def name_of_folder(left: Adapter, right: Adapter, basis: str, is_default: bool) 
     if steps[0] == steps[1] is not None:
         parts = [*parts, f"step-{steps[0]}"]
     name = re.sub(r"[^A-Za-z0-9._@-]+", "-", "-".join([ANALYSIS, *parts, *([basis] if basis != "all" else [])]))
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_digits(name)}"
+
+
+def digits_of(left: Adapter, right: Adapter) -> str:
+    """Eight hexadecimal digits that tell two adapters from others with the same names: a hash of their places."""
+    sides = [side.origin.run / side.origin.arm if side.origin else side.folder for side in (left, right)]
+    return _digits("\n".join(os.path.normpath(side.absolute()) for side in sides))
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
 
 
 def _earlier_step(side: Adapter) -> int | None:
@@ -61,10 +72,14 @@ def _earlier_step(side: Adapter) -> int | None:
 
 
 def record_in(folder: Path) -> dict[str, Any] | None:
-    """What the analysis in `folder` recorded; None where there is none, or its record cannot be read."""
+    """What the analysis in `folder` recorded; None where there is none, or its record cannot be read.
+
+    What killed processes left beside `folder` is removed first, or brought back.
+    """
     try:
-        record = json.loads((folder / TABLES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        _clear_up(folder.resolve())
+        record = read_json(folder / TABLES)
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
         return None
     return record if isinstance(record, dict) else None
 
@@ -101,25 +116,68 @@ def replace_files(folder: Path, names: Collection[str]) -> Iterator[Path]:
         UserError: `folder` is a file, has files and no analysis, has one of `names` from elsewhere, is in use as a
             current folder or a mount, or cannot be written. The block is not entered, unless the disk is full.
     """
-    try:
-        folder = folder.resolve()
-        _bring_back(folder)
-        _check(folder, names)
-        with replacing(folder, writer=f"-{os.getpid()}") as new:
+    with ExitStack() as lock, ExitStack() as replacement:  # the lock is held until all is renamed
+        with refusing(folder):
+            folder = folder.resolve()
+            _clear_up(folder)
+            _check(folder, names)
+            new = replacement.enter_context(replacing(folder, writer=f"-{os.getpid()}"))
             new.mkdir(parents=True)
-            yield new
+            with suppress(OSError):  # a file system without locks
+                lock.enter_context(_lock(new, wait=True))
+        yield new
+        with refusing(folder):
             _keep_others(folder, new)
+            replacement.close()
+
+
+@contextmanager
+def refusing(folder: Path) -> Iterator[None]:
+    """Say what is wrong with the folder of an analysis where the block cannot write.
+
+    Raises:
+        UserError: the block raised an OSError.
+    """
+    try:
+        yield
     except OSError as error:
-        raise UserError(
-            f"output={folder} cannot be written ({error.strerror or error}); what it held is as before: give another"
-        ) from None
+        cause = error.strerror or error
+        raise UserError(f"output={folder} cannot be written ({cause}); nothing was changed: give another") from None
 
 
-def _bring_back(folder: Path) -> None:
-    """Undo half a replacement by a process that was killed between its two renames."""
-    for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
-        if not folder.exists():
+def _clear_up(folder: Path) -> None:
+    """Bring `folder` back if a process was killed between its two renames, and remove what killed processes left."""
+    hidden = [path.name for path in folder.parent.glob(f".{glob.escape(folder.name)}.*-*")]
+    for number in {found[1] for name in hidden if (found := re.search(r"\.(?:new|old)-(\d+)$", name))}:
+        new, old = unfinished(folder, f"-{number}"), folder.with_name(f".{folder.name}.old-{number}")
+        if _is_held(new):
+            continue
+        if new.exists() and old.exists() and not folder.exists():  # after the second rename there is no `new`
             old.rename(folder)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path, wait: bool) -> Iterator[None]:
+    """Hold a lock on a folder; the system frees it when this process dies. Raises OSError where that cannot be done."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process has locked a folder, or nothing tells."""
+    try:
+        with _lock(folder, wait=False):
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _check(folder: Path, names: Collection[str]) -> None:
@@ -127,9 +185,12 @@ def _check(folder: Path, names: Collection[str]) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"output={folder} is a file: give a folder")
-    if folder.is_mount() or Path.cwd().is_relative_to(folder):
+    if folder.is_mount():
+        raise UserError(f"output={folder} is a mount: give a folder inside it, as output={folder / ANALYSIS}")
+    if (here := Path.cwd()).is_relative_to(folder):
         raise UserError(
-            f"output={folder} is {'a mount' if folder.is_mount() else 'where you are'}: give another, as one in it"
+            f"output={folder} {'is' if here == folder else 'holds'} the current folder: give a folder inside it, as "
+            f"output={here / ANALYSIS}"
         )
     if not any(folder.iterdir()):
         return

@@ -29,8 +29,10 @@ def remarks_of(
         first_sites: for each adapter, `first_sites_with_A`.
         pairs, sites: the tables, see `deltaw.analysis.columns`.
     """
+    compared = list(compared)
     warnings = (base_warning(left, right) for left, right in compared)
     remarks = [
+        *_with_itself(compared),
         *_zero(sites),
         *filter(None, warnings),
         *_left_out(adapters),
@@ -41,6 +43,12 @@ def remarks_of(
         *_frozen(sites),
     ]
     return list(dict.fromkeys(remarks))
+
+
+def _with_itself(compared: Iterable[tuple[Adapter, Adapter]]) -> Iterator[str]:
+    for left, right in compared:
+        if left.folder.resolve() == right.folder.resolve():
+            yield f"{left.name} and {right.name} are one adapter: by construction they share everything"
 
 
 def _zero(sites: pd.DataFrame) -> Iterator[str]:
@@ -55,7 +63,7 @@ def _zero(sites: pd.DataFrame) -> Iterator[str]:
             partly.append((str(arm), f"ΔW is 0 at {len(zero)} of the {len(rows)} compared sites ({names})"))
     if nothing:
         yield (
-            f"{listed(nothing, MOST_NAMED)} learnt nothing: ΔW is 0 at every compared site, so that A shows its start "
+            f"{listed(nothing, MOST_NAMED)} learned nothing: ΔW is 0 at every compared site, so that A shows its start "
             "alone"
         )
     yield from _of_adapters(partly)
@@ -107,7 +115,8 @@ def _equal_A(adapters: Sequence[Adapter], first_sites: Sequence[Mapping[Site, Si
 
 
 def _shared_starts(pairs: pd.DataFrame) -> Iterator[str]:
-    means = pairs.groupby(["left", "right"], as_index=False, sort=False).row_cosine.mean()
+    several = pairs[(pairs.rank_left > 1) & (pairs.rank_right > 1)]  # a single row is the direction itself
+    means = several.groupby(["left", "right"], as_index=False, sort=False).row_cosine.mean()
     for pair in means[(means.row_cosine > SAME_START) & (means.left != means.right)].itertuples():
         yield (
             f"Shared initialisation: the rows of A of {pair.left} and {pair.right} have a mean cosine of "

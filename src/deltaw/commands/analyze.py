@@ -9,7 +9,16 @@ from omegaconf import DictConfig
 
 from deltaw import report
 from deltaw.analysis.bases import BASES
-from deltaw.analysis.output import TABLES, files_of, name_of_folder, names_in_record, record_in, replace_files
+from deltaw.analysis.output import (
+    TABLES,
+    digits_of,
+    files_of,
+    name_of_folder,
+    names_in_record,
+    record_in,
+    refusing,
+    replace_files,
+)
 from deltaw.analysis.pairs import AdapterPair, adapter_pair
 from deltaw.analysis.selection import default_pair, find_adapter, is_folder
 from deltaw.config.limits import check_paths
@@ -42,12 +51,13 @@ def analyse(cfg: DictConfig) -> None:
         tables = measure(selection, cfg.basis, cfg.device)
         to_draw = list(pictures(selection, tables))
         print(f"drawing {', '.join(picture.name for picture in to_draw) or 'nothing'}", flush=True)
-        with drawing(to_draw, folder):
-            tables.write(folder)
-            summary = report.summarise(tables, selection.view, list(selection.pairings))
-            report.write(summary, folder)
-        files = [TABLES, *(path.name for path in folder.iterdir())]
-        (folder / TABLES).write_text(json.dumps(record(selection, tables, files), indent=2) + "\n")
+        with refusing(output):
+            with drawing(to_draw, folder):
+                tables.write(folder)
+                summary = report.summarise(tables, selection.view, list(selection.pairings))
+                report.write(summary, folder)
+            files = [TABLES, *(path.name for path in folder.iterdir())]
+            (folder / TABLES).write_text(json.dumps(record(selection, tables, files), indent=2) + "\n")
     drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
     print(*drawn, *selection.left_out, *summary.remarks, *report.findings(summary), sep="\n")
 
@@ -63,6 +73,8 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"device={cfg.device}: give cpu or cuda")
     if cfg.device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={cfg.device}: PyTorch finds no GPU here, give cpu")
+    if cfg.base and not Path(cfg.base).is_dir():
+        raise UserError(f"base={cfg.base}: is no folder: give the folder with the base's config.json and safetensors")
     if not cfg.projections:
         raise UserError("projections=[]: name at least one, as [q,v]")
 
@@ -108,13 +120,19 @@ def _subject(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) 
 def _output(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str], subject: AdapterPair) -> Path:
     """The folder of this analysis: in the run, if it was given or has one of the arms, else in the current folder.
 
-    Outside of a run no pair is the default one: the first pair has the default folder.
+    Outside of a run no pair is the default one: the first pair has the default folder. A pair whose name another pair
+    has taken gets eight hexadecimal digits behind it.
     """
     name = partial(name_of_folder, subject.left, subject.right, cfg.basis)
-    if run is not None and (cfg.run or any(name.partition("@")[0] in run.arms for name in names)):
-        return run.path / name(_is_default(run, names))
-    first = record_in(Path(name(is_default=True)))
-    return Path(name(first is None or is_of(first, subject.left, subject.right)))
+    home = run if run and (cfg.run or any(name.partition("@")[0] in run.arms for name in names)) else None
+    candidates = [name(is_default=False), f"{name(is_default=False)}-{digits_of(subject.left, subject.right)}"]
+    if home is None or _is_default(home, names):
+        candidates.insert(0, name(is_default=True))
+    folders = [(home.path if home else Path()) / one for one in candidates]
+    records = {folder: record_in(folder) for folder in folders}
+    ours = [folder for folder, record in records.items() if is_of(record, subject.left, subject.right, folder)]
+    free = [folder for folder, record in records.items() if record is None]
+    return [*ours, *free, folders[-1]][0]
 
 
 def _is_default(run: RunDirectory, names: tuple[str, str]) -> bool:
@@ -127,7 +145,7 @@ def _is_default(run: RunDirectory, names: tuple[str, str]) -> bool:
 def _earlier_exhibits(output: Path, subject: AdapterPair) -> list[str]:
     """The exhibits of these two adapters that the folder holds."""
     earlier = record_in(output)
-    return names_in_record(earlier, "exhibits") if is_of(earlier, subject.left, subject.right) else []
+    return names_in_record(earlier, "exhibits") if is_of(earlier, subject.left, subject.right, output) else []
 
 
 def _in_words(subject: AdapterPair) -> str:

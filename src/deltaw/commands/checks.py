@@ -53,8 +53,8 @@ def check_corpus(corpus: Corpus, base: Base, token: Callable[[int], object], arm
             "the base, and give the folder that this writes; or leave these tokens out of the tokenizer or the data"
         )
     longest, limit = corpus.longest(), longest_read(base.model)
-    if limit is not None and longest > limit:
+    if limit is not None and (too_long := [key for key, tokens in longest.items() if tokens > limit]):
         raise UserError(
-            f"an example has {longest} tokens, and model.path={base.path} has positions for {limit}: "
-            f"give data.max_length={limit}"
+            f"an example has {max(longest.values())} tokens, and model.path={base.path} has positions for {limit}: "
+            f"give {' '.join(f'{key}={limit}' for key in too_long)}"
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from deltaw.errors import UserError, run
@@ -23,6 +23,7 @@ from deltaw.model.fused import Fused
 from deltaw.run.adapter import Adapter, Site, load_adapter
 from deltaw.run.files import replacing
 from deltaw.run.peft_files import CONFIG, WEIGHTS
+from deltaw.run.writer import write_adapter
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def fold(folder: str | Path, output: str | Path) -> Path:
         tensors[f"base_model.model.{module}.lora_B.weight"] = layer.B.contiguous()
     try:
         with replacing(target, writer=f"-{os.getpid()}") as new:
-            new.mkdir(parents=True)
-            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-            (new / CONFIG).write_text(json.dumps(_config(config, adapter, layers), indent=2, sort_keys=True) + "\n")
+            write_adapter(new, tensors, _config(config, adapter, layers), metadata={})
     except OSError as error:
         raise UserError(f"{target} cannot be written ({error}): give another folder") from None
     return target

@@ -4,6 +4,7 @@ Hydra's grammar gives a meaning to = , ( [ { ~ and quotes within a value. Here a
 template, gets its value quoted, so that no value needs quotes of its own.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,14 @@ from hydra.errors import HydraException
 from deltaw.config.folder import CONF
 from deltaw.config.keys import fields_of
 from deltaw.config.mistakes import expected, unknown_key
-from deltaw.errors import UserError
+from deltaw.errors import UserError, shorten
 
 _PARTS = re.compile(r"(~|\+{0,2})([^=]*)(?:=(.*))?", re.DOTALL)  # sign, key, value
 _FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|int|float|str|bool|json_str|extend_list)\(")
+_BETWEEN_VALUES = re.compile(r"(?<=[^\[\s,])[\s,]+(?=[^\]\s,])")  # of a list, not at its brackets
 _OFTEN_SWEPT = ("model.path", "data.path")  # a comma in them is more often a sweep without -m than part of a name
+_MAY_BE_EMPTY = "run.suffix"
+_MAY_HAVE_SPACES = "data.text"  # of the keys that take a text or a list: its text is a field or a template
 _REMOVABLE = ("logger", "experiment")  # groups that a run does without
 
 
@@ -72,7 +76,7 @@ class _Line:
 
     def overrides(self) -> Iterator[str]:
         """Each setting as Hydra reads it."""
-        kinds = {name: kind for name, kind, _ in fields_of(self.config)}
+        kinds = self._kinds()
         for number, word in enumerate(self.words):
             sign, key, value = _parts(word)
             if not re.match(r"\w", key) or (value is None and sign != "~"):
@@ -85,6 +89,9 @@ class _Line:
             override = f"{sign}{key}={_value(key, value, kind, self.several)}"
             self._check_readable(number, override, kind)
             yield override
+
+    def _kinds(self) -> dict[str, Any]:
+        return {name: kind for name, kind, _ in fields_of(self.config)}
 
     def _check_key(self, sign: str, key: str, kinds: dict[str, Any]) -> str:
         """Refuse a key that does not exist, and return the sign that Hydra needs before it."""
@@ -109,8 +116,11 @@ class _Line:
             raise UserError(f"{word} cannot be read: {self._way_to_type(number, kind)}")
         if parsed.is_sweep_override() and not self.several:
             raise UserError(f"{word} gives several values: add -m to run a job for each of them")
-        if key in _OFTEN_SWEPT and not self.several and "," in str(value) and not Path(_at_home(str(value))).exists():
-            raise UserError(f"{word}: there is no {value!r}; if these are several values, add -m to run a job for each")
+        if key in _OFTEN_SWEPT and not self.several and "," in str(value) and not _exists(str(value)):
+            typed, place = shorten(word), shorten(str(value))
+            raise UserError(
+                f"{typed}: there is no {place!r}; if these are several values, add -m to run a job for each"
+            )
 
     def _way_to_type(self, number: int, kind: Any) -> str:
         if whole := self._cut_by_the_shell(number):
@@ -121,9 +131,13 @@ class _Line:
         return f"put the value in quotes, as {shlex.quote(f'{sign}{key}={_in_quotes(str(value))}')}"
 
     def _cut_by_the_shell(self, number: int) -> str | None:
-        """The setting in quotes, with the words behind it that belong to its value; None if no such words follow."""
+        """The setting to type, with the words behind it that belong to its value; None if no such words follow."""
         behind = list(takewhile(lambda word: "=" not in word and not word.startswith("~"), self.words[number + 1 :]))
-        return shlex.quote(" ".join([self.words[number], *behind])) if behind else None
+        whole, key = " ".join([self.words[number], *behind]), _parts(self.words[number])[1]
+        kind = self._kinds().get(key)
+        if kind is not None and not _is(kind, str) and key != _MAY_HAVE_SPACES and "{" not in whole:
+            whole = _BETWEEN_VALUES.sub(",", whole)
+        return shlex.quote(whole) if behind else None
 
     def _no_setting(self, number: int) -> str:
         word, before = self.words[number], self.words[number - 1] if number else ""
@@ -146,7 +160,7 @@ def _value(key: str, value: str, kind: Any, several: bool) -> str:
     if plain.lower() == "null" or is_function or is_quoted:
         return value
     if is_text:
-        if not plain and kind is not str:
+        if not plain and key != _MAY_BE_EMPTY:
             raise UserError(f"{key}= is empty: leave it out, or give a value")
         return _text(key, value, several)
     if _is(kind, list) and plain and not plain.startswith("["):
@@ -166,6 +180,10 @@ def _text(key: str, value: str, several: bool) -> str:
         as_it_is = parsed and not parsed.is_sweep_override() and parsed.value() == at_home
         return value if as_it_is else _in_quotes(at_home)
     return value if parsed else ",".join(_in_quotes(_at_home(piece)) for piece in value.split(","))
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(_at_home(path))  # noqa: PTH110 (Path.exists raises an error where a name is too long)
 
 
 def _at_home(path: str) -> str:

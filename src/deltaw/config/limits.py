@@ -28,13 +28,16 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_paths(cfg: DictConfig, names: Iterable[str]) -> None:
-    """Refuse paths that no file system takes.
+    """Refuse paths that no file system takes, and empty ones, which would be the current folder.
 
     Raises:
-        UserError: a part of a path is longer than 255 bytes.
+        UserError: a path is empty, or a part of it is longer than 255 bytes.
     """
     for name in names:
-        path = str(OmegaConf.select(cfg, name) or "")
+        given = OmegaConf.select(cfg, name)
+        path = "" if given is None else str(given)
+        if given is not None and not path.strip():
+            raise UserError(f"{name}= is empty: leave it out, or give a value")
         if any(len(os.fsencode(part)) > LONGEST for part in path.split("/")):
             raise UserError(f"{name}={shorten(path)} has a name longer than {LONGEST} bytes: give a shorter path")
 

@@ -14,7 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from deltaw.data.chat import WrittenChat, write_chat
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.record import Chat, Pair, Record, Text
-from deltaw.data.tokens import MARK_SPECIAL, NOTHING_TO_LEARN, Encoded, Tokens, start_token, tokens_in, with_end
+from deltaw.data.tokens import (
+    MARK_SPECIAL,
+    NOTHING_TO_LEARN,
+    Encoded,
+    Tokens,
+    start_token,
+    tokens_in,
+    with_end,
+    without_prefix,
+)
 from deltaw.errors import UserError
 
 
@@ -64,11 +73,21 @@ class CausalEncoder:
 
     def _pairs(self, pairs: Sequence[Pair]) -> list[Encoded]:
         prompts = self._ids([pair.prompt for pair in pairs], add_special_tokens=True)
-        completions = self._ids([pair.completion for pair in pairs], add_special_tokens=False)
+        completions = self._completions(pairs, prompts)
         return [
             self._example(prompt, completion) if completion else NOTHING_TO_LEARN
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
+
+    def _completions(self, pairs: Sequence[Pair], prompts: list[list[int]]) -> list[list[int]]:
+        """The ids of completions, with no more space at the beginning than in one text with the prompt."""
+        alone = self._ids([pair.completion for pair in pairs], add_special_tokens=False)
+        if not self.tokenizer.is_fast or self._bare is None:
+            return alone
+        marks = [self._added.get(prompt[-1], "") if prompt else "" for prompt in prompts]
+        within = self._tokens_within([mark + pair.completion for mark, pair in zip(marks, pairs, strict=True)])
+        behind = [ids[bool(mark) :] for mark, (ids, _) in zip(marks, within, strict=True)]
+        return [ids if pair.prompt else first for ids, first, pair in zip(behind, alone, pairs, strict=True)]
 
     def _ids(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
         out = self.tokenizer(texts, add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False)
@@ -104,15 +123,14 @@ class CausalEncoder:
             [0, *_edges_within_tokens(text, spans), len(text.text)]
             for text, (_, spans) in zip(texts, whole, strict=True)
         ]
-        parts = [
-            text.text[i:j] for text, cut in zip(texts, cuts, strict=True) if len(cut) > 2 for i, j in pairwise(cut)
-        ]
-        again = iter(self._tokens(parts))
+        cut_texts = [(text.text, cut) for text, cut in zip(texts, cuts, strict=True) if len(cut) > 2]
+        first = iter(self._tokens([text[: cut[1]] for text, cut in cut_texts]))
+        later = iter(self._tokens_within([text[i:j] for text, cut in cut_texts for i, j in pairwise(cut[1:])]))
         out = []
         for text, (ids, spans), cut in zip(texts, whole, cuts, strict=True):
             starts = spans[:, 0]
             if len(cut) > 2:
-                pieces = [next(again) for _ in pairwise(cut)]
+                pieces = [next(first), *(next(later) for _ in pairwise(cut[1:]))]
                 ids = [token for piece, _ in pieces for token in piece]
                 starts = np.concatenate([at + places[:, 0] for at, (_, places) in zip(cut, pieces, strict=False)])
             learnt = np.zeros(len(ids), bool)
@@ -123,8 +141,29 @@ class CausalEncoder:
 
     def _tokens(self, texts: list[str]) -> list[tuple[list[int], NDArray[np.int64]]]:
         """The ids of each text, and where the characters of each token begin and end: (tokens, 2)."""
-        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
-        return [(one.ids, np.array(one.offsets, np.int64).reshape(-1, 2)) for one in encodings]
+        return _encode_batch(self._backend, texts)
+
+    def _tokens_within(self, texts: list[str]) -> list[tuple[list[int], NDArray[np.int64]]]:
+        """As `_tokens`, of texts that follow others without a gap: no space is put before them."""
+        usual = self._tokens(texts)
+        if self._bare is None:
+            return usual
+        out = []
+        for (bare, bare_spans), (ids, spans) in zip(_encode_batch(self._bare, texts), usual, strict=True):
+            i, j = self._first_added(bare), self._first_added(ids)  # behind it, a space stands in the whole text too
+            out.append((bare[:i] + ids[j:], np.concatenate([bare_spans[:i], spans[j:]])))
+        return out
+
+    def _first_added(self, ids: list[int]) -> int:
+        return next((n for n, token in enumerate(ids) if token in self._added), len(ids))
+
+    @cached_property
+    def _bare(self) -> Tokenizer | None:
+        return without_prefix(self._backend)
+
+    @cached_property
+    def _added(self) -> dict[int, str]:
+        return {number: token.content for number, token in self._backend.get_added_tokens_decoder().items()}
 
     @cached_property
     def _backend(self) -> Tokenizer:
@@ -160,6 +199,11 @@ class CausalEncoder:
         if all(label == IGNORED for label in labels):
             return NOTHING_TO_LEARN
         return Encoded([Example(prompt, completion, labels)], int(shortened))
+
+
+def _encode_batch(backend: Tokenizer, texts: list[str]) -> list[tuple[list[int], NDArray[np.int64]]]:
+    encodings = backend.encode_batch(texts, add_special_tokens=False)
+    return [(one.ids, np.array(one.offsets, np.int64).reshape(-1, 2)) for one in encodings]
 
 
 def _edges_within_tokens(text: WrittenChat, spans: NDArray[np.int64]) -> list[int]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, UndefinedError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -138,14 +138,12 @@ def _rendered(
     messages: Messages, template: str, tools: list[Any] | None, cue: bool, marks: bool, special: Mapping[str, Any]
 ) -> tuple[str, list[tuple[int, int]]]:
     without_none = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
-    rendered: Any = render_jinja_template(
-        [without_none],
-        tools=tools,
-        chat_template=template,
-        add_generation_prompt=cue,
-        return_assistant_tokens_mask=marks,
-        **special,
-    )
+    with_content = [turn | {"content": turn.get("content")} for turn in without_none]  # DeepSeek's asks if it is none
+    settings = {"tools": tools, "chat_template": template, "add_generation_prompt": cue, **special}
+    try:
+        rendered: Any = render_jinja_template([without_none], return_assistant_tokens_mask=marks, **settings)
+    except UndefinedError:
+        rendered = render_jinja_template([with_content], return_assistant_tokens_mask=marks, **settings)
     texts, spans = rendered
     return texts[0], spans[0] if marks else []
 

@@ -17,11 +17,12 @@ from deltaw.data.classification import ClassificationEncoder
 from deltaw.data.data_set import DataSet, Read
 from deltaw.data.encode import Encoder
 from deltaw.data.example import IGNORED, Example
+from deltaw.data.record import Chat
 from deltaw.data.tokens import tokenizer_fingerprint
 from deltaw.errors import UserError
 from deltaw.run.files import locked, replacing
 
-FORMAT = 4  # of the files, and of the way from records to examples; raise it and every corpus is made anew
+FORMAT = 5  # of the files, and of the way from records to examples; raise it and every corpus is made anew
 TOKENS, MARKS, SPANS, GROUPS, ABOUT = "tokens.bin", "marks.bin", "spans.bin", "groups.bin", "about.json"
 FILES = (TOKENS, MARKS, SPANS, GROUPS)
 CHUNK = 1024  # rows that are tokenised in one call, on all cores
@@ -93,11 +94,12 @@ class Corpus:
         occurring: list[int] = np.unique(self._tokens[self._tokens >= first]).tolist()
         return occurring
 
-    def longest(self) -> int:
-        """Tokens of the longest sequence that a model reads at once."""
+    def longest(self) -> dict[str, int]:
+        """Tokens of the longest sequence that a model reads at once, by the setting that bounds it."""
         prompts, completions, _ = self.lengths(np.arange(len(self))).T
-        longest = prompts + completions if self.joined else np.maximum(prompts, completions)
-        return int(longest.max())
+        if self.joined:
+            return {"data.max_length": int((prompts + completions).max())}
+        return {"data.max_length": int(prompts.max()), "data.max_completion": int(completions.max())}
 
 
 def cache_folder(setting: str | None) -> Path:
@@ -190,14 +192,21 @@ def _write(folder: Path, data: DataSet, encoder: Encoder) -> dict[str, int]:
             counts["shortened"] += sum(one.shortened for one in encoded)
             counts["dropped"] += sum(not one.examples for one in encoded)
     if count == counts["validation"]:
-        raise UserError(
-            f"all {counts['dropped']} examples have an empty completion, or lose it: nothing is left to learn"
-        )
+        reason = _why_none(data, held_out=False)
+        raise UserError(f"all {counts['dropped']} examples {reason}: nothing is left to learn")
     if len(data.sources) > 1 and not counts["validation"]:
-        raise UserError(
-            "all examples of data.validation_path have an empty completion, or lose it: nothing is held out"
-        )
+        reason = _why_none(data, held_out=True)
+        raise UserError(f"all examples of data.validation_path {reason}: nothing is held out")
     return counts
+
+
+def _why_none(data: DataSet, held_out: bool) -> str:
+    """Why no record to learn, or none to hold out, gave an example."""
+    chats = [read.record for read in data.records() if read.held_out == held_out and isinstance(read.record, Chat)]
+    roles = list(dict.fromkeys(turn["role"] for chat in chats for turn in chat.messages))
+    if roles and "assistant" not in roles:
+        return f"have no turn of the assistant (the roles are {', '.join(roles)})"
+    return "have an empty completion, or lose it"
 
 
 def _chunks(data: DataSet) -> Iterator[list[Read]]:

@@ -12,6 +12,7 @@ from deltaw.model.hub import look_for_the_hub
 
 # No data set on the hub has a name that ends so.
 _FILES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow", ".txt", ".gz", ".zst")
+_SAVED = ("dataset_dict.json", "state.json")  # one of them is in a folder that `save_to_disk` wrote
 
 
 class HubDataset:
@@ -49,6 +50,35 @@ class HubDataset:
                 n += 1
 
 
+def whole(path: str, split: str) -> str:
+    """The split that `split` is a part of; all of a file is "train"."""
+    return "train" if Path(path).is_file() else re.sub(r"\[[^]]*\]", "", split)
+
+
+def check_other_split(path: str, split: str, held_out: str) -> None:
+    """Refuse a split to hold out that is no other than the split to learn.
+
+    Args:
+        path: the data set.
+        split: to learn.
+        held_out: to hold out.
+
+    Raises:
+        UserError: `path` has no splits, as a file has none; or all that is held out is learned as well.
+    """
+    name, is_file = re.sub(r"\[.*", "", held_out), Path(path).is_file()
+    if (is_file and name != "train") or (Path(path) / "state.json").is_file():
+        raise UserError(
+            f"data.validation_split={held_out}, but data.path={path} is one {'file' if is_file else 'table'} "
+            "and has no splits: give data.validation_path=FILE"
+        )
+    if "[" not in split and (is_file or split == name):
+        raise UserError(
+            f"data.validation_split={held_out} is learned too, as data.split={split} is all of it: give another split, "
+            f"or two parts, as 'data.split={name}[:90%]' 'data.validation_split={name}[90%:]'"
+        )
+
+
 def _load(path: str, config: str | None, split: str) -> Any:
     place = Path(path)
     if not place.exists() and (path.startswith(("/", ".")) or path.count("/") > 1 or place.suffix in _FILES):
@@ -64,6 +94,10 @@ def _load(path: str, config: str | None, split: str) -> Any:
     except ImportError as error:
         raise UserError("data=hub needs the library datasets: pip install datasets") from error
     disable_progress_bars()
+    if "[" in split and any((place / name).is_file() for name in _SAVED):
+        raise UserError(
+            f"split {split} is a part, and {path}, from save_to_disk, is read as a whole: give a split's name"
+        )
     try:
         if (place / "dataset_dict.json").is_file():
             return load_from_disk(path)[split]
@@ -71,8 +105,9 @@ def _load(path: str, config: str | None, split: str) -> Any:
             return load_from_disk(path)
         if place.is_file():  # to the library, all of it is "train"
             rows = re.sub(r"^\w+", "train", split)
-            return load_dataset(str(place.parent), data_files=place.name, split=rows)
-        return load_dataset(path, config, split=split)
+            folder = place.parent.resolve()  # the library refuses "."
+            return load_dataset(str(folder), data_files=place.name, split=rows)
+        return load_dataset(str(place.resolve()) if place.is_dir() else path, config, split=split)
     except Exception as error:  # builders, file systems and the hub fail in many ways
         raise UserError(
             f"{path} with data.config={config} and split {split} is no data set that could be read "

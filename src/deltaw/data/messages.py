@@ -8,12 +8,15 @@ from deltaw.errors import UserError
 Messages = list[dict[str, Any]]
 
 CHAT_FIELDS = ("messages", "conversations", "conversation")  # where data sets keep the turns of a chat
-_ROLES = {  # ShareGPT's names
+_ROLES = {  # the names of OpenAI, ShareGPT, and Google (model)
     "human": "user",
     "user": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "assistant": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
     "system": "system",
     "tool": "tool",
     "observation": "tool",

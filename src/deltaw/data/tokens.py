@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
+from tokenizers import Tokenizer
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from deltaw.data.example import Example
@@ -52,6 +53,24 @@ def with_end(completion: list[int], tokenizer: PreTrainedTokenizerBase) -> list[
             "name one in its config, or set data.eos=false"
         )
     return completion if completion[-1:] == [end] else [*completion, end]
+
+
+def without_prefix(backend: Tokenizer) -> Tokenizer | None:
+    """A copy that puts no space before a text, as Llama 2's tokenizer does; None if `backend` puts none."""
+    state = json.loads(backend.to_str())
+    bare = state | {name: _without_prefix(state[name]) for name in ("normalizer", "pre_tokenizer")}
+    return None if bare == state else Tokenizer.from_str(json.dumps(bare))
+
+
+def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    if step is None or step["type"] == "Prepend":
+        return None
+    for name in ("normalizers", "pretokenizers"):  # of a sequence
+        if name in step:
+            return step | {name: [one for one in map(_without_prefix, step[name]) if one]}
+    if step["type"] == "Metaspace":
+        return step | {"prepend_scheme": "never"}
+    return step | {"add_prefix_space": False} if "add_prefix_space" in step else step
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

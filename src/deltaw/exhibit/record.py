@@ -1,5 +1,6 @@
 """What an analysis has compared and made, for `tables.json`."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,19 +29,26 @@ def record(selection: Selection, tables: Tables, files: Iterable[str]) -> dict[s
     }
 
 
-def is_of(record: dict[str, Any] | None, left: Adapter, right: Adapter) -> bool:
-    """Whether a record, perhaps by an older version, is of these two adapters, at whatever step."""
-    sides = [(record or {}).get(side) for side in ("left", "right")]
-    return [_place(side) for side in sides if isinstance(side, dict)] == [
-        _place(_source(side)) for side in (left, right)
-    ]
+def is_of(record: dict[str, Any] | None, left: Adapter, right: Adapter, folder: Path) -> bool:
+    """Whether the record in `folder`, perhaps by an older version, is of these two adapters, at whatever step."""
+    sides = [((record or {}).get("left"), left), ((record or {}).get("right"), right)]
+    return all(isinstance(recorded, dict) and _is_side(recorded, adapter, folder) for recorded, adapter in sides)
 
 
-def _place(source: dict[str, Any]) -> tuple[str, Any] | Path:
-    """The arm and the name of its run, which may have moved; else the adapter's folder."""
-    if source.get("run"):
-        return Path(str(source["run"])).name, source.get("arm")
-    return Path(str(source.get("folder")))
+def _is_side(recorded: dict[str, Any], adapter: Adapter, folder: Path) -> bool:
+    """Whether a side is this arm or this folder. A run may have moved since then, alone or with `folder` in it."""
+    if not adapter.origin or not recorded.get("run"):
+        same = _plain(recorded.get("folder")) == _plain(adapter.folder)
+        return same and not adapter.origin and not recorded.get("run")
+    then, now = _plain(recorded["run"]), _plain(adapter.origin.run)
+    moved = then.name == now.name and not os.path.exists(then)  # noqa: PTH110 (Path.exists fails for what is no path)
+    in_this_run = _plain(folder).parent == now
+    return recorded.get("arm") == adapter.origin.arm and (then == now or moved or in_this_run)
+
+
+def _plain(path: object) -> Path:
+    """An absolute path without `..`; a broken record may hold what is no path."""
+    return Path(os.path.normpath(Path(str(path)).absolute()))
 
 
 def _source(adapter: Adapter) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def fused_layout(
         None for any other layer, and if neither `base` nor names and widths tell the layout.
     """
     if not is_fused(module):
-        return _with_gate(module, d_out, base.get("text_config", base))
+        text = base.get("text_config")
+        return _with_gate(module, d_out, text if isinstance(text, Mapping) else base)
     known = _layout(base) or _published(module, d_in, d_out, name.lower())
     in_thirds = ends_in(module, _IN_THIRDS) or (transposed and ends_in(module, ("c_attn",)))
     width = _count(base, "hidden_size", "n_embd", "d_model") or d_in

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,18 +80,24 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def check_weights(path: str) -> None:
-    """Refuse a local folder without weights in safetensors.
+    """Refuse a local folder without weights in safetensors that may be read.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or one may not be read.
     """
     folder = Path(_resolved(path))
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+    if not folder.is_dir():
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
         pickled = ", ".join(sorted(file.name for file in folder.glob("*.bin")))
         raise UserError(
             f"model.path={path} has no *.safetensors{f' but {pickled}' if pickled else ''}: give a folder with "
             "safetensors weights, as save_pretrained of transformers writes it"
         )
+    for file in files:
+        if file.exists() and not os.access(file, os.R_OK):  # as others' files, which safetensors keeps to their owner
+            raise UserError(f"model.path={path}: {file.name} may not be read: run chmod a+r on it, or ask its owner to")
 
 
 def load_base(

@@ -68,9 +68,19 @@ def layers_beside(model: nn.Module, modules: Iterable[str]) -> set[str]:
 
 
 def _linear_layers(model: nn.Module) -> list[str]:
-    """Names of the linear layers inside the numbered layers, of those that read text."""
+    """Names of the linear layers inside the numbered layers, of those that read text and are called."""
     tower = _text_tower(model)
-    return [name for name in linear_layers(model) if name.startswith(tower) and not sense(block_of(name))]
+    return [
+        name
+        for name in linear_layers(model)
+        if name.startswith(tower) and not sense(block_of(name)) and not _is_state_space(model, name)
+    ]
+
+
+def _is_state_space(model: nn.Module, module: str) -> bool:
+    """Whether a linear layer is part of a Mamba mixer, whose kernels read its weight without calling it."""
+    mixer = model.get_submodule(module.rpartition(".")[0])
+    return hasattr(mixer, "A_log") and hasattr(mixer, "D")
 
 
 def _text_tower(model: nn.Module) -> str:

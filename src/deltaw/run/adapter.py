@@ -24,7 +24,7 @@ from deltaw.run.tensors import Buffers, StoredTensor
 # was, and B₀ is random, or unknown where a converter wrote the config. All others: B₀A₀ ≠ 0, taken out of the base.
 _ZERO_B = ("true", "gaussian", "eva")
 _ZERO_PRODUCT = ("orthogonal", "mica")
-_RANDOM_B = "false"
+_RANDOM_B = ("false", "none")
 _CHOSEN_A = ("eva", "pissa", "olora", "corda", "loftq", "lora_ga")  # the base or the data determine A₀
 
 
@@ -265,7 +265,7 @@ def _starts_off_zero(config: dict[str, Any], start: Adapter | None) -> bool:
     init = _init(config)
     if init in _ZERO_PRODUCT:
         return False
-    return bool(start.B(next(iter(start.sites))).any()) if start else init not in (*_ZERO_B, _RANDOM_B)
+    return bool(start.B(next(iter(start.sites))).any()) if start else init not in _ZERO_B + _RANDOM_B
 
 
 def _init(config: dict[str, Any]) -> str:
@@ -283,9 +283,9 @@ def _remarks(
             f"It started from B₀A₀ ≠ 0 (init_lora_weights is {init}), which most such starts subtract from the base: "
             "it learned B A − B₀A₀"
         )
-    elif init == _RANDOM_B:
+    elif init in _RANDOM_B:
         yield (
-            "init_lora_weights is false, as converters write it too: ΔW is all that it adds to the base, B A, and "
+            f"init_lora_weights is {init}, as converters write it too: ΔW is all that it adds to the base, B A, and "
             "holds B₀A₀ if training began with a random B₀"
         )
     if init.startswith(_CHOSEN_A):

@@ -22,16 +22,16 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     if old.exists() and not path.exists():
         old.rename(path)
     for leftover in (new, old):
-        _remove(leftover)
+        remove(leftover)
     try:
         yield new
     except BaseException:
-        _remove(new)
+        remove(new)
         raise
     if path.is_dir():  # a rename replaces a file, but no folder with files in it
         path.rename(old)
     new.rename(path)
-    _remove(old)
+    remove(old)
 
 
 def unfinished(path: Path, writer: str = "") -> Path:
@@ -56,7 +56,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         yield
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing need be there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     elif path.exists():

@@ -99,7 +99,9 @@ class RunRecord:
         try:
             record = read_json(path)
         except FileNotFoundError:
-            raise UserError(f"{path} is missing: give a run directory that deltaw train wrote") from None
+            runs = sorted(path.parent.glob(f"*/{path.name}"))
+            example = f", as {runs[-1].parent}" if runs else ""
+            raise UserError(f"{path} is missing: give a run directory that deltaw train wrote{example}") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): train the run again") from None
         if not isinstance(record, dict) or not {"base", "arms"} <= record.keys():

@@ -58,11 +58,21 @@ def _pairs(left: Collection[str], right: Collection[str]) -> dict[str, str]:
 
 
 def _most_alike(name: str, others: Iterable[str]) -> str | None:
-    """The other name that may be the same one and ends most alike; None if there is none, or several."""
-    alike = [(_common_end(name, other), other) for other in others if _may_be_one(name, other)]
-    most = max((length for length, _ in alike), default=0)
-    found = [other for length, other in alike if length == most]
-    return found[0] if most and len(found) == 1 else None
+    """The other name that may be the same one and is most alike; None if there is none, or several.
+
+    Names that differ in names of wrappers alone are more alike than any that end in more common parts.
+    """
+    alike = [
+        ((_own(name) == _own(other), _common_end(name, other)), other) for other in others if _may_be_one(name, other)
+    ]
+    most = max((likeness for likeness, _ in alike), default=(False, 0))
+    found = [other for likeness, other in alike if likeness == most]
+    return found[0] if most[1] and len(found) == 1 else None
+
+
+def _own(name: str) -> list[str]:
+    """The parts of a name that no wrapper has."""
+    return [part for part in name.split(".") if part not in _NEUTRAL and not part.isdecimal()]
 
 
 def _common_end(one: str, other: str) -> int:
@@ -86,5 +96,5 @@ def _may_be_one(one: str, other: str) -> bool:
     numbers = [[part for part in side if part.isdecimal()] for side in sides]
     if all(numbers) and numbers[0] != numbers[1]:
         return False
-    own = sorted(([part for part in side if part not in _NEUTRAL and not part.isdecimal()] for side in sides), key=len)
+    own = sorted(map(_own, (one, other)), key=len)
     return own[1][len(own[1]) - len(own[0]) :] == own[0]

@@ -106,16 +106,18 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     """By name: dtype, shape and data_offsets of every tensor; offsets in bytes from the start of the file.
 
     Raises:
-        UserError: the file is missing, cut short or broken.
+        UserError: the file is missing, cut short or broken, or may not be read.
     """
     try:
-        with safe_open(path, framework="pt"):  # refuses a file whose length is not the one in its header
-            pass
-        with path.open("rb") as file:
+        # The file is opened first, because safe_open calls one missing that may not be read. safe_open refuses a file
+        # whose length is not the one in its header.
+        with path.open("rb") as file, safe_open(path, framework="pt"):
             length = int.from_bytes(file.read(8), "little")
             header: dict[str, dict[str, Any]] = json.loads(file.read(length))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: save the adapter as safetensors, no .bin is read") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read: run chmod a+r on it, or ask its owner to") from None
     except (OSError, SafetensorError) as error:
         if cause := by_content(path):
             raise UserError(f"{path} is {cause}") from None

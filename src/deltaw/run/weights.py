@@ -119,7 +119,8 @@ def _in_another_wrapper(places: Iterable[tuple[Path, str]], module: str) -> list
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as file:
+        # The file is opened first, because safe_open calls one missing that may not be read.
+        with path.open("rb"), safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError:
         raise UserError(

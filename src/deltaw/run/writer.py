@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,26 @@ from torch import Tensor
 from deltaw.config.keys import keys_of
 from deltaw.config.schema import TrainConfig
 from deltaw.errors import UserError
-from deltaw.run.directory import CHECKPOINT, EVALUATION, LOCK, METRICS, RECORD, RUN_CONFIG, RunDirectory, load_config
-from deltaw.run.files import locked, replacing, unfinished
+from deltaw.run.directory import (
+    CHECKPOINT,
+    EVALUATION,
+    LOCK,
+    METRICS,
+    RECORD,
+    RUN_CONFIG,
+    SNAPSHOTS,
+    RunDirectory,
+    load_config,
+)
+from deltaw.run.files import locked, remove, replacing, unfinished
 from deltaw.run.peft_files import CONFIG, WEIGHTS
 from deltaw.run.record import RunRecord
 
 # A run stays the same run on other devices, with other micro-batches, another cache and other distances of snapshots.
 _FREE_TO_CHANGE = tuple(f"{name}." for name, key in keys_of(TrainConfig) if not key.identity)
+
+# All that a run has in its directory.
+_WRITTEN = (RUN_CONFIG, RECORD, METRICS, EVALUATION, SNAPSHOTS, CHECKPOINT.partition("/")[0], LOCK)
 
 # Why a setting is part of what a run is, where that is not plain.
 _REASONS = {
@@ -44,7 +57,7 @@ class RunWriter:
         self.path, self.config = path, config
         self.run = RunDirectory(path)
         self._lock = ExitStack()
-        self._is_new = False
+        self._is_new = self._made_folder = False
 
     @property
     def checkpoint(self) -> Path:
@@ -54,15 +67,19 @@ class RunWriter:
         """The step of the last checkpoint; None if there is none and the run starts at step 0. Reads only.
 
         Raises:
-            UserError: the directory holds another run, or files that are no run.
+            UserError: the directory holds another run, or files that are no run, or may not be read.
         """
         ours = {LOCK, unfinished(self.path / RUN_CONFIG).name}  # a start that was killed before the config
         try:
             if not self.path.exists() or {entry.name for entry in self.path.iterdir()} <= ours:
                 return None
             there = load_config(self.path / RUN_CONFIG)
+        except PermissionError as error:
+            raise UserError(f"run.dir={self.path}: {error.filename} may not be read: give another run.dir") from error
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} exists and holds no {RUN_CONFIG} of a run: give another run.name") from error
+            raise UserError(
+                f"run.dir={self.path} exists and holds no {RUN_CONFIG} of a run: give another run.name or run.dir"
+            ) from error
         if different := _differences(there, self.config):
             raise UserError(
                 f"{self.path} holds a run of another config ({'; '.join(different)}): "
@@ -92,6 +109,7 @@ class RunWriter:
                 the data are not those that the run began with.
         """
         try:
+            self._made_folder = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(locked(self.path / LOCK, wait=False))
         except BlockingIOError as error:
@@ -130,9 +148,17 @@ class RunWriter:
         self._lock.close()
 
     def discard(self) -> None:
-        """Remove the directory, if this writer has begun the run: call it if the run failed before its first step."""
-        if self._is_new:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the run, if this writer has begun it: call it if the run failed before its first step.
+
+        Other files stay, and so does a folder that was there before.
+        """
+        if not self._is_new:
+            return
+        with suppress(OSError):
+            for name in _WRITTEN:
+                remove(self.path / name)
+            if self._made_folder:
+                self.path.rmdir()  # fails if other files are there
 
     def _check_same(self, record: RunRecord) -> None:
         there = self.run.record
@@ -191,9 +217,24 @@ class RunWriter:
         if step == 0 and folder.exists():
             return
         with self.writing(folder), replacing(folder) as new:
-            new.mkdir(parents=True)
-            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"} | metadata)
-            (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            write_adapter(new, tensors, config, metadata)
+
+
+def write_adapter(
+    folder: Path, tensors: dict[str, Tensor], config: Mapping[str, object], metadata: Mapping[str, str]
+) -> None:
+    """Write a new folder in PEFT's format.
+
+    Args:
+        folder: does not exist.
+        tensors: the factors by their names in PEFT's format.
+        config: content of `adapter_config.json`.
+        metadata: strings for the header of the weights' file.
+    """
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **metadata})
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors keeps all but the owner from reading
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:

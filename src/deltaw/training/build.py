@@ -13,6 +13,7 @@ from deltaw.config.schema import NF4, names_in
 from deltaw.data.corpus import Corpus, cache_folder, cached_corpus
 from deltaw.data.data_set import DataSet
 from deltaw.data.encode import encoder_for
+from deltaw.data.hub import check_other_split, whole
 from deltaw.data.reader import Columns
 from deltaw.data.record import Source
 from deltaw.errors import UserError
@@ -50,13 +51,23 @@ def data_of(data: DictConfig, task: str) -> DataSet:
     """
     source = instantiate(data.source, _partial_=True)  # called here, so that Hydra does not wrap its errors
     columns = Columns(**{name: data[name] for name in Columns.__dataclass_fields__})
-    held_out = {"path": data.validation_path, "split": data.validation_split}
-    held_out = {name: value for name, value in held_out.items() if value is not None}
-    if unread := held_out.keys() - data.source.keys():
-        others = {"path": "data=jsonl or data=hub", "split": "data=hub, or data.validation_path=FILE"}
-        raise UserError(f"data={data.name} does not read data.validation_{min(unread)}: give {others[min(unread)]}")
+    held_out = _held_out(data)
     validation: Source | None = source(**held_out) if held_out else None
     return DataSet(source(), columns, task, data.group, validation)
+
+
+def _held_out(data: DictConfig) -> dict[str, str]:
+    """What the source of the rows to hold out reads in place of data.path and data.split; empty if there is none."""
+    given = {"path": data.validation_path, "split": data.validation_split}
+    given = {name: value for name, value in given.items() if value is not None}
+    if unread := given.keys() - data.source.keys():
+        others = {"path": "data=jsonl or data=hub", "split": "data=hub, or data.validation_path=FILE"}
+        raise UserError(f"data={data.name} does not read data.validation_{min(unread)}: give {others[min(unread)]}")
+    if given.keys() == {"split"}:
+        check_other_split(data.path, data.split, data.validation_split)
+    if given.keys() == {"path"} and "split" in data.source:
+        given["split"] = whole(data.validation_path, data.split)  # a part of data.path is no part of another data set
+    return given
 
 
 def corpus_of(data: DictConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> Corpus:
