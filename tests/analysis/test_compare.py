@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from deltaw import compare, load_adapter, similarity
-from deltaw.analysis.comparable import at_shared_sites, base_warning, places
+from deltaw.analysis.comparable import at_shared_sites, base_warning, sites_in_words
 from deltaw.analysis.compare import Pairing, compare_all
 from deltaw.errors import UserError
 from deltaw.maths.random_subspaces import random_mean, random_p, random_sd
@@ -210,7 +210,7 @@ def test_adapters_are_compared_at_the_sites_that_both_have(
         for seed, (name, (projections, layers)) in enumerate({"left": left, "right": right}.items())
     )
     comparison = compare(one, other, "A")
-    assert places(at_shared_sites([one, other])[0].sites) == shared
+    assert sites_in_words(at_shared_sites([one, other])[0].sites) == shared
     assert set(zip(comparison.pairs.layer, comparison.pairs.projection, strict=True)) == {
         (site.layer, site.projection) for site in one.sites.keys() & other.sites.keys()
     }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaw.run.places import layers_and_names, told, unwrapped
+from deltaw.run.places import layers_and_names, remarks_on_layers, unwrapped
 from deltaw.run.same_modules import paired
 
 
@@ -163,7 +163,7 @@ def test_blocks_of_a_unet_are_numbered_through_from_below_to_above() -> None:
     assert {name for _, name in sites.values()} == {
         f"{attention}.{p}" for attention in ("attn1", "attn2") for p in ("to_q", "to_k", "to_v", "to_out.0")
     }
-    assert told({module: layer for module, (layer, _) in sites.items()}) == [
+    assert remarks_on_layers({module: layer for module, (layer, _) in sites.items()}) == [
         "the layers are numbered through: 1 to 6 are down_blocks.0.attentions.0.transformer_blocks.0 to "
         "down_blocks.2.attentions.1.transformer_blocks.0, 7 is mid_block.attentions.0.transformer_blocks.0, "
         "8 to 13 are up_blocks.1.attentions.0.transformer_blocks.0 to up_blocks.2.attentions.2.transformer_blocks.0"
@@ -182,7 +182,9 @@ def test_a_tower_of_images_has_names_of_its_own_and_the_text_keeps_its_letters()
     sites = layers_and_names(TEXT_AND_IMAGES)
     assert sites["language_model.layers.3.self_attn.q_proj"] == (4, "q")
     assert sites["vision_tower.encoder.layers.2.self_attn.q_proj"] == (3, "vision_tower.q")
-    assert "vision_tower.encoder.layers" in told({module: layer for module, (layer, _) in sites.items()})[0]
+    assert (
+        "vision_tower.encoder.layers" in remarks_on_layers({module: layer for module, (layer, _) in sites.items()})[0]
+    )
 
 
 CAUSAL, OLD, NEW = "model.layers", "language_model.model.layers", "model.language_model.layers"

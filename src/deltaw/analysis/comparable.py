@@ -42,7 +42,7 @@ def at_shared_sites(adapters: Sequence[Adapter]) -> list[Adapter]:
     adapters = [adapter.named_as(adapters[0]) for adapter in adapters]
     shared = set.intersection(*(set(adapter.sites) for adapter in adapters))
     if not shared:
-        each = "; ".join(f"{adapter.name} adapts {places(adapter.sites)}" for adapter in adapters[:MOST_NAMED])
+        each = "; ".join(f"{adapter.name} adapts {sites_in_words(adapter.sites)}" for adapter in adapters[:MOST_NAMED])
         fused = any(is_fused(site.projection) for adapter in adapters for site in adapter.sites)
         way_on = (
             "Give base=, a folder with the base's config.json, which tells the rows of a fused layer"
@@ -68,7 +68,7 @@ def base_warning(left: Adapter, right: Adapter) -> str | None:
     )
 
 
-def places(sites: Iterable[Site]) -> str:
+def sites_in_words(sites: Iterable[Site]) -> str:
     """Sites in words, as "q and v of layers 1 to 6"; of many kinds the first ones, and how many more there are."""
     layers: defaultdict[str, list[int]] = defaultdict(list)
     for site in sorted(sites):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from deltaw.analysis.comparable import base_warning, listed, places
+from deltaw.analysis.comparable import base_warning, listed, sites_in_words
 from deltaw.run.adapter import Adapter, Site
 from deltaw.run.directory import RunDirectory
 
@@ -59,7 +59,7 @@ def _zero(sites: pd.DataFrame) -> Iterator[str]:
         if len(zero) == len(rows):
             nothing.append(str(arm))
         elif len(zero):
-            names = places(Site(*at, "") for at in zip(zero.layer, zero.projection, strict=True))
+            names = sites_in_words(Site(*at, "") for at in zip(zero.layer, zero.projection, strict=True))
             partly.append((str(arm), f"ΔW is 0 at {len(zero)} of the {len(rows)} compared sites ({names})"))
     if nothing:
         yield (
@@ -74,10 +74,10 @@ def _left_out(adapters: Sequence[Adapter]) -> Iterator[str]:
     owners: dict[frozenset[Site], str] = {}
     for arm in adapters:
         owners.setdefault(frozenset(arm.tensors.keys() - arm.sites.keys()), arm.name)
-    each = [f"{len(sites)} of {owner} ({places(sites)})" for sites, owner in owners.items() if sites]
+    each = [f"{len(sites)} of {owner} ({sites_in_words(sites)})" for sites, owner in owners.items() if sites]
     if each:
         common = f"the {_count(adapters[0].sites)} that {'both' if len(adapters) == 2 else 'all'} adapt"
-        yield f"Compared are {common}, {places(adapters[0].sites)}; left out are {' and '.join(each)}"
+        yield f"Compared are {common}, {sites_in_words(adapters[0].sites)}; left out are {' and '.join(each)}"
 
 
 def _unfinished(adapters: Sequence[Adapter]) -> Iterator[str]:
@@ -107,8 +107,8 @@ def _equal_A(adapters: Sequence[Adapter], first_sites: Sequence[Mapping[Site, Si
         sites = copies | {first[site] for site in copies}
         if copies:
             remark = (
-                f"{_count(sites)} ({places(sites)}) have only {len(sites) - len(copies)} different A, as copies of a "
-                "fused layer have: on A, and on the input side of ΔW at full rank, equal A count once"
+                f"{_count(sites)} ({sites_in_words(sites)}) have only {len(sites) - len(copies)} different A, as "
+                "copies of a fused layer have: on A, and on the input side of ΔW at full rank, equal A count once"
             )
             remarks.append((arm.name, remark))
     return _of_adapters(remarks)

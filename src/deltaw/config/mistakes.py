@@ -70,9 +70,9 @@ def _explained(error: Exception, config: type) -> str:
     for one in _chain(error):  # a class that the config names may raise it
         if isinstance(one, UserError):
             return str(one)
-    told = next((one for one in _chain(error) if isinstance(one, OmegaConfBaseException)), error)
-    file = re.match(r"In '([^']+)'", str(error)) if told is not error else None
-    return _told(told, config) + (f" (in {file[1]}.yaml)" if file else "")
+    mistake = next((one for one in _chain(error) if isinstance(one, OmegaConfBaseException)), error)
+    file = re.match(r"In '([^']+)'", str(error)) if mistake is not error else None
+    return _in_plain_words(mistake, config) + (f" (in {file[1]}.yaml)" if file else "")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -82,26 +82,26 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _told(told: BaseException, config: type) -> str:
-    key = getattr(told, "full_key", None) or ""
-    match told:
-        case MissingConfigException() if told.missing_cfg_file:
-            return _no_choice(str(told.missing_cfg_file), told.options or [])
+def _in_plain_words(mistake: BaseException, config: type) -> str:
+    key = getattr(mistake, "full_key", None) or ""
+    match mistake:
+        case MissingConfigException() if mistake.missing_cfg_file:
+            return _no_choice(str(mistake.missing_cfg_file), mistake.options or [])
         case MissingMandatoryValue():
             return _missing(key, config)
         case ConfigKeyError() | ConfigAttributeError() if key:
             return unknown_key(key, config)
         case ValidationError() if key:
-            return _wrong_type(key, told, config)
+            return _wrong_type(key, mistake, config)
         case GrammarParseError():
             return f"{key or 'a value'}: ${{ begins the name of another key, and }} must end it"
         case InterpolationResolutionError() | OmegaConfBaseException() if key:
-            return f"{key}: {re.sub(r'^.* raised while resolving interpolation: ', '', _without_hints(told))}"
-        case InstantiationException() if told.__cause__:
-            return _without_hints(told.__cause__)
+            return f"{key}: {re.sub(r'^.* raised while resolving interpolation: ', '', _without_hints(mistake))}"
+        case InstantiationException() if mistake.__cause__:
+            return _without_hints(mistake.__cause__)
         case YAMLError():
-            return f"a config file is no YAML: {told}"
-    return _without_hints(told)
+            return f"a config file is no YAML: {mistake}"
+    return _without_hints(mistake)
 
 
 def _no_choice(file: str, options: Collection[str]) -> str:

@@ -16,7 +16,7 @@ from deltaw.errors import UserError
 from deltaw.model.fused import Fused, fused_layout
 from deltaw.model.names import is_fused, projection_of
 from deltaw.run.peft_files import CONFIG, Contents, alphas, read_base_config, read_config, read_contents
-from deltaw.run.places import layers_and_names, told, unwrapped
+from deltaw.run.places import layers_and_names, remarks_on_layers, unwrapped
 from deltaw.run.same_modules import paired
 from deltaw.run.tensors import Buffers, StoredTensor
 
@@ -139,7 +139,7 @@ class Adapter:
         return {_name_of(site, lora): site for site, lora in self.sites.items()}
 
     def _renamed(self, sites: Mapping[Site, Site]) -> "Adapter":
-        layers = _told(self.sites)
+        layers = _remarks_on_layers(self.sites)
         return replace(
             self,
             sites={new: self.sites[site] for site, new in sites.items()},
@@ -160,8 +160,8 @@ def _by_path(site: Site) -> Iterator[Site]:
     yield replace(site, projection=site.module)
 
 
-def _told(sites: Mapping[Site, Lora]) -> list[str]:
-    return told({_name_of(site, lora): site.layer for site, lora in sites.items()})
+def _remarks_on_layers(sites: Mapping[Site, Lora]) -> list[str]:
+    return remarks_on_layers({_name_of(site, lora): site.layer for site, lora in sites.items()})
 
 
 def load_adapter(folder: str | Path, start: str | Path | None = None, base: str | Path | None = None) -> Adapter:
@@ -304,7 +304,7 @@ def _remarks(
             f"{unsplit} fuses q, k and v, and nothing tells which rows are whose, so that it is compared as one: "
             "base=, a folder with the base's config.json, would tell"
         )
-    yield from _told(sites)
+    yield from _remarks_on_layers(sites)
     if contents.assumed:
         yield (
             f"{_kinds(contents.assumed)} holds two parts as loralib merges them, which count as q and v, as in the "

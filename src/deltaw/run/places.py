@@ -232,7 +232,7 @@ def sense(tower: str) -> str | None:
     return senses[-1] if senses and senses[-1] != "text" else None
 
 
-def told(layers: Mapping[str, int]) -> list[str]:
+def remarks_on_layers(layers: Mapping[str, int]) -> list[str]:
     """A sentence about towers that see or hear, and one about layers that are numbered through: module → layer."""
     found = places(layers)
     names = _tower_names({_tower(place.stack) for place in found.values()})
