@@ -24,7 +24,11 @@ from tests.support.processes import forked, train
 from tests.support.tiny import factors, largest_difference, make_labelled, make_t5, metrics, run
 
 ARMS = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]"]
-ENGINES = [("ddp", 4), ("fsdp", 2), ("fsdp", 4)]  # two processes of DDP: test_arms_train.py
+ENGINES = [  # two processes of DDP: test_arms_train.py
+    ("fsdp", 2),
+    pytest.param("ddp", 4, marks=pytest.mark.slow),
+    pytest.param("fsdp", 4, marks=pytest.mark.slow),
+]
 FLOAT32 = ["arms.ranks=[2,6]", "trainer.precision=32-true", "trainer.max_steps=10"]
 
 
@@ -75,7 +79,10 @@ def test_two_processes_train_the_same_arms_beside_shadows_to_the_bit(folder: Pat
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize(("before", "after"), [(("fsdp", 2), ("ddp", 1)), (("ddp", 4), ("fsdp", 2))])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(("fsdp", 2), ("ddp", 1)), pytest.param(("ddp", 4), ("fsdp", 2), marks=pytest.mark.slow)],
+)
 def test_a_run_resumes_under_another_engine_with_other_processes(
     folder: Path, alone: Path, before: tuple[str, int], after: tuple[str, int]
 ) -> None:

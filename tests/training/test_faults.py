@@ -51,6 +51,7 @@ def test_a_killed_process_ends_the_run_and_the_next_start_resumes_it(folder: Pat
         assert largest_difference(factors(run_directory, arm), factors(whole, arm)) <= 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_a_sweep_continues_after_a_failed_job_of_two_processes(folder: Path) -> None:
     seeds = ["arms.seeds=[0],[1]", "trainer.devices=2", "arms.lrs=[3e-3]"]

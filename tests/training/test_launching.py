@@ -28,6 +28,7 @@ def machine(number: int, port: int) -> list[str]:
     return [*TORCHRUN, *place, f"--rdzv-conf=is_host={number == 0}", "--local-addr=127.0.0.1", f"--node-rank={number}"]
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_two_machines_train_and_resume_after_a_stop(folder: Path, alone: Path, engine: str) -> None:
