@@ -1,5 +1,5 @@
 # make demo    from nothing to the figure: installs, trains two ranks on the bundled base, analyses
-# make check   ruff, mypy, import contracts, fast tests: a minute
+# make check   ruff, mypy, import contracts, fast tests: two minutes
 # make test    the same and all tests but the slow ones: ten minutes on two cores
 # make fuzz    20,000 mutated adapter folders and runs, each a result or a clear error: five minutes on one core
 # make slow    four processes, two machines, a wheel in an empty environment, gpu.py --toy: needs a package index
