@@ -2,7 +2,6 @@
 
 import fcntl
 import glob
-import hashlib
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from deltaw.run.adapter import Adapter
 from deltaw.run.directory import RunDirectory
 from deltaw.run.files import replacing, unfinished
 from deltaw.run.json_files import read_json
+from deltaw.run.name import digits, shortened
 
 ANALYSIS = "analysis"  # of the default pair, after its last step, in all bases; the names of others begin so
 
@@ -30,8 +30,6 @@ TABLES = "tables.json"
 SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
 FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS)
-
-LONGEST = 200  # characters of a folder's name
 
 
 def name_of_folder(left: Adapter, right: Adapter, basis: str, is_default: bool) -> str:
@@ -52,17 +50,13 @@ def name_of_folder(left: Adapter, right: Adapter, basis: str, is_default: bool) 
     if steps[0] == steps[1] is not None:
         parts = [*parts, f"step-{steps[0]}"]
     name = re.sub(r"[^A-Za-z0-9._@-]+", "-", "-".join([ANALYSIS, *parts, *([basis] if basis != "all" else [])]))
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_digits(name)}"
+    return shortened(name, name)
 
 
 def digits_of(left: Adapter, right: Adapter) -> str:
     """Eight hexadecimal digits that tell two adapters from others with the same names: a hash of their places."""
     sides = [side.origin.run / side.origin.arm if side.origin else side.folder for side in (left, right)]
-    return _digits("\n".join(os.path.normpath(side.absolute()) for side in sides))
-
-
-def _digits(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+    return digits("\n".join(os.path.normpath(side.absolute()) for side in sides))
 
 
 def _earlier_step(side: Adapter) -> int | None:
@@ -114,7 +108,7 @@ def replace_files(folder: Path, names: Collection[str]) -> Iterator[Path]:
 
     Raises:
         UserError: `folder` is a file, has files and no analysis, has one of `names` from elsewhere, is in use as a
-            current folder or a mount, or cannot be written. The block is not entered, unless the disk is full.
+            current folder or a mount, or cannot be written. All but a full disk is found before the block.
     """
     with ExitStack() as lock, ExitStack() as replacement:  # the lock is held until all is renamed
         with refusing(folder):

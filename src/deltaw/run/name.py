@@ -1,6 +1,7 @@
-"""The name that a run gets where the user gives none."""
+"""The name that a run gets where the user gives none, and names that are short enough for a file system."""
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +24,19 @@ def default_name(cfg: DictConfig, arms: Sequence[str]) -> str:
     data = f"{data}-{cfg.data.config}" if cfg.data.config else data
     names = "_".join(arms)
     if len(names) > LONGEST_ARMS:
-        names = f"{len(arms)}arms-{_hash(names)}"
+        names = f"{len(arms)}arms-{digits(names)}"
     whole = f"{Path(cfg.model.path).name}-{data}-{names}{cfg.run.suffix}"
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", whole).lstrip(".")
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_hash(whole)}"
+    return shortened(re.sub(r"[^A-Za-z0-9._-]", "-", whole).lstrip("."), whole)
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def shortened(name: str, whole: str) -> str:
+    """The name; one of more than `LONGEST` characters is cut, and ends in the digits of `whole`, what it stands for."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{digits(whole)}"
+
+
+def digits(text: str) -> str:
+    """Eight hexadecimal digits that tell a text from others: the beginning of its SHA-256."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
 
 
 def name_of_data(cfg: DictConfig) -> str:
