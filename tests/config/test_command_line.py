@@ -196,6 +196,10 @@ def test_a_mistake_is_told_with_the_way_on(line: str, words: str) -> None:
     assert words in mistake(*line.split(" "))
 
 
+def test_a_path_without_a_key_is_not_taken_for_one() -> None:
+    assert mistake("runs/two").endswith("runs/two is no setting: give key=value without spaces")
+
+
 def test_a_mistake_in_a_file_is_told_as_one_on_the_command_line(tmp_path: Path) -> None:
     def of_file(text: str) -> str:
         (tmp_path / "train.yaml").write_text(

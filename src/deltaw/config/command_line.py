@@ -145,7 +145,7 @@ class _Line:
         example = next((choice for choice in choices if choice.partition("=")[2] == word), None)
         if self.words[number + 1 : number + 2] == ["="]:
             example = "".join(self.words[number : number + 3])
-        elif re.fullmatch(r"[\w.]+[:/][^=]+", word):
+        elif (key := re.match(r"([\w.]+)[:/]", word)) and key[1] in {name for name, _, _ in fields_of(self.config)}:
             example = re.sub("[:/]", "=", word, count=1)
         elif not example and "=" in before:
             return f"{word} is no setting: if it belongs to {before}, type {self._cut_by_the_shell(number - 1)}"
