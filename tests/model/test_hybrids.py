@@ -76,7 +76,11 @@ def test_q_and_its_gate_are_told_apart_by_the_rows_of_b(tmp_path: Path) -> None:
     model, module = gated()
     model.config.save_pretrained(tmp_path)
     d_out, d_in = model.get_submodule(module).weight.shape
-    factors = {"lora_A": torch.randn(2, d_in), "lora_B": torch.randn(d_out, 2)}
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        "lora_A": torch.randn(2, d_in, generator=generator),
+        "lora_B": torch.randn(d_out, 2, generator=generator),
+    }
     save_file(
         {f"base_model.model.{module}.{name}.weight": factor for name, factor in factors.items()},
         tmp_path / "adapter_model.safetensors",
