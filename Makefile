@@ -1,4 +1,4 @@
-# make demo    from nothing to the figure: installs, trains two ranks on the bundled base, analyses
+# make demo    from nothing to the answer: installs, trains two ranks on the bundled base, says which rank to ship
 # make check   ruff, mypy, import contracts, fast tests: two minutes
 # make test    the same and all tests but the slow ones: ten minutes on two cores
 # make fuzz    20,000 mutated adapter folders and runs, each a result or a clear error: five minutes on one core

@@ -188,7 +188,7 @@ def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -
             OpenRun(writer, None, "single", record),
             SelfChecks(cfg.snapshots.every),
             Watch(step_ended),  # before the validation that is behind the last step
-            RecordLosses(writer, [held_out], **cfg.metrics),
+            RecordLosses(writer, [held_out], np.zeros(1, np.int64), **cfg.metrics),
             Progress(cfg.metrics.every),
         ],
     )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deltaw.analysis.losses import losses_of
@@ -67,3 +68,15 @@ def test_losses_end_at_the_step_that_is_compared(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0"))
     left, right = run.adapter("r2-s0", step=0), run.adapter("r4-s0", step=0)
     assert losses_of([left, right]).end.tolist() == [4, 4]
+
+
+def test_errors_are_over_groups_of_validation_examples(run: RunDirectory) -> None:
+    table = run.evaluation()
+    each = losses_of([run.adapter("r2-s0")]).set_index("arm").loc["r2-s0"]
+    judged = table.assign(split="judged", loss=100.0)
+    pd.concat([table.assign(group=table.example // 2), judged]).to_parquet(run.path / "evaluation.parquet")
+    grouped = losses_of([run.adapter("r2-s0")]).set_index("arm").loc["r2-s0"]
+    assert grouped.end == each.end and grouped.gain == each.gain
+    residuals = np.array([1.8, 7.9, 26.5, 33.8]) - 3.5 * np.array(LABELS)
+    assert grouped.end_se == pytest.approx(np.sqrt(2 * (residuals.reshape(2, 2).sum(axis=1) ** 2).sum()) / 20)
+    assert grouped.end_se != pytest.approx(each.end_se)

@@ -189,7 +189,7 @@ def test_a_control_has_no_control_pair_and_its_own_seeds(tmp_path: Path) -> None
 
 def test_a_shadow_can_be_compared_by_its_name(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", *THREE_SEEDS)
-    left = find_adapter("r2-s0-shadow1", run, 10)
+    left = find_adapter("r2-s0-shadow1", [run], 10)
     found = study_of(left, run.adapter("r4-s0"))
     assert names([seed.pair for seed in found.seeds]) == [
         (f"r2-s{one}-shadow1", f"r4-s{other}") for one, other in permutations(range(3), 2)
@@ -212,20 +212,20 @@ def test_arms_of_another_alpha_are_no_seeds(tmp_path: Path) -> None:
 def test_a_shadow_is_never_a_default_a_control_a_seed_a_rank_or_an_arm_with_losses(tmp_path: Path) -> None:
     shadows_first = sorted(with_shadows("r2-s0", "r4-s0", "r8-s0", "r8-s1"), key=lambda name: "shadow" not in name)
     run = run_of(tmp_path / "run", *shadows_first, "r8-s0-shuffled")
-    assert default_pair(run, None, None) == ("r4-s0", "r8-s0")
-    assert default_pair(run, "r2-s0-shadow1", None) == ("r2-s0-shadow1", "r8-s0")
+    assert default_pair([run], None, None) == ("r4-s0", "r8-s0")
+    assert default_pair([run], "r2-s0-shadow1", None) == ("r2-s0-shadow1", "r8-s0")
     subject = AdapterPair(run.adapter("r2-s0"), run.adapter("r8-s0"))
     assert [pairing.right.name for pairing in subject.controls()] == ["r8-s0-shuffled"]
     assert subject.two_seeds().right.name == "r8-s1"
     assert [arm.name for arm in subject.ranks()] == ["r2-s0", "r4-s0", "r8-s0"]
     assert set(losses_of([subject.left]).arm) == {"r2-s0", "r4-s0", "r8-s0", "r8-s1", "r8-s0-shuffled"}
     with pytest.raises(UserError, match="not two to compare"):
-        default_pair(run_of(tmp_path / "one", *with_shadows("r2-s0")), None, None)
+        default_pair([run_of(tmp_path / "one", *with_shadows("r2-s0"))], None, None)
 
 
 def test_a_run_of_one_arm_and_its_shadows_is_that_arm(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", *with_shadows("r2-s0"))
-    assert find_adapter(str(run.path), None, None).name == "r2-s0"
+    assert find_adapter(str(run.path), [], None).name == "r2-s0"
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ register()
 SCRIPT = Path(__file__).parents[2] / "analyze.py"
 FIGURES = [f"fig6{variant}.{kind}" for variant in ("-times-chance", "") for kind in ("pdf", "png")]
 TABLES = ["excess.parquet", "losses.parquet", "pairs.parquet", "phi.parquet", "sites.parquet"]
-FILES = [*FIGURES, *TABLES, "summary.json", "summary.md", "tables.json"]
+FILES = [*FIGURES, *TABLES, "advice.json", "summary.json", "summary.md", "tables.json"]
 
 
 def config(*overrides: str) -> DictConfig:
@@ -70,7 +70,9 @@ def test_the_newest_run_is_analysed_into_itself(tmp_path: Path) -> None:
     findings = json.loads((analysis / "summary.json").read_text())["findings"]
     assert "comparing r4-s0 with r8-s0 of runs/newest after step 10 at 8 sites" in done.stdout.splitlines()
     pictures = ["runs/newest/analysis/fig6-times-chance.png", "runs/newest/analysis/fig6.png"]
-    assert done.stdout.splitlines()[-2 - len(findings) :] == [*pictures, *findings]
+    sentences = json.loads((analysis / "advice.json").read_text())["sentences"]
+    told = [*findings, "", *sentences, *pictures]
+    assert done.stdout.splitlines()[-len(told) :] == told
     assert all(finding in (analysis / "summary.md").read_text() for finding in findings)
 
 
@@ -85,7 +87,7 @@ def test_two_runs_of_one_arm_give_the_tables_of_one_run_of_two(tmp_path: Path) -
     write_run(tmp_path / "high", "r4-s0")
     both = RunDirectory(tmp_path / "both")
     in_one_run = [both.adapter(name) for name in ("r2-s0", "r4-s0")]
-    in_two_runs = [find_adapter(str(tmp_path / name), both, None) for name in ("low", "high")]
+    in_two_runs = [find_adapter(str(tmp_path / name), [both], None) for name in ("low", "high")]
     for one, two in zip(three_tables(*in_one_run), three_tables(*in_two_runs), strict=True):
         pd.testing.assert_frame_equal(one, two)
 
@@ -142,10 +144,10 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_the_default_pair_is_the_smallest_and_the_largest_rank_without_controls(run: RunDirectory) -> None:
-    assert default_pair(run, None, None) == ("r2-s0", "r4-s0")
-    assert default_pair(run, "r4-s0", None) == ("r4-s0", "r2-s0")
-    assert default_pair(run, None, "r2-s0") == ("r4-s0", "r2-s0")
-    assert default_pair(None, "a", "b") == ("a", "b")
+    assert default_pair([run], None, None) == ("r2-s0", "r4-s0")
+    assert default_pair([run], "r4-s0", None) == ("r4-s0", "r2-s0")
+    assert default_pair([run], None, "r2-s0") == ("r4-s0", "r2-s0")
+    assert default_pair([], "a", "b") == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -163,12 +165,12 @@ def test_the_default_left_arm_has_at_least_rank_4_and_less_than_right(
     tmp_path: Path, ranks: list[int], right: int | None, pair: tuple[int, int]
 ) -> None:
     run = RunDirectory(write_run(tmp_path / "run", *(f"r{rank}-s{seed}" for rank in ranks for seed in (0, 1))))
-    assert default_pair(run, None, f"r{right}-s0" if right else None) == (f"r{pair[0]}-s0", f"r{pair[1]}-s0")
+    assert default_pair([run], None, f"r{right}-s0" if right else None) == (f"r{pair[0]}-s0", f"r{pair[1]}-s0")
 
 
 def test_two_seeds_of_one_rank_are_a_pair(tmp_path: Path) -> None:
     run = RunDirectory(write_run(tmp_path / "run", "r8-s0", "r8-s1"))
-    assert default_pair(run, None, None) == ("r8-s0", "r8-s1")
+    assert default_pair([run], None, None) == ("r8-s0", "r8-s1")
 
 
 def test_a_folder_alone_is_not_paired_with_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,33 +187,33 @@ def test_a_run_that_stopped_before_its_first_snapshot_is_compared_on_request_alo
     for snapshot in run.path.glob("snapshots/*/step-00000010"):
         shutil.rmtree(snapshot)
     with pytest.raises(UserError, match=r"only the snapshots before the first step.*step=0"):
-        find_adapter("r2-s0", run, None)
-    assert find_adapter("r2-s0", run, 0).origin == Origin(run.path, "r2-s0", 0, "a" * 64)
+        find_adapter("r2-s0", [run], None)
+    assert find_adapter("r2-s0", [run], 0).origin == Origin(run.path, "r2-s0", 0, "a" * 64)
 
 
 def test_one_arm_is_no_pair(tmp_path: Path) -> None:
     single = RunDirectory(write_run(tmp_path / "single", "r2-s0"))
     with pytest.raises(UserError, match=r"\['r2-s0'\]"):
-        default_pair(single, None, None)
+        default_pair([single], None, None)
     with pytest.raises(UserError, match="no run"):
-        default_pair(None, None, "r2-s0")
+        default_pair([], None, "r2-s0")
 
 
 def test_a_name_is_an_arm_a_run_of_one_arm_or_a_folder(tmp_path: Path, run: RunDirectory) -> None:
     write_run(tmp_path / "single", "r8-s0")
-    assert find_adapter("r2-s0", run, None).folder == run.snapshot("r2-s0", 10)
-    assert find_adapter("r2-s0", run, 0).folder == run.snapshot("r2-s0", 0)
-    assert find_adapter(str(tmp_path / "single"), run, None).name == "r8-s0"
-    assert find_adapter(str(write_adapter(tmp_path / "folder", rank=3)), None, None).origin is None
+    assert find_adapter("r2-s0", [run], None).folder == run.snapshot("r2-s0", 10)
+    assert find_adapter("r2-s0", [run], 0).folder == run.snapshot("r2-s0", 0)
+    assert find_adapter(str(tmp_path / "single"), [run], None).name == "r8-s0"
+    assert find_adapter(str(write_adapter(tmp_path / "folder", rank=3)), [], None).origin is None
 
 
 def test_a_step_follows_its_arm_or_run(tmp_path: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "single", "r8-s0")
-    assert find_adapter("r2-s0@0", run, None).folder == run.snapshot("r2-s0", 0)
-    assert find_adapter("r2-s0@10", run, 0).folder == run.snapshot("r2-s0", 10)
-    assert find_adapter("single@0", run, None).origin == Origin(Path("single"), "r8-s0", 0, "a" * 64)
-    start = find_adapter("r2-s0", run, None).start
+    assert find_adapter("r2-s0@0", [run], None).folder == run.snapshot("r2-s0", 0)
+    assert find_adapter("r2-s0@10", [run], 0).folder == run.snapshot("r2-s0", 10)
+    assert find_adapter("single@0", [run], None).origin == Origin(Path("single"), "r8-s0", 0, "a" * 64)
+    start = find_adapter("r2-s0", [run], None).start
     assert start is not None and start.folder == run.snapshot("r2-s0", 0)
 
 
@@ -236,7 +238,7 @@ def test_the_message_says_what_a_name_cannot_mean(
         (str(run.path), None, r"has the arms \['r4-s0', "),
     ]:
         with pytest.raises(UserError, match=message):
-            find_adapter(name, run, step)
+            find_adapter(name, [run], step)
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"arms": []}'])
@@ -326,6 +328,28 @@ def test_a_copied_or_renamed_run_keeps_the_folder_of_its_pair(tmp_path: Path) ->
     for name in ("copies/run", "other-name"):
         analyse(config(f"run={shutil.copytree(run, tmp_path / name)}", "exhibits=[]"))
         assert [path.name for path in (tmp_path / name).glob("analysis*")] == ["analysis"]
+
+
+def test_jobs_of_one_experiment_are_analysed_into_the_first(tmp_path: Path) -> None:
+    jobs = [write_run(tmp_path / f"s{seed}", f"r2-s{seed}", f"r4-s{seed}") for seed in (0, 1)]
+    analyse(config(f"run=[{jobs[0]},{jobs[1]}]", "exhibits=[]", "basis=A"))
+    assert [path.name for path in tmp_path.glob("*/analysis*")] == ["analysis-A"]
+    record = json.loads((jobs[0] / "analysis-A" / "tables.json").read_text())
+    assert record["runs"] == [str(job) for job in jobs]
+    pairs = pd.read_parquet(jobs[0] / "analysis-A" / "pairs.parquet")
+    assert {("r2-s0", "r4-s1"), ("r2-s1", "r4-s0")} < set(zip(pairs.left, pairs.right, strict=True))
+    assert len(pd.read_parquet(jobs[0] / "analysis-A" / "losses.parquet")) == 4
+    analyse(config(f"run=[{jobs[0]},{jobs[1]}]", "left=s1/r4-s1", "right=r2-s0", "exhibits=[]", "basis=A"))
+    assert sorted(path.name for path in jobs[0].glob("analysis*")) == ["analysis-A", "analysis-r4-s1-r2-s0-A"]
+
+
+def test_runs_of_two_experiments_or_of_none_are_refused(tmp_path: Path) -> None:
+    jobs = [write_run(tmp_path / name, "r2-s0", "r4-s0", base=name * 64) for name in "ab"]
+    with pytest.raises(UserError, match=r"are not one experiment \(the base's hash is aaaaaaaaaaaa in .*/a and bbbb"):
+        analyse(config(f"run=[{jobs[0]},{jobs[1]}]"))
+    with pytest.raises(UserError, match="run= is empty"):
+        analyse(config("run=[]"))
+    assert not list(tmp_path.glob("*/analysis*"))
 
 
 @pytest.fixture

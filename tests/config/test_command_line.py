@@ -71,6 +71,26 @@ def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
     assert value("left", f"left={path}", config=AnalyzeConfig) == path
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_run_is_a_path_or_a_list_of_paths(path: str) -> None:
+    several = [path, "runs/b"]
+    if not any(sign in path for sign in ",[\"'"):  # in a list, these need quotes
+        assert value("run", f"run={path}", config=AnalyzeConfig) == path
+        assert value("run", f"run={path},runs/b", config=AnalyzeConfig) == several
+        assert value("run", f"run=[{path}, runs/b]", config=AnalyzeConfig) == several
+
+
+def test_a_run_whose_path_looks_like_a_list_is_found_where_it_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("rank=8,alpha=16", "[a]"):
+        assert value("run", f"run={path}", config=AnalyzeConfig) != path
+        Path(path).mkdir()
+        assert value("run", f"run={path}", config=AnalyzeConfig) == path
+    assert value("run", "run=[runs/a,'b,c']", config=AnalyzeConfig) == ["runs/a", "b,c"]
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_quoted_so_that_hydra_reads_it_back(text: str) -> None:
     (override,) = for_hydra([f"left=x{text}"], AnalyzeConfig)

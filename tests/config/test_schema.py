@@ -107,6 +107,7 @@ def test_a_resumed_run_may_change_what_touches_no_arm_alone() -> None:
         *("trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
         *("device.memory", "device.bandwidth", "device.speed"),
         *("snapshots.every", "metrics.every", "metrics.validate_every", "logger", "model.gradient_checkpointing"),
+        *("truncate", "truncate_sites"),
     }
 
 

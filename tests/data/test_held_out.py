@@ -71,6 +71,23 @@ def test_no_group_is_on_two_sides_and_the_counts_are_those_asked_for(
     assert held_out(made, validation, 0).validation.tolist() == split.validation.tolist()
 
 
+def test_unless_told_a_tenth_judges_and_what_a_validation_file_has_left() -> None:
+    some = corpus([row(n) for n in range(30)])
+    assert sides(held_out(some, 7, None)) == sides(held_out(some, 7, 3))
+    assert len(held_out(corpus([row(n) for n in range(9)]), 2, None).judged) == 0
+    own = corpus([row(n) for n in range(20)], validation=[row(n) for n in range(20, 30)])
+    assert [len(held_out(own, validation, None).judged) for validation in (6, 10, 256)] == [4, 0, 0]
+    two = grouped([0] * 10 + [1] * 10)
+    assert sides(held_out(two, 10, None)) == sides(held_out(two, 10, 0))  # else nothing would be left to learn
+    with pytest.raises(UserError, match=r"data.validation=20 and data.judged=0 hold out all of 20 examples"):
+        held_out(two, 20, None)
+
+
+def test_unless_told_no_more_judge_than_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deltaw.data.held_out.JUDGED", 2)
+    assert len(held_out(corpus([row(n) for n in range(30)]), 7, None).judged) == 2
+
+
 def test_turns_of_one_chat_stay_on_one_side() -> None:
     tokens = tokenizer()
     tokens.chat_template = QWEN3

@@ -8,8 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from deltaw.__main__ import COMMANDS
+from deltaw.config.command_line import for_hydra
 from deltaw.config.folder import CONF
-from deltaw.config.schema import register
+from deltaw.config.schema import AnalyzeConfig, TrainConfig, register
 from tests.support.tiny import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,7 +41,7 @@ def test_a_command_of_the_documents_composes(command: str, words: list[str]) -> 
     if swept:  # the first job of a sweep
         overrides = [re.sub(r"=(\[[^\]]*\]),.*", r"=\1", word) for word in overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose(command, overrides)
+        compose(command, for_hydra(overrides, AnalyzeConfig if command == "analyze" else TrainConfig))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

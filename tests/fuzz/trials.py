@@ -137,7 +137,7 @@ def _analyse_adapter(folder: Path, partner: Adapter, rng: Random) -> None:
 
 def _analyse_run(run: RunDirectory) -> None:
     """What `deltaw analyze run=` reads."""
-    left, right = (find_adapter(name, run, None) for name in default_pair(run, None, None))
+    left, right = (find_adapter(name, [run], None) for name in default_pair([run], None, None))
     losses_of([left, right])
     _ = run.max_steps
     list(study_of(left, right).pairings())

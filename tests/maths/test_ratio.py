@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from deltaw.maths.ratio import ratio
+from deltaw.maths.ratio import ratio, ratios
 
 
 def examples(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,3 +53,35 @@ def test_one_unit_tells_nothing_of_the_error_and_a_diverged_loss_nothing_at_all(
     mean, error = ratio(np.array([6.0]), np.array([4]))
     assert mean == 1.5 and math.isnan(error)
     assert all(math.isnan(value) for value in ratio(np.array([6.0, np.nan]), np.array([4, 2])))
+
+
+def test_examples_doubled_as_clusters_of_two_change_nothing() -> None:
+    losses, labels = examples(seed=5, count=60)
+    clusters = np.tile(np.arange(60), 2)
+    assert ratio(np.tile(losses, 2), np.tile(labels, 2), clusters) == pytest.approx(ratio(losses, labels))
+
+
+def test_the_order_of_examples_and_the_names_of_clusters_do_not_matter() -> None:
+    losses, labels = examples(seed=6, count=60)
+    clusters, order = np.arange(60) // 4, np.random.default_rng(7).permutation(60)
+    again = ratio(losses[order], labels[order], 1000 - 7 * clusters[order])
+    assert again == pytest.approx(ratio(losses, labels, clusters))
+
+
+def test_clusters_of_like_examples_have_the_spread_of_new_clusters() -> None:
+    draw = np.random.default_rng(8)
+    shifts = np.repeat(draw.standard_normal((1000, 50)), 4, axis=1)
+    totals = shifts + draw.standard_normal((1000, 200))
+    clusters = np.repeat(np.arange(50), 4)
+    found = np.array([ratio(row, np.ones(200), clusters) for row in totals])
+    assert np.sqrt((found[:, 1] ** 2).mean()) == pytest.approx(found[:, 0].std(), rel=0.08)
+
+
+def test_the_covariance_gives_the_error_of_any_sum_of_columns() -> None:
+    losses, labels = examples(seed=9, count=80)
+    other, clusters = 0.5 * losses + labels, np.arange(80) // 2
+    found = ratios(np.stack([losses, other], axis=1), labels, clusters)
+    weights = np.array([1, -0.3])
+    mean, error = ratio(losses - 0.3 * other, labels, clusters)
+    assert (mean, error) == pytest.approx((weights @ found.means, math.sqrt(weights @ found.covariance @ weights)))
+    assert found.clusters == 40

@@ -74,7 +74,7 @@ def test_depth_and_projections_are_sentences_beside_the_tables(layers: int, seed
 
 
 def test_near_equal_singular_values_and_remarks_are_reported(tmp_path: Path) -> None:
-    report.write(summarise(cells(), remarks=["two bases"]), tmp_path)
+    report.write(summarise(cells(), remarks=["two bases"]), None, tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "The first two singular values lie within 5 % of each other for high in the basis A at 1 of 1 sites" in words
     assert words.index("- two bases.") < words.index("## Findings")
@@ -98,7 +98,7 @@ def test_random_subspaces_are_called_the_weakest_level() -> None:
 def test_every_range_is_that_of_the_cells_drawn(tmp_path: Path) -> None:
     phi = cells()
     phi["phi"] = np.random.default_rng(0).uniform(size=len(phi))
-    report.write(summarise(phi), tmp_path)
+    report.write(summarise(phi), None, tmp_path)
     ranges = json.loads((tmp_path / "summary.json").read_text())["ranges"]
     assert [(wide["layer"], wide["projection"]) for wide, _ in ranges] == [(1, "q"), (1, "v"), (8, "q"), (8, "v")]
     for pair in ranges:
@@ -121,14 +121,14 @@ def test_cells_without_phi_count_nowhere(tmp_path: Path) -> None:
     phi.loc[phi.j == RANK_RIGHT, "phi"] = np.nan
     summary = summarise(phi)
     assert summary.undefined == 16 * RANK_LEFT and summary.by_i == []
-    report.write(summary, tmp_path)
+    report.write(summary, None, tmp_path)
     assert "NaN" not in (tmp_path / "summary.json").read_text()
     assert "64 cells are beyond the numerical rank" in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.parametrize("excess", [excess_table(3).assign(pair=np.nan, control=np.nan, excess=np.nan), None])
 def test_a_summary_without_any_defined_number_can_be_written(tmp_path: Path, excess: pd.DataFrame | None) -> None:
-    report.write(summarise(cells().assign(phi=np.nan), excess=excess), tmp_path)
+    report.write(summarise(cells().assign(phi=np.nan), excess=excess), None, tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "In the basis A: No site has directions in this basis.\n" in words
     assert "nan" not in words and "NaN" not in (tmp_path / "summary.json").read_text()
@@ -156,7 +156,7 @@ def test_the_order_of_examples_is_told_beside_the_control_pair(tmp_path: Path) -
 def test_a_summary_of_a_run_at_any_step_can_be_written(tmp_path: Path, step: int) -> None:
     names = [f"r{rank}-s{seed}{shadow}" for seed in range(3) for rank in (2, 4) for shadow in ("", "-shadow1")]
     run = RunDirectory(write_run(tmp_path / "run", *names))
-    report.write(summarise_run(run.adapter("r2-s0", step), run.adapter("r4-s0", step), [1, 4]), tmp_path)
+    report.write(summarise_run(run.adapter("r2-s0", step), run.adapter("r4-s0", step), [1, 4]), None, tmp_path)
     words, numbers = ((tmp_path / f"summary.{kind}").read_text() for kind in ("md", "json"))
     assert "nan" not in words and "None" not in words and "NaN" not in numbers
 
@@ -176,7 +176,7 @@ def test_table_7_and_figure_8_of_an_update_of_zero_can_be_drawn(tmp_path: Path, 
 
 
 def test_of_an_adapter_folder_no_learning_rate_is_reported(tmp_path: Path) -> None:
-    report.write(summarise(cells()), tmp_path)
+    report.write(summarise(cells()), None, tmp_path)
     words = (tmp_path / "summary.md").read_text()
     assert "It is not known how an adapter outside of a run was trained." in words
     assert "not tuned" not in words and "## Validation" not in words
@@ -251,7 +251,7 @@ def test_of_several_learning_rates_the_best_is_compared_and_called_tuned(tmp_pat
     run = RunDirectory(write_run(tmp_path / "run", "r2-s0", "r4-s0", "r4-s0-lr0.005", "r2-s1"))
     text = (run.path / "metrics.csv").read_text().replace("10,r4-s0,val/loss,3.75", "10,r4-s0,val/loss,nan")
     (run.path / "metrics.csv").write_text(text)
-    assert default_pair(run, None, None) == ("r2-s0", "r4-s0-lr0.005")
+    assert default_pair([run], None, None) == ("r2-s0", "r4-s0-lr0.005")
     summary = summarise_run(run.adapter("r2-s0"), run.adapter("r4-s0-lr0.005"), [1])
     assert (summary.left.lr_tuned, summary.right.lr_tuned) == (False, True)
     assert next(arm["end"] for arm in summary.losses if arm["arm"] == "r4-s0") is None

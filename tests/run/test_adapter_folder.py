@@ -158,10 +158,10 @@ def test_of_a_file_of_an_adapter_the_folder_is_asked_for(tmp_path: Path, name: s
 @pytest.mark.parametrize("name", ["someone/some-lora", "https://huggingface.co/someone/some-lora"])
 def test_a_name_of_the_hub_is_told_how_to_download(name: str) -> None:
     with pytest.raises(UserError, match="hf download someone/some-lora --local-dir some-lora, and give some-lora"):
-        find_adapter(name, run=None, step=None)
+        find_adapter(name, runs=[], step=None)
 
 
-@pytest.mark.parametrize("find", [load_adapter, lambda path: find_adapter(str(path), run=None, step=None)])
+@pytest.mark.parametrize("find", [load_adapter, lambda path: find_adapter(str(path), runs=[], step=None)])
 def test_the_cause_comes_through_every_way_of_opening_a_folder(tmp_path: Path, find: Callable[[Path], object]) -> None:
     several("checkpoint-100", "checkpoint-200")(tmp_path / "a")
     with pytest.raises(UserError, match=r"give one, as .*checkpoint-200$"):

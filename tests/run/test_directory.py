@@ -9,6 +9,7 @@ import pytest
 from deltaw.errors import UserError
 from deltaw.run.directory import RunDirectory, load_config
 from deltaw.run.metrics import COLUMNS_OF_EVALUATION, COLUMNS_OF_METRICS
+from tests.support.folders import write_run
 
 HEAD = "step,arm,name,value\n"
 
@@ -42,9 +43,13 @@ def test_metrics_hold_no_rows_where_nothing_was_recorded_and_nan_where_a_line_is
 
 def evaluation() -> pd.DataFrame:
     """Two examples after two steps."""
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {"arm": "a", "step": [0, 0, 1, 1], "example": [0, 1, 0, 1], "loss": 1.0, "labels": 2, "right": 0}
-    ).astype(COLUMNS_OF_EVALUATION)
+    )
+    table = table.assign(
+        split="validation", cut=pd.array([None, None, None, 2], "Int64"), dropped="", group=[5, 6, 5, 6]
+    )
+    return table[list(COLUMNS_OF_EVALUATION)].astype(COLUMNS_OF_EVALUATION)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +77,25 @@ def test_a_broken_evaluation_is_refused(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(UserError, match=r"evaluation\.parquet cannot be read"):
             RunDirectory(tmp_path).evaluation()
+
+
+def test_an_evaluation_of_an_older_version_is_of_validation_with_a_group_for_each_example(tmp_path: Path) -> None:
+    of_now = evaluation()
+    of_now.drop(columns=["split", "cut", "dropped", "group"]).to_parquet(tmp_path / "evaluation.parquet")
+    expected = of_now.assign(cut=pd.array([None] * 4, "Int64"), group=of_now.example)
+    pd.testing.assert_frame_equal(RunDirectory(tmp_path).evaluation(), expected)
+
+
+def test_the_recipe_of_a_rank_is_the_one_whose_seeds_validate_best(tmp_path: Path) -> None:
+    names = [f"r8-s{seed}-lr{lr}" for lr in (0.1, 0.2, 0.3) for seed in (0, 1)]
+    run = RunDirectory(write_run(tmp_path, *names, "r4-s0", "r8-s0-lr0.2-random", "r8-s0-lr0.2-shadow1"))
+    losses = dict(zip(names, (2.0, 4.0, 2.5, 2.6, 1.0, nan), strict=True))
+    rows = [f"10,{name},val/loss,{loss}\n" for name, loss in losses.items()]
+    (tmp_path / "metrics.csv").write_text(HEAD + "".join(rows))
+    assert [arm["name"] for arm in run.recipe(8)] == ["r8-s0-lr0.2", "r8-s1-lr0.2"]
+    assert [arm["name"] for arm in run.recipe(4)] == ["r4-s0"] and run.recipe(16) == []
+    (tmp_path / "metrics.csv").write_text(HEAD)
+    assert [arm["name"] for arm in run.recipe(8)] == names[:2]  # nothing tells them apart
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_writer_discards_its_own_files_alone(tmp_path: Path) -> None:
         writer = RunWriter(tmp_path / name, CONFIG)
         writer.open(None, RECORD)
         writer.write_snapshot("arm", 0, {"x": torch.ones(3)}, {"r": 1}, {})
-        writer.append_evaluation(0, EXAMPLES)
+        writer.append_evaluation(EXAMPLES)
         writer.checkpoint.parent.mkdir()
         writer.checkpoint.touch()
         if name == "new":
@@ -180,7 +180,20 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert again.run.metrics()["value"].tolist() == [5 / 3, 10 / 3]
 
 
-EXAMPLES = pd.DataFrame({"arm": ["a", "b"], "example": [3, 3], "loss": [0.5, 1 / 3], "labels": [2, 2], "right": [1, 0]})
+EXAMPLES = pd.DataFrame(
+    {
+        "arm": ["a", "b"],
+        "step": 0,
+        "split": "judged",
+        "cut": [None, 4],
+        "dropped": "",
+        "example": 3,
+        "group": 1,
+        "loss": [0.5, 1 / 3],
+        "labels": 2,
+        "right": [1, 0],
+    }
+).astype(COLUMNS_OF_EVALUATION)
 
 
 def test_the_evaluation_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -188,7 +201,7 @@ def test_the_evaluation_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     writer.open(None, RECORD)
     assert (list(writer.run.evaluation().columns), len(writer.run.evaluation())) == (list(COLUMNS_OF_EVALUATION), 0)
     for step in (0, 10, 11):
-        writer.append_evaluation(step, EXAMPLES)
+        writer.append_evaluation(EXAMPLES.assign(step=step))
     writer.checkpoint.parent.mkdir()
     torch.save({"global_step": 10}, writer.checkpoint)
     writer.close()
@@ -196,7 +209,7 @@ def test_the_evaluation_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     again.open(10, RECORD)
     table = again.run.evaluation()
     assert (table.dtypes.astype(str).to_dict(), table.step.tolist()) == (COLUMNS_OF_EVALUATION, [0, 0, 10, 10])
-    pd.testing.assert_frame_equal(table[2:].reset_index()[EXAMPLES.columns], EXAMPLES)
+    pd.testing.assert_frame_equal(table[:2], EXAMPLES)
 
 
 def test_an_evaluation_is_whole_after_its_writer_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,10 +218,10 @@ def test_an_evaluation_is_whole_after_its_writer_has_died(tmp_path: Path, monkey
         raise MemoryError
 
     writer = RunWriter(tmp_path, CONFIG)
-    writer.append_evaluation(0, EXAMPLES)
+    writer.append_evaluation(EXAMPLES)
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(pd.DataFrame, "to_parquet", die)
-        writer.append_evaluation(5, EXAMPLES)
+        writer.append_evaluation(EXAMPLES.assign(step=5))
     assert writer.run.evaluation().step.tolist() == [0, 0]
     (tmp_path / EVALUATION).write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"evaluation\.parquet cannot be read .* delete it"):

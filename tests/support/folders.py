@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -34,6 +35,16 @@ def write_adapter(
     return folder
 
 
+def arm_record(name: str) -> dict[str, Any]:
+    """What `run.json` tells of an arm of this name, as r8-s0-lr0.01, r8-s0-a32-random or r8-s0-shadow1."""
+    arm = re.fullmatch(r"r(\d+)-s(\d+)(?:-lr([\d.]+))?(?:-(a\d+))?(?:-([a-z_]+)(\d*))?", name)
+    assert arm is not None
+    more: dict[str, object] = {"variant": arm[4], "alpha": float(arm[4][1:])} if arm[4] else {}
+    more |= {"shadow": int(arm[6])} if arm[6] else {}
+    settings = {"rank": int(arm[1]), "seed": int(arm[2]), "lr": float(arm[3] or 0.002), "control": arm[5]}
+    return {"name": name} | settings | SCALE | more
+
+
 def write_run(path: Path, *names: str, base: str = "a" * 64, layers: int = 4) -> Path:
     """A run with arms of these names (as r4-s0-lr0.01, r8-s0-a32-random), snapshots after steps 0 and 10, and losses.
 
@@ -42,12 +53,9 @@ def write_run(path: Path, *names: str, base: str = "a" * 64, layers: int = 4) ->
     """
     arms, rows, validated = [], ["step,arm,name,value"], 0
     for name in names:
-        arm = re.fullmatch(r"r(\d+)-s(\d+)(?:-lr([\d.]+))?(?:-(a\d+))?(?:-([a-z]+)(\d*))?", name)
-        assert arm is not None
-        rank, seed, lr, control, shadow = int(arm[1]), int(arm[2]), float(arm[3] or 0.002), arm[5], int(arm[6] or 0)
-        more: dict[str, object] = {"variant": arm[4], "alpha": float(arm[4][1:])} if arm[4] else {}
-        more |= {"shadow": shadow} if shadow else {}
-        arms.append({"name": name, "rank": rank, "seed": seed, "lr": lr, "control": control} | SCALE | more)
+        arm = arm_record(name)
+        arms.append(arm)
+        rank, seed, shadow = arm["rank"], arm["seed"], arm.get("shadow", 0)
         validated += not shadow
         for step in (0, 10):
             draw = 1000 * rank + step + 10**6 * seed + 10**8 * shadow

@@ -168,6 +168,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
         f"data.path={folder / 'pairs.jsonl'}",
         "run.dir=" + str(folder) + "/runs/${run.name}",
         "data.validation=8",
+        "data.judged=0",
         "data.batch=4",
         "data.max_length=40",
         "arms.ranks=[2,6]",

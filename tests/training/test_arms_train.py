@@ -30,6 +30,7 @@ FOUR = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "run.name=four"]
 ARMS = ["r2-s0", "r6-s0", "r2-s1", "r6-s1"]
 DROPPED = [*FOUR[:2], "run.name=dropped", "arms.dropout=0.1", "optim.label_smoothing=0.1", "data.micro_batch=2"]
 CONTROLS = ["arms.ranks=[6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,random,frozen_a]"]
+CONTROLS += ["data.judged=6", "truncate=[2]"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_an_arm_equals_a_plain_training_loop_over_peft(folder: Path, patterns: s
     for step in range(20):
         optimizer.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 5, (20 - step) / 16)
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for number in steps.chosen(0, step).tolist():
+        for number in steps.drawn(0, step)[0].tolist():
             pair = pairs[steps.examples.chosen[number]]
             prompt = tokenizer(pair["prompt"])["input_ids"]
             completion = [*tokenizer(pair["completion"])["input_ids"], tokenizer.eos_token_id]
@@ -230,9 +231,9 @@ def test_a_signal_during_the_first_validation_is_not_lost(
 ) -> None:
     original = validation.losses_and_classes
 
-    def stop(task: LoraArms, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def stop(task: LoraArms, batch: dict[str, torch.Tensor], arms: int) -> tuple[torch.Tensor, torch.Tensor]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(task, batch)
+        return original(task, batch, arms)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(validation, "losses_and_classes", stop)
@@ -329,7 +330,7 @@ def test_a_control_differs_from_its_arm_and_equals_itself_alone(
     for step in (0, 20):
         assert largest_difference(factors(controls, "r6-s0", step), factors(controls, name, step)) > 0.01
     monkeypatch.setattr(commands_train, "arms_of", lambda cfg: [arm for arm in arms_of(cfg) if arm.name == name])
-    alone = run(folder, "arms.ranks=[6]", f"arms.controls=[{control}]", f"run.name=alone-{control}")
+    alone = run(folder, "arms.ranks=[6]", f"arms.controls=[{control}]", "data.judged=6", f"run.name=alone-{control}")
     assert [path.name for path in (alone / "snapshots").iterdir()] == [name]
     assert largest_difference(factors(controls, name), factors(alone, name)) <= 1e-10
 

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -19,11 +20,12 @@ from deltaw.lora.attach import attach
 from deltaw.model.loading import load_base, load_tokenizer
 from deltaw.model.names import block_of
 from deltaw.model.projections import projections
+from deltaw.run.directory import RunDirectory
 from deltaw.training.engines import shard
 from tests.support.processes import forked, train
 from tests.support.tiny import factors, largest_difference, make_labelled, make_t5, metrics, run
 
-ARMS = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]"]
+ARMS = ["arms.ranks=[2,6]", "arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]", "data.judged=6", "truncate=[2]"]
 ENGINES = [  # two processes of DDP: test_arms_train.py
     ("fsdp", 2),
     pytest.param("ddp", 4, marks=pytest.mark.slow),
@@ -49,6 +51,9 @@ def assert_same_run(left: Path, right: Path) -> None:
     for step in (0, 5, 10, 15, 20):
         assert max(largest_difference(factors(left, arm, step), factors(right, arm, step)) for arm in arms) <= 1e-10
     assert named(left) == pytest.approx(named(right), abs=1e-9)
+    each, other = (RunDirectory(run).evaluation() for run in (left, right))
+    pd.testing.assert_frame_equal(each, other, rtol=0, atol=1e-9)
+    assert "judged" in set(each.split)
 
 
 @pytest.mark.ddp

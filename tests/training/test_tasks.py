@@ -195,8 +195,8 @@ def test_a_run_records_what_it_held_out_by_group_and_from_a_file(folder: Path) -
     assert (data["group"], data["validation_path"]) == ("author", str(folder / "own.jsonl"))
     counts = [data[name] for name in ("rows", "learnt", "validation", "judged", "left_out")]
     assert counts == [30, 12, 2, 2, 8]  # a group is 4 rows to learn and 2 in the file
-    examples = set(pd.read_parquet(trained / "evaluation.parquet").example)
-    assert len(examples) == 2 and min(examples) >= 20
+    examples = pd.read_parquet(trained / "evaluation.parquet").groupby("split").example.agg(["nunique", "min"])
+    assert examples["nunique"].to_dict() == {"validation": 2, "judged": 2} and (examples["min"] >= 20).all()
     with pytest.raises(UserError, match=r"data.group is author there and None here"):
         run(folder, *given, "run.name=grouped", *small)
 

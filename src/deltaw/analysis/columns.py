@@ -101,9 +101,9 @@ LOSSES = {
     "unit": "what a loss is a mean over: token or row",
     "start": "validation loss before the first step, in nats per unit",
     "end": "validation loss at the last validation up to the adapter's step, in nats per unit; NaN after a divergence",
-    "end_se": "standard error of end over the validation examples; NaN where their losses are not recorded",
+    "end_se": "standard error of end over the validation examples, or their groups; NaN where their losses are unknown",
     "gain": "start − end",
-    "gain_se": "standard error of gain over the validation examples, each paired with itself; NaN as end_se",
+    "gain_se": "standard error of gain over the same, each example paired with itself; NaN as end_se",
     "share": "a control's gain in loss divided by the gain of the arm that learned the task, all else equal; else NaN",
 } | {name: f"{words} at the same validation as end" for name, words in MEASURED.items()}
 

@@ -29,7 +29,9 @@ AMPLIFICATION = "amplification.parquet"
 TABLES = "tables.json"
 SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
-FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS)
+ADVICE = "advice.json"
+FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS, ADVICE)
+SHIP = "ship"  # the folder of cut adapters
 
 
 def name_of_folder(left: Adapter, right: Adapter, basis: str, is_default: bool) -> str:
@@ -96,15 +98,21 @@ def _written(folder: Path) -> list[str]:
     return names_in_record(record, "files") or files_of(names_in_record(record, "exhibits"))
 
 
+def shipped_in(folder: Path) -> list[str]:
+    """The names of the files of cut adapters that the analysis in `folder` wrote, as ship/r64-s0-cut16/…"""
+    return [name for name in _written(folder) if name.startswith(f"{SHIP}/")]
+
+
 @contextmanager
-def replace_files(folder: Path, names: Collection[str]) -> Iterator[Path]:
+def replace_files(folder: Path, names: Collection[str], kept: Collection[str] = ()) -> Iterator[Path]:
     """Yield an empty folder for the files of an analysis; they replace those of the last one when the block ends.
 
     All other files of `folder` stay. An error, or the end of this process, leaves `folder` as it was.
 
     Args:
         folder: need not exist.
-        names: of all files that the block may write.
+        names: of all files that the block may write, by their paths in `folder`.
+        kept: files of the last analysis that stay as well.
 
     Raises:
         UserError: `folder` is a file, has files and no analysis, has one of `names` from elsewhere, is in use as a
@@ -121,7 +129,7 @@ def replace_files(folder: Path, names: Collection[str]) -> Iterator[Path]:
                 lock.enter_context(_lock(new, wait=True))
         yield new
         with refusing(folder):
-            _keep_others(folder, new)
+            _keep_others(folder, new, {*_written(folder)} - {*kept})
             replacement.close()
 
 
@@ -191,20 +199,27 @@ def _check(folder: Path, names: Collection[str]) -> None:
     if not (folder / TABLES).is_file():
         raise UserError(f"output={folder} has files and no {TABLES}, so it is no analysis to replace: give another")
     ours = _written(folder)
-    if others := sorted(name for name in names if name not in ours and (folder / name).exists()):
-        raise UserError(f"output={folder} has {others[0]}, which no analysis wrote there: rename it, or give another")
+    there = [name for name in sorted(names) if name not in ours and (folder / name).exists()]
+    tops = {folder / Path(name).parts[0] for name in names if "/" in name}
+    there += [top.name for top in tops if top.is_file() or top.is_symlink()]
+    if there:
+        raise UserError(f"output={folder} has {there[0]}, which no analysis wrote there: rename it, or give another")
 
 
-def _keep_others(folder: Path, new: Path) -> None:
-    """Link everything in `folder` that no analysis wrote into `new`; both hold it until one of them is removed."""
-    ours = _written(folder)
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name in ours or (new / entry.name).exists():
+def _keep_others(folder: Path, new: Path, ours: Collection[str], inside: Path = Path()) -> None:
+    """Link all in `folder / inside` but the files `ours` into `new`; both hold it until one of them is removed."""
+    for entry in (folder / inside).iterdir() if (folder / inside).is_dir() else ():
+        name, link = inside / entry.name, new / inside / entry.name
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        if is_folder and (link.is_dir() or any(one.startswith(f"{name}/") for one in ours)):
+            _keep_others(folder, new, ours, name)
+        elif str(name) in ours or link.exists():
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        elif is_folder:
+            shutil.copytree(entry, link, symlinks=True, copy_function=_link)
         else:
-            _link(entry, new / entry.name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            _link(entry, link)
 
 
 def _link(file: str | Path, link: str | Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from deltaw.analysis.comparable import COMMAND_START, at_shared_sites, check_comparable
 from deltaw.analysis.compare import Pairing
+from deltaw.analysis.experiment import joined
 from deltaw.analysis.losses import losses_of
-from deltaw.analysis.snapshot import differ_in_seed, same_but, snapshot_of
+from deltaw.analysis.snapshot import differ_in_seed, snapshot_of
 from deltaw.analysis.study import Study, study_of
 from deltaw.config.folder import BUNDLED
 from deltaw.errors import UserError
@@ -39,6 +40,12 @@ class AdapterPair:
     base: Path | None = None
 
     @property
+    def runs(self) -> list[RunDirectory]:
+        """All runs of the experiment of left and right; of both experiments, if they belong to two."""
+        runs = dict.fromkeys(run for side in (self.left, self.right) if side.origin for run in side.origin.runs)
+        return [RunDirectory(run) for run in runs]
+
+    @property
     def pairing(self) -> Pairing:
         """Left with right."""
         return Pairing(self.left, self.right)
@@ -59,9 +66,8 @@ class AdapterPair:
         if not right or right.record["control"] is not None:
             return []
         settings = settings_of(right.record)
-        arms = [arm for arm in right.run.record.arms if settings_of(arm) == settings]
-        controls = [arm for arm in arms if arm["control"] not in (None, SHADOW)]
-        return [Pairing(self.left, control, cells=False) for control in right.siblings(controls)]
+        controls = right.siblings(lambda arm: settings_of(arm) == settings and arm["control"] not in (None, SHADOW))
+        return [Pairing(self.left, control, cells=False) for control in controls]
 
     def two_seeds(self) -> Pairing:
         """Two arms that differ only in the seed: left and right, or right and the next seed in its run.
@@ -74,7 +80,7 @@ class AdapterPair:
             raise UserError(f"two seeds of one rank are needed, and {self.right.name} is no arm of a run: train both")
         if left and differ_in_seed(left.record, right.record) and left.step == right.step:
             return self.pairing
-        others = right.siblings(arm for arm in right.run.record.arms if differ_in_seed(arm, right.record))
+        others = right.siblings(partial(differ_in_seed, right.record))
         if not others:
             raise UserError(
                 f"two seeds of one rank are needed, and {right.run.path} has one seed of r={right.record['rank']} at "
@@ -101,12 +107,11 @@ class AdapterPair:
         return pairings
 
     def ranks(self) -> list[Adapter]:
-        """Arms of right's run that differ from right only in the rank, by rank; without a run, left and right."""
+        """Right and the arms that differ from it only in the rank, by rank; left and right where right is of no run."""
         right = snapshot_of(self.right)
         if not right:
             return sorted(self._sides, key=lambda side: max(lora.rank for lora in side.sites.values()))
-        arms = [arm for arm in right.run.record.arms if same_but(arm, right.record, rank=0)]
-        return right.siblings(sorted(arms, key=lambda arm: arm["rank"]))
+        return list(right.by("rank").values())
 
     def weight(self, site: Site) -> Float[Tensor, "d_out d_in"]:
         """Read the frozen weight of a site.
@@ -138,13 +143,13 @@ class AdapterPair:
 
 
 def adapter_pair(left: Adapter, right: Adapter, base: Path | None = None) -> AdapterPair:
-    """Two adapters with short names, at the sites that both adapt.
+    """Two adapters with short names, at the sites that both adapt; two runs are one experiment where they can be.
 
     Raises:
         UserError: they cannot be compared.
     """
     check_comparable(left, right, COMMAND_START)
-    left, right = at_shared_sites(with_distinct_names(left, right))
+    left, right = at_shared_sites(with_distinct_names(*joined(left, right)))
     return AdapterPair(left, right, base)
 
 

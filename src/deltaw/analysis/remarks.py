@@ -37,6 +37,7 @@ def remarks_of(
         *filter(None, warnings),
         *_left_out(adapters),
         *_unfinished(adapters),
+        *_runs_left_out(adapters),
         *_of_adapters((arm.name, remark) for arm in adapters for remark in arm.remarks),
         *_equal_A(adapters, first_sites),
         *_shared_starts(pairs),
@@ -89,6 +90,16 @@ def _unfinished(adapters: Sequence[Adapter]) -> Iterator[str]:
             if end and origin.step == last < end:
                 remarks.append((arm.name, f"the run is not finished, and step {last} of {end} is compared"))
     return _of_adapters(remarks)
+
+
+def _runs_left_out(adapters: Sequence[Adapter]) -> Iterator[str]:
+    """The runs of the experiment that have no snapshot at the step that is compared."""
+    for step, path in dict.fromkeys(
+        (arm.origin.step, run) for arm in adapters if arm.origin for run in arm.origin.runs
+    ):
+        run = RunDirectory(path)
+        if not any(step in run.steps(arm) for arm in run.arms):
+            yield f"{path} has no snapshot after step {step}: its arms are not compared"
 
 
 def _of_adapters(remarks: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -1,9 +1,12 @@
-"""An adapter's place in its run, and the other snapshots that the run has."""
+"""An adapter's place in its experiment, and the other snapshots that the experiment has."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 from deltaw.analysis.comparable import at_sites
+from deltaw.analysis.experiment import Member, adapter_of, arms_of, name_among
 from deltaw.run.adapter import Adapter, Site
 from deltaw.run.directory import RunDirectory
 from deltaw.run.record import SHADOW, ArmRecord, name_of_shadow, settings_of
@@ -11,42 +14,69 @@ from deltaw.run.record import SHADOW, ArmRecord, name_of_shadow, settings_of
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An adapter's place in its run.
+    """An adapter's place in its experiment: the run that trained it, and the other runs that are given with it.
 
     Attributes:
-        prefix: what `with_distinct_names` put before the arm's name, such as "run/".
+        runs: of the experiment.
+        name: of the arm among those of the experiment.
+        prefix: what `with_distinct_names` put before this name, such as "run/".
         sites: those of the adapter: other snapshots are compared there and nowhere else.
     """
 
-    run: RunDirectory
-    record: ArmRecord
+    runs: list[RunDirectory]
+    name: str
     step: int
     prefix: str
     sites: Collection[Site]
 
-    def siblings(self, arms: Iterable[ArmRecord]) -> list[Adapter]:
-        """The arms of the run, among `arms`, that have a snapshot at the same step."""
-        present = [arm["name"] for arm in arms if self.step in self.run.steps(arm["name"])]
-        return [self._adapter(arm, self.step) for arm in present]
+    @property
+    def run(self) -> RunDirectory:
+        """The run that trained the arm."""
+        return self._members[self.name].run
 
-    def other_seeds(self) -> dict[int, ArmRecord]:
-        """This arm, and the arms of the run that differ from it in the seed alone, by seed."""
-        arms = {arm["seed"]: arm for arm in self.run.record.arms if same_but(arm, self.record, seed=0)}
-        return arms | {self.record["seed"]: self.record}
+    @property
+    def record(self) -> ArmRecord:
+        """The arm in the record of its run."""
+        return self._members[self.name].arm
+
+    def siblings(self, chosen: Callable[[ArmRecord], bool]) -> list[Adapter]:
+        """The chosen arms of the experiment that have a snapshot at the same step."""
+        return list(self._at_this_step(lambda one: chosen(one.arm)).values())
+
+    def by(self, setting: Literal["rank", "seed"]) -> dict[int, Adapter]:
+        """This arm and those that differ from it in one setting alone, at the same step, by this setting in order."""
+        found = self._at_this_step(lambda one: same_but(one.arm, self.record, **{setting: 0}))
+        arms = {self._members[name].arm[setting]: adapter for name, adapter in found.items()}
+        return dict(sorted((arms | {self.record[setting]: found[self.name]}).items()))
 
     def shadows(self) -> list[Adapter]:
         """The arm's shadows at this step, in order."""
-        arms, name = self.run.record.arms, self.record["name"]
-        shadows = [arm for arm in arms if arm["control"] == SHADOW]
-        return self.siblings(arm for arm in shadows if arm["name"] == name_of_shadow(name, arm.get("shadow", 0)))
+        name = self.record["name"]
+        shadows = self._at_this_step(
+            lambda one: (
+                one.run is self.run
+                and one.arm["control"] == SHADOW
+                and one.arm["name"] == name_of_shadow(name, one.arm.get("shadow", 0))
+            )
+        )
+        return list(shadows.values())
 
     def up_to_here(self) -> list[Adapter]:
         """The arm's snapshots up to this step."""
-        arm = self.record["name"]
-        return [self._adapter(arm, step) for step in self.run.steps(arm) if step <= self.step]
+        return [self._adapter(self.name, step) for step in self.run.steps(self.record["name"]) if step <= self.step]
 
-    def _adapter(self, arm: str, step: int) -> Adapter:
-        return at_sites(replace(self.run.adapter(arm, step), name=self.prefix + arm), self.sites)
+    @cached_property
+    def _members(self) -> dict[str, Member]:
+        return arms_of(self.runs)
+
+    def _at_this_step(self, chosen: Callable[[Member], bool]) -> dict[str, Adapter]:
+        names = [
+            name for name, one in self._members.items() if chosen(one) and self.step in one.run.steps(one.arm["name"])
+        ]
+        return {name: self._adapter(name, self.step) for name in names}
+
+    def _adapter(self, name: str, step: int) -> Adapter:
+        return at_sites(replace(adapter_of(self.runs, name, step), name=self.prefix + name), self.sites)
 
 
 def snapshot_of(adapter: Adapter) -> Snapshot | None:
@@ -54,9 +84,10 @@ def snapshot_of(adapter: Adapter) -> Snapshot | None:
     origin = adapter.origin
     if origin is None:
         return None
-    run = RunDirectory(origin.run)
-    prefix = adapter.name.removesuffix(f"@{origin.step}").removesuffix(origin.arm)
-    return Snapshot(run, run.arms[origin.arm], origin.step, prefix, adapter.sites.keys())
+    runs = [RunDirectory(run) for run in origin.runs]
+    name = name_among(runs, origin.run, origin.arm)
+    prefix = adapter.name.removesuffix(f"@{origin.step}").removesuffix(name)
+    return Snapshot(runs, name, origin.step, prefix, adapter.sites.keys())
 
 
 def differ_in_seed(one: ArmRecord, other: ArmRecord) -> bool:

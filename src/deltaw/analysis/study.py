@@ -100,9 +100,7 @@ def _seed_pairs(left: Adapter, right: Adapter) -> SeedPairs:
 
 def _by_seed(snapshot: Snapshot, adapter: Adapter) -> dict[int, Adapter]:
     """The adapter and those that differ from it in the seed alone, at the same step, by seed."""
-    others = {seed: snapshot.siblings([arm]) for seed, arm in sorted(snapshot.other_seeds().items())}
-    found = {seed: siblings[0] for seed, siblings in others.items() if siblings}
-    return found | {snapshot.record["seed"]: adapter}
+    return snapshot.by("seed") | {snapshot.record["seed"]: adapter}
 
 
 def _two_seeds(by_seed: dict[int, Adapter]) -> list[Pairing]:

@@ -1,6 +1,7 @@
 """An analysis of two adapters: measure tables, then make the exhibits and the summary from the tables."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import torch
 from omegaconf import DictConfig
 
 from deltaw import report
+from deltaw.advice.advise import advice_of
 from deltaw.analysis.bases import BASES
+from deltaw.analysis.experiment import experiment
 from deltaw.analysis.output import (
     TABLES,
     digits_of,
@@ -18,11 +21,13 @@ from deltaw.analysis.output import (
     record_in,
     refusing,
     replace_files,
+    shipped_in,
 )
 from deltaw.analysis.pairs import AdapterPair, adapter_pair
-from deltaw.analysis.selection import default_pair, find_adapter, is_folder
-from deltaw.config.limits import check_paths
-from deltaw.config.schema import names_in
+from deltaw.analysis.selection import arms_called, default_pair, find_adapter, is_folder
+from deltaw.commands.ship import cut_to_ship, where_it_lies
+from deltaw.config.limits import check_each_key, check_paths
+from deltaw.config.schema import AnalyzeConfig, names_in
 from deltaw.errors import UserError, nearest
 from deltaw.exhibit.measure import measure
 from deltaw.exhibit.picture import drawing
@@ -41,12 +46,16 @@ def analyse(cfg: DictConfig) -> None:
         UserError: a setting cannot be used, or the adapters cannot be compared. The output folder then stays as it was.
     """
     _check(cfg)
-    run = _find_run(cfg)
-    names = default_pair(run, cfg.left, cfg.right)
-    subject = _subject(cfg, run, names)
-    output = Path(cfg.output) if cfg.output else _output(cfg, run, names, subject)
+    given = _find_runs(cfg)
+    names = default_pair(given, cfg.left, cfg.right)
+    subject = _subject(cfg, given, names)
+    output = Path(cfg.output) if cfg.output else _output(cfg, given, names, subject)
     selection = select(view_of(subject, cfg), names_in(cfg.exhibits), _earlier_exhibits(output, subject))
-    with replace_files(output, files_of(selection.pairings)) as folder:
+    runs = subject.runs or given
+    advice = advice_of(runs, cfg.margin) if runs else None
+    cut = cut_to_ship(runs, advice) if cfg.advice else None
+    earlier = [] if cut else shipped_in(output)
+    with replace_files(output, [*files_of(selection.pairings), *(cut.files if cut else ())], earlier) as folder:
         print(f"comparing {_in_words(subject)}", flush=True)
         tables = measure(selection, cfg.basis, cfg.device)
         to_draw = list(pictures(selection, tables))
@@ -55,17 +64,23 @@ def analyse(cfg: DictConfig) -> None:
             with drawing(to_draw, folder):
                 tables.write(folder)
                 summary = report.summarise(tables, selection.view, list(selection.pairings))
-                report.write(summary, folder)
-            files = [TABLES, *(path.name for path in folder.iterdir())]
+                report.write(summary, advice, folder)
+                if cut:
+                    cut.write(folder)
+            written = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+            files = [TABLES, *map(str, written), *earlier]
             (folder / TABLES).write_text(json.dumps(record(selection, tables, files), indent=2) + "\n")
     drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
-    print(*drawn, *selection.left_out, *summary.remarks, *report.findings(summary), sep="\n")
+    answer = ["", *report.sentences(advice, summary)] if advice else []
+    answer += [where_it_lies(output, advice, cut)] if advice and cfg.advice else []
+    print(*selection.left_out, *summary.remarks, *report.findings(summary), *answer, *drawn, sep="\n")
 
 
 def _check(cfg: DictConfig) -> None:
     if cfg.step != "last" and not isinstance(cfg.step, int):
         raise UserError(f"step={cfg.step}: give last, or a step as a whole number")
     check_paths(cfg, PATHS)
+    check_each_key(cfg, AnalyzeConfig)
     for exhibit in names_in(cfg.exhibits):
         _check_choice("exhibits", exhibit, [*EXHIBITS, "all"])
     _check_choice("basis", cfg.basis, [*BASES, "all"])
@@ -86,59 +101,62 @@ def _check_choice(key: str, given: str, known: list[str]) -> None:
         raise UserError(f"{key}={given}: {hint}choose from {', '.join(known)}")
 
 
-def _find_run(cfg: DictConfig) -> RunDirectory | None:
-    """The run that has the arms: `run`, else the newest one; None where left and right are both folders.
+def _find_runs(cfg: DictConfig) -> list[RunDirectory]:
+    """The runs that have the arms: `run`, else the newest one; none where left and right are both folders.
 
     Raises:
-        UserError: left or right is a folder, and nothing is given to compare it with.
+        UserError: the runs of `run` are not one experiment; or left or right is a folder, and nothing is given to
+            compare it with.
     """
     if cfg.run:
-        return RunDirectory(Path(cfg.run))
+        return experiment(Path(run) for run in names_in(cfg.run))
     newest = RunDirectory.newest(Path("runs"))
+    runs = [newest] if newest else []
     given = {side: cfg[side] for side in ("left", "right") if cfg[side]}
     folders = {side: name for side, name in given.items() if is_folder(name)}
     if len(folders) == 2:
-        return None
+        return []
     for side, name in folders.items():
-        if len(given) == 1 and (newest is None or name.partition("@")[0] not in newest.arms):
+        if len(given) == 1 and not arms_called(name.partition("@")[0], runs):
             other = "right" if side == "left" else "left"
             raise UserError(
                 f"{side}={name} is alone: give {other}= as well, another adapter or run, or run= and an arm of it"
             )
-    return newest
+    return runs
 
 
-def _subject(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str]) -> AdapterPair:
+def _subject(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, str]) -> AdapterPair:
     step = None if cfg.step == "last" else int(cfg.step)
     left, right = (
-        find_adapter(name, run, step, start, cfg.base)
+        find_adapter(name, runs, step, start, cfg.base)
         for name, start in zip(names, (cfg.left_start, cfg.right_start), strict=True)
     )
     return adapter_pair(left, right, Path(cfg.base) if cfg.base else None)
 
 
-def _output(cfg: DictConfig, run: RunDirectory | None, names: tuple[str, str], subject: AdapterPair) -> Path:
-    """The folder of this analysis: in the run, if it was given or has one of the arms, else in the current folder.
+def _output(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, str], subject: AdapterPair) -> Path:
+    """The folder of this analysis: in the first run if runs are given or have one of the arms, else in the current one.
 
     Outside of a run no pair is the default one: the first pair has the default folder. A pair whose name another pair
     has taken gets eight hexadecimal digits behind it.
     """
     name = partial(name_of_folder, subject.left, subject.right, cfg.basis)
-    home = run if run and (cfg.run or any(name.partition("@")[0] in run.arms for name in names)) else None
+    home = runs and (cfg.run or any(arms_called(name.partition("@")[0], runs) for name in names))
     candidates = [name(is_default=False), f"{name(is_default=False)}-{digits_of(subject.left, subject.right)}"]
-    if home is None or _is_default(home, names):
+    if not home or _is_default(runs, names):
         candidates.insert(0, name(is_default=True))
-    folders = [(home.path if home else Path()) / one for one in candidates]
+    folders = [(runs[0].path if home else Path()) / one for one in candidates]
     records = {folder: record_in(folder) for folder in folders}
     ours = [folder for folder, record in records.items() if is_of(record, subject.left, subject.right, folder)]
     free = [folder for folder, record in records.items() if record is None]
     return [*ours, *free, folders[-1]][0]
 
 
-def _is_default(run: RunDirectory, names: tuple[str, str]) -> bool:
+def _is_default(runs: Sequence[RunDirectory], names: tuple[str, str]) -> bool:
+    arms = [arms_called(name.partition("@")[0], runs) for name in names]
     try:
-        return tuple(name.partition("@")[0] for name in names) == default_pair(run, None, None)
-    except UserError:  # the run has no two arms
+        return arms == [[name] for name in default_pair(runs, None, None)]
+    except UserError:  # there are no two arms
         return False
 
 

@@ -6,10 +6,8 @@ deltaw fold runs/x/snapshots/r8-s0/step-00000150 folded
 import argparse
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from deltaw.errors import UserError, run
 from deltaw.model.fused import Fused
 from deltaw.run.adapter import Adapter, Site, load_adapter
 from deltaw.run.files import replacing
-from deltaw.run.peft_files import CONFIG, WEIGHTS
+from deltaw.run.peft_files import CONFIG, WEIGHTS, with_ranks
 from deltaw.run.writer import write_adapter
 
 
@@ -106,25 +104,13 @@ def _fold(adapter: Adapter, layout: Fused, sites: Mapping[str, Site]) -> _Layer:
 
 
 def _config(config: Mapping[str, Any], adapter: Adapter, layers: Mapping[str, _Layer]) -> dict[str, Any]:
-    """The config with the folded layers' names, ranks and alphas; the most common are `r` and `lora_alpha`."""
-    settings = {module: _rank_and_alpha(layer, bool(config.get("use_rslora"))) for module, layer in layers.items()}
-    ((rank, alpha), _), *_ = Counter(settings.values()).most_common()
+    """The config with the folded layers' names, ranks and alphas."""
     names = {module.rpartition(".")[2] for module in layers}
     return {
-        **config,
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {module: r for module, (r, _) in settings.items() if r != rank},
-        "alpha_pattern": {module: a for module, (_, a) in settings.items() if a != alpha},
+        **with_ranks(config, {module: (len(layer.A), layer.scale) for module, layer in layers.items()}),
         "target_modules": sorted(names if _last_parts_suffice(config, adapter, layers) else layers),
         "fan_in_fan_out": bool(config.get("fan_in_fan_out")) or any(row.transposed for row in adapter.split.values()),
     }
-
-
-def _rank_and_alpha(layer: _Layer, rslora: bool) -> tuple[int, int | float]:
-    rank = len(layer.A)
-    alpha = round(layer.scale * (sqrt(rank) if rslora else rank), 12)
-    return rank, int(alpha) if alpha.is_integer() else alpha
 
 
 def _last_parts_suffice(config: Mapping[str, Any], adapter: Adapter, layers: Mapping[str, _Layer]) -> bool:

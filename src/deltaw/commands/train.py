@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
@@ -33,10 +33,13 @@ from deltaw.training.callbacks.record_losses import RecordLosses
 from deltaw.training.callbacks.self_checks import SelfChecks
 from deltaw.training.callbacks.snapshots import Snapshots
 from deltaw.training.callbacks.stop_signals import StopSignals
+from deltaw.training.judging import Judging, unjudged
 from deltaw.training.launching import Launch, end_with_parent, launch_description, launch_of, say
 from deltaw.training.run_record import record_of
 from deltaw.training.task import LoraArms, task_with_arms
-from deltaw.training.trainer import fit, lightning_trainer
+from deltaw.training.trainer import fit, judge, lightning_trainer
+
+NONE_JUDGED = "no example set aside to judge by (give data.judged, and more data if they are few)"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Loaded:
         task: trains the arms.
         learnt: the examples to learn.
         validation: the examples that are held out to validate on.
+        judged: the examples that are set aside to judge by.
     """
 
     arms: list[Arm]
@@ -64,6 +68,7 @@ class Loaded:
     task: LoraArms
     learnt: Examples
     validation: Examples
+    judged: Examples
 
 
 def train(cfg: DictConfig) -> None:
@@ -77,7 +82,8 @@ def train(cfg: DictConfig) -> None:
     launch = launch_of(cfg.trainer)
     writer = RunWriter(Path(cfg.run.dir), cfg)
     step = writer.resume_from()
-    if step == cfg.trainer.max_steps and not cfg.dry_run:
+    trained = step == cfg.trainer.max_steps
+    if trained and not cfg.dry_run and not unjudged(writer.run, cfg):
         say_finished(writer)
         return
     writer.check_writable()
@@ -92,10 +98,15 @@ def train(cfg: DictConfig) -> None:
     loaded = load(cfg, arms, shape)
     signals = StopSignals()
     trainer = build_trainer(cfg, launch, engine, loaded, callbacks(cfg, engine, loaded, writer, step, signals))
-    batches = step_batches(cfg, arms, loaded.learnt, engine.rows, trainer)
-    say(summary(cfg, loaded, batches, writer, step))
-    fit(trainer, loaded.task, loader(batches, step), writer.checkpoint if step else None)
-    end(trainer, writer, launch, signals)
+    if not trained:
+        batches = step_batches(cfg, arms, loaded.learnt, engine.rows, trainer)
+        say(summary(cfg, loaded, batches, writer, step))
+        fit(trainer, loaded.task, loader(batches, step), writer.checkpoint if step else None)
+        if signals.caught and (trainer.global_step < trainer.max_steps or len(loaded.judged)):
+            end_stopped(trainer, writer, launch, signals.caught)
+    if len(loaded.judged):
+        judge(trainer, Judging(loaded.task, writer, loaded.judged, len(arms) * rows_per_forward(cfg, engine)))
+    say_finished(writer)
 
 
 def named_arms(cfg: DictConfig) -> list[Arm]:
@@ -132,24 +143,29 @@ def load(cfg: DictConfig, arms: list[Arm], shape: Base) -> Loaded:
     modules, task = task_with_arms(cfg, arms, base)
     examples = partial(Examples, corpus, collate=task.objective.collate)
     layers = len(layers_beside(shape.model, modules))
-    learnt, validation = examples(split.learnt), examples(split.validation)
-    return Loaded(arms, corpus, split, base, modules, layers, task, learnt, validation)
+    parts = map(examples, split[:3])
+    return Loaded(arms, corpus, split, base, modules, layers, task, *parts)
 
 
 def callbacks(
     cfg: DictConfig, engine: EngineChoice, loaded: Loaded, writer: RunWriter, step: int | None, signals: StopSignals
 ) -> list[Callback]:
     """The callbacks in the order of their calls: everything up to a step is recorded before its checkpoint."""
-    rows_per_forward = engine.rows or cfg.data.batch  # validation needs less memory than training on as many rows
+    validation = loaded.validation.batches(rows_per_forward(cfg, engine))
     record = record_of(cfg, loaded.base, loaded.task.learners, loaded.modules, loaded.corpus, loaded.split)
     return [
         signals,  # first, because it takes over from Lightning's own handlers
         OpenRun(writer, step, engine.name, record),
         SelfChecks(cfg.snapshots.every),  # before a forward pass gathers weights, and before a checkpoint is written
-        RecordLosses(writer, loaded.validation.batches(rows_per_forward), **cfg.metrics),
+        RecordLosses(writer, validation, loaded.corpus.groups, **cfg.metrics),
         Snapshots(writer, signals, cfg.snapshots.every, loaded.base.path),
         Progress(cfg.metrics.every),
     ]
+
+
+def rows_per_forward(cfg: DictConfig, engine: EngineChoice) -> int:
+    """Rows of one arm in a forward pass on held-out examples, which needs less memory than training on as many."""
+    return engine.rows or int(cfg.data.batch)
 
 
 def build_trainer(
@@ -180,7 +196,7 @@ def summary(cfg: DictConfig, loaded: Loaded, batches: StepBatches, writer: RunWr
         f"{f'in {adapted} of {loaded.layers} layers ' if adapted < loaded.layers else ''}of {base.name} "
         f"({base.model.num_parameters() / 1e6:.1f} M parameters with the arms), "
         f"{len(loaded.learnt)} examples to learn, {len(loaded.validation)} held out for validation, "
-        f"{len(loaded.split.judged)} set aside, "
+        f"{f'{len(loaded.judged)} set aside to judge by' if len(loaded.judged) else NONE_JUDGED}, "
         f"{f'{loaded.split.left_out} left out with their group, ' if loaded.split.left_out else ''}"
         f"{f'{corpus.rows} rows read, as chats are learned turn by turn, ' if corpus.rows < len(corpus) else ''}"
         f"{corpus.shortened} shortened to {cfg.data.max_length} tokens, {corpus.dropped} dropped for want of a "
@@ -189,14 +205,11 @@ def summary(cfg: DictConfig, loaded: Loaded, batches: StepBatches, writer: RunWr
     )
 
 
-def end(trainer: Trainer, writer: RunWriter, launch: Launch, signals: StopSignals) -> None:
-    """Say how the run ended; after a signal, exit with the code that a shell expects."""
-    if not signals.caught or trainer.global_step == trainer.max_steps:
-        say_finished(writer)
-        return
+def end_stopped(trainer: Trainer, writer: RunWriter, launch: Launch, number: int) -> NoReturn:
+    """After the signal of this number, say how far the run has come, and exit with the code that a shell expects."""
     say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
-    if trainer.is_global_zero or launch.by != "lightning":  # Lightning kills process 0 when another process fails
-        sys.exit(128 + signals.caught)
+    others_of_lightning = launch.by == "lightning" and not trainer.is_global_zero
+    sys.exit(0 if others_of_lightning else 128 + number)  # Lightning kills process 0 when another process fails
 
 
 def say_finished(writer: RunWriter) -> None:

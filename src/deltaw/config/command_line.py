@@ -28,6 +28,7 @@ _PARTS = re.compile(r"(~|\+{0,2})([^=]*)(?:=(.*))?", re.DOTALL)  # sign, key, va
 _FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|int|float|str|bool|json_str|extend_list)\(")
 _BETWEEN_VALUES = re.compile(r"(?<=[^\[\s,])[\s,]+(?=[^\]\s,])")  # of a list, not at its brackets
 _OFTEN_SWEPT = ("model.path", "data.path")  # a comma in them is more often a sweep without -m than part of a name
+_PATHS = "run"  # of analyze, which takes a path or a list of paths
 _MAY_BE_EMPTY = "run.suffix"
 _MAY_HAVE_SPACES = "data.text"  # of the keys that take a text or a list: its text is a field or a template
 _REMOVABLE = ("logger", "experiment")  # groups that a run does without
@@ -159,6 +160,11 @@ def _value(key: str, value: str, kind: Any, several: bool) -> str:
     is_quoted = re.fullmatch(r"""(['"]).*\1""", plain, re.DOTALL) and _parse(f"{key}={value}")
     if plain.lower() == "null" or is_function or is_quoted:
         return value
+    if key == _PATHS and kind is Any:
+        is_text = several or _exists(value) or not re.search(r"^\[|,", plain)
+        if not is_text and not re.match(r"""\[.*['"]""", plain):
+            paths = plain.removeprefix("[").removesuffix("]").split(",")
+            return f"[{','.join(_in_quotes(_at_home(path.strip())) for path in paths)}]"
     if is_text:
         if not plain and key != _MAY_BE_EMPTY:
             raise UserError(f"{key}= is empty: leave it out, or give a value")

@@ -25,6 +25,7 @@ TWO_OR_MORE = Limit("2 or more", lambda value: value >= 2)
 POSITIVE = Limit("a number above 0", lambda value: value > 0)
 POSITIVE_AND_FINITE = Limit("a finite number above 0", lambda value: value > 0 and isfinite(value))
 SHARE = Limit("a share, from 0 to 1", lambda value: 0 <= value <= 1)
+SHARE_BETWEEN = Limit("a share, above 0 and below 1", lambda value: 0 < value < 1)
 SHARE_BELOW_ONE = Limit("a share, from 0 to less than 1", lambda value: 0 <= value < 1)
 
 

@@ -20,7 +20,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UserError: a value is outside the limit that the schema gives its key, or two settings exclude each other.
     """
-    _check_each_key(cfg)
+    check_each_key(cfg, TrainConfig)
     _check_names(cfg)
     check_paths(cfg, PATHS)
     _check_task(cfg)
@@ -30,20 +30,29 @@ def check(cfg: DictConfig) -> None:
 def check_paths(cfg: DictConfig, names: Iterable[str]) -> None:
     """Refuse paths that no file system takes, and empty ones, which would be the current folder.
 
+    Args:
+        names: of keys with a path or a list of paths.
+
     Raises:
-        UserError: a path is empty, or a part of it is longer than 255 bytes.
+        UserError: a path or a list is empty, or a part of a path is longer than 255 bytes.
     """
     for name in names:
         given = OmegaConf.select(cfg, name)
-        path = "" if given is None else str(given)
-        if given is not None and not path.strip():
+        paths = names_in(given)
+        if given is not None and not (paths and all(path.strip() for path in paths)):
             raise UserError(f"{name}= is empty: leave it out, or give a value")
-        if any(len(os.fsencode(part)) > LONGEST for part in path.split("/")):
-            raise UserError(f"{name}={shorten(path)} has a name longer than {LONGEST} bytes: give a shorter path")
+        for path in paths:
+            if any(len(os.fsencode(part)) > LONGEST for part in path.split("/")):
+                raise UserError(f"{name}={shorten(path)} has a name longer than {LONGEST} bytes: give a shorter path")
 
 
-def _check_each_key(cfg: DictConfig) -> None:
-    for name, key in keys_of(TrainConfig):
+def check_each_key(cfg: DictConfig, schema: type) -> None:
+    """Refuse values outside the limit that a schema gives their key.
+
+    Raises:
+        UserError: there is such a value.
+    """
+    for name, key in keys_of(schema):
         value = OmegaConf.select(cfg, name) if key.limit else None
         for number in value if isinstance(value, ListConfig) else [value]:
             if key.limit and number is not None and not key.limit.holds(number):

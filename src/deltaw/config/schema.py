@@ -2,7 +2,7 @@
 
 The comments of the YAML begin with the meanings below, and add defaults and choices. What each key says about a run
 (its limit, and whether it is part of the identity or the name) is read by `deltaw.config.limits`,
-`deltaw.run.writer` and `deltaw.commands.sweep`.
+`deltaw.run.identity` and `deltaw.commands.sweep`.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ from deltaw.config.keys import (
     POSITIVE_AND_FINITE,
     SHARE,
     SHARE_BELOW_ONE,
+    SHARE_BETWEEN,
     TWO_OR_MORE,
     ZERO_OR_MORE,
     Key,
+    Limit,
     one_of,
 )
 
@@ -28,6 +30,7 @@ TASKS = ("causal", "seq2seq", "classification")
 ENGINES = ("auto", "single", "ddp", "fsdp")
 # Factors in half precision lose the small steps of late training, and one gradient scaler would couple the arms.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+SHIP = Limit("ship, or leave it out", lambda value: value == "ship")
 NF4 = "nf4"  # the model.dtype of a base in 4 bits
 NAME = r"(?!\.)[A-Za-z0-9._-]{1,200}"  # of runs and arms: each names a directory, with room for what is added to it
 
@@ -88,7 +91,7 @@ class DataConfig:
     name: Annotated[str, Key("name of the data set within the default name of a run")]
     source: Annotated[dict[str, Any], Key("class that reads the examples, with its arguments")]
     validation: Annotated[int, Key("examples held out for validation", limit=ONE_OR_MORE)]
-    judged: Annotated[int, Key("examples set aside to judge the final advice by", limit=ZERO_OR_MORE)]
+    judged: Annotated[int | None, Key("examples set aside to judge the final advice by", limit=ZERO_OR_MORE)]
     max_length: Annotated[int, Key("length of prompt and completion at most", "tokens", TWO_OR_MORE)]
     eos: Annotated[bool, Key("end each completion with the tokenizer's end of text")]
     batch: Annotated[int, Key("examples of one arm per optimiser step, over all devices", limit=ONE_OR_MORE)]
@@ -175,6 +178,10 @@ class TrainConfig:
     dry_run: Annotated[bool, Key("print config, command and devices, and start nothing", identity=False)]
     snapshots: Annotated[SnapshotsConfig, Key("copies of the factors during training")]
     metrics: Annotated[MetricsConfig, Key("losses in metrics.csv")]
+    truncate: Annotated[
+        list[int], Key("ranks to cut the arms of the largest rank to, and to judge", limit=ONE_OR_MORE, identity=False)
+    ]
+    truncate_sites: Annotated[bool, Key("judge the largest arm without each part of its sites", identity=False)]
     logger: Annotated[dict[str, Any] | None, Key("one of Lightning's loggers", identity=False)] = None
 
 
@@ -182,7 +189,7 @@ class TrainConfig:
 class AnalyzeConfig:
     """Every key of `deltaw analyze`."""
 
-    run: Annotated[str | None, Key("a run directory")]
+    run: Annotated[Any, Key("a run directory, or several of one experiment")]  # a list of paths, or one
     left: Annotated[str | None, Key("an arm of the run, a run of one arm, or a folder with adapter_config.json")]
     right: Annotated[str | None, Key("the same")]
     step: Annotated[int | str, Key("snapshot of an arm, by its step")]
@@ -193,6 +200,8 @@ class AnalyzeConfig:
     projections: Annotated[Any, Key("projections that exhibits and summary show")]  # a list of names, or one
     layers: Annotated[list[int] | None, Key("layers that exhibits and summary show, counted from 1")]
     base: Annotated[str | None, Key("the base's folder: its weights for fig8 and table7, its config for fused layers")]
+    margin: Annotated[float, Key("share of the gain that may be given up for a smaller rank", limit=SHARE_BETWEEN)]
+    advice: Annotated[str | None, Key("ship: also write the cut that the advice ships", limit=SHIP)]
     device: Annotated[str, Key("torch device that multiplies the factors")]
     output: Annotated[str | None, Key("folder of the analysis")]
 

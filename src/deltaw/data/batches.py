@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.order import order_by_length, permutation
+from deltaw.data.order import permutation, stratified
 from deltaw.data.packing import packed_batch
 from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
@@ -81,9 +81,9 @@ class StepBatches(Dataset[dict[str, Tensor]]):
     """The micro-batches of a training run, by number: `steps` optimiser steps of `accumulate` micro-batches.
 
     The examples of an arm at step t depend on its seed, t and the global batch alone: epochs follow one another, each
-    in an order of its own (`order_by_length`, or a random one if rows are packed), and step t takes the t-th `batch`
-    examples. Ranks and micro-batches share them out. So a checkpoint saves no position, and one process sees in a
-    step what several processes see.
+    in an order of its own (`stratified`), and step t takes the t-th `batch` examples. Micro-batches and ranks share
+    them out by length, the shortest first, so that little is padded although a step learns from examples of all
+    lengths. So a checkpoint saves no position, and one process sees in a step what several processes see.
 
     Args:
         examples: to learn.
@@ -114,8 +114,7 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         self.steps, self.packing, self.shadows = steps, packing, shadows
         self.completions = [_completions(arm, len(examples)) for arm in arms]
         recent = 2 * len({arm.seed for arm in arms})  # a step may reach into the next epoch
-        order = partial(permutation, len(examples)) if packing else partial(order_by_length, examples.lengths, batch)
-        self._order = lru_cache(maxsize=recent)(order)
+        self._order = lru_cache(maxsize=recent)(partial(stratified, examples.lengths, batch))
 
     def __len__(self) -> int:
         return self.steps * self.accumulate
@@ -131,11 +130,10 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         rows: list[list[Example]] = []
         totals = []
         for arm, completions in zip(self.arms, self.completions, strict=True):
-            chosen = self.chosen(arm.seed, step)
-            numbers = chosen[first : first + self.micro_batch].tolist()
-            epochs = [(step * self.batch + first + k) // len(self.examples) for k in range(len(numbers))]
-            rows.append([self._row(arm, completions, *drawn) for drawn in zip(numbers, epochs, strict=True)])
-            totals.append(int(self.examples.learnt[completions[chosen]].sum()))
+            numbers, epochs = self.drawn(arm.seed, step)
+            mine = zip(numbers.tolist()[first:][: self.micro_batch], epochs.tolist()[first:], strict=False)
+            rows.append([self._row(arm, completions, *drawn) for drawn in mine])
+            totals.append(int(self.examples.learnt[completions[numbers]].sum()))
         return self._collate(rows) | {"completion_tokens": torch.tensor(totals)}
 
     def _collate(self, arms: list[list[Example]]) -> dict[str, Tensor]:
@@ -162,13 +160,15 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         signs = [0 if arm.control else sign_of(name_of_shadow(arm.name, n), number, epoch) for n in shadows]
         return example._replace(signs=tuple(signs))
 
-    def chosen(self, seed: int, step: int) -> NDArray[np.int64]:
-        """Numbers of the `batch` examples that the arms of a seed learn from at a step."""
-        size, first, last = len(self.examples), step * self.batch, (step + 1) * self.batch
-        epochs = range(first // size, (last - 1) // size + 1)
-        return np.concatenate(
-            [self._order(seed, epoch)[max(0, first - epoch * size) : last - epoch * size] for epoch in epochs]
-        )
+    def drawn(self, seed: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The `batch` examples that the arms of a seed learn from at a step, by length: numbers, and epochs."""
+        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        epochs, within = np.divmod(places, len(self.examples))
+        orders = {epoch: self._order(seed, epoch) for epoch in dict.fromkeys(epochs.tolist())}
+        numbers = np.array([orders[epoch][at] for epoch, at in zip(epochs.tolist(), within.tolist(), strict=True)])
+        # Packed rows pad nothing, and fill up better with examples of all lengths.
+        by_length = slice(None) if self.packing else np.argsort(self.examples.lengths[numbers], kind="stable")
+        return numbers[by_length], epochs[by_length]
 
 
 def _completions(arm: Arm, size: int) -> NDArray[np.int64]:

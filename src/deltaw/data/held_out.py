@@ -9,6 +9,8 @@ from deltaw.data.corpus import Corpus
 from deltaw.data.order import permutation
 from deltaw.errors import UserError
 
+JUDGED = 512  # examples to judge by, unless told
+
 
 class Split(NamedTuple):
     """Numbers of examples of a corpus. Examples of one group are in one of the three, or in none."""
@@ -19,7 +21,7 @@ class Split(NamedTuple):
     left_out: int  # examples to learn that are not learnt, because others of their group are held out
 
 
-def held_out(corpus: Corpus, validation: int, judged: int) -> Split:
+def held_out(corpus: Corpus, validation: int, judged: int | None) -> Split:
     """Split a corpus. Which examples validate does not depend on `judged`.
 
     Groups are taken in a random order until there are enough examples; the last group may have more. If the corpus has
@@ -28,7 +30,8 @@ def held_out(corpus: Corpus, validation: int, judged: int) -> Split:
     Args:
         corpus: all examples, with their groups.
         validation: number of examples to validate on.
-        judged: number of examples to judge by.
+        judged: number of examples to judge by; None for 512 or, if these are fewer, for a tenth of all, or for what
+            validation leaves of a validation file. Then it is none where nothing would be left to learn.
 
     Raises:
         UserError: there are not enough examples, or nothing is left to learn.
@@ -39,11 +42,14 @@ def held_out(corpus: Corpus, validation: int, judged: int) -> Split:
     drawn = pool[_shuffled_by_group(groups[pool])]
     chosen = drawn[:validation]
     rest = drawn[~np.isin(groups[drawn], groups[chosen])]
-    set_aside = rest[:judged]
+    spare = len(rest) if corpus.validation else len(pool) // 10
+    set_aside = rest[: min(JUDGED, spare) if judged is None else judged]
     held = np.concatenate([chosen, set_aside])
     learnt = own[~np.isin(groups[own], groups[held])]
-    if len(set_aside) < judged or not len(learnt) or (len(chosen) < validation and not corpus.validation):
-        raise UserError(_refusal(corpus, pool, validation, judged))
+    if judged is None and not len(learnt):
+        return held_out(corpus, validation, 0)
+    if len(set_aside) < (judged or 0) or not len(learnt) or (len(chosen) < validation and not corpus.validation):
+        raise UserError(_refusal(corpus, pool, validation, judged or 0))
     return Split(learnt, chosen, set_aside, len(own) - len(learnt) - len(np.intersect1d(own, held)))
 
 

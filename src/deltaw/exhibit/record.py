@@ -11,10 +11,11 @@ from deltaw.run.adapter import Adapter
 
 
 def record(selection: Selection, tables: Tables, files: Iterable[str]) -> dict[str, Any]:
-    """The pairs and bases that the tables hold, the exhibits made from them, and the names of all files."""
+    """The runs, the pairs and bases that the tables hold, the exhibits made from them, and the names of all files."""
     view, pairs = selection.view, tables.comparison.pairs
     compared = pairs[["left", "right", "step_left", "step_right"]].drop_duplicates().astype(object)
     return {
+        "runs": [str(run.path.absolute()) for run in view.subject.runs],
         "left": _source(view.subject.left),
         "right": _source(view.subject.right),
         "pairs": compared.where(compared.notna(), None).to_dict("records"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm, seed_from
-from deltaw.lora.layers import ArmsHead, ArmsLinear
+from deltaw.lora.layers import ArmsHead, ArmsLinear, SideBySide
 from deltaw.lora.peft_format import matching_key
 from deltaw.model.heads import Initialiser
 from deltaw.model.names import POSITIONS, widths
@@ -38,10 +38,10 @@ def attach(
     modules = list(modules)
     check_arms(base, modules, arms)
     for module in modules:
-        _replace(base, module, ArmsLinear(base.get_submodule(module), module, arms, shadows))
+        replace_module(base, module, ArmsLinear(base.get_submodule(module), module, arms, shadows))
     for module, draw in (heads or {}).items():
         seeds = [seed_from(arm.head_seed, module) for arm in arms]
-        _replace(base, module, ArmsHead(base.get_submodule(module), seeds, draw))
+        replace_module(base, module, ArmsHead(base.get_submodule(module), seeds, draw))
     for attention in base.modules():
         if hasattr(attention, POSITIONS):
             setattr(attention, POSITIONS, partial(_arm_by_arm, attention, getattr(attention, POSITIONS)))
@@ -81,7 +81,8 @@ def _check_ranks(layer: nn.Module, module: str, arms: list[Arm]) -> None:
         )
 
 
-def _replace(base: nn.Module, module: str, layer: nn.Module) -> None:
+def replace_module(base: nn.Module, module: str, layer: nn.Module) -> None:
+    """Put `layer` in the place of the module of this name."""
     parent, _, name = module.rpartition(".")
     setattr(base.get_submodule(parent), name, layer)
 
@@ -94,14 +95,14 @@ def _arm_by_arm(
     *others: object,
 ) -> Tensor:
     """Run a method of `attention` once per arm, because the inputs of its linear layers are shared by all rows."""
-    layers = [layer for layer in attention.children() if isinstance(layer, ArmsLinear)]
+    layers = [layer for layer in attention.children() if isinstance(layer, SideBySide)]
     if not layers:
         return method(queries, keys, *others)
-    arms, parts = len(layers[0].arms), []
-    for k, (queries_k, keys_k) in enumerate(zip(queries.chunk(arms), keys.chunk(arms), strict=True)):
+    blocks, parts = layers[0].blocks, []
+    for k, (queries_k, keys_k) in enumerate(zip(queries.chunk(blocks), keys.chunk(blocks), strict=True)):
         for layer in layers:
-            layer.single_arm = k
+            layer.single = k
         parts.append(method(queries_k, keys_k, *others))
     for layer in layers:
-        layer.single_arm = None
+        layer.single = None
     return torch.cat(parts)

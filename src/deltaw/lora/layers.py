@@ -40,15 +40,49 @@ class Moment:
         return self.step, self.micro_batch, self.process
 
 
-class ArmsLinear(nn.Module):
+class SideBySide(nn.Module):
+    """A frozen linear layer (or a Conv1D) whose rows lie in K blocks, each with an update of its own.
+
+        y_k = base(x_k) + update_k(x_k)
+
+    The product with the base runs once over all rows.
+
+    Args:
+        base: the frozen layer.
+        blocks: K.
+
+    Attributes:
+        single: the index of the block that all rows belong to, or None if they belong to all blocks.
+    """
+
+    def __init__(self, base: nn.Module, blocks: int):
+        super().__init__()
+        self.base, self.blocks = base, blocks
+        self.single: int | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's, because some models ask for its dtype."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
+        y, blocks = self.base(x), range(self.blocks) if self.single is None else [self.single]
+        updates = [self.update(k, x_k) for k, x_k in zip(blocks, x.chunk(len(blocks)), strict=True)]
+        return y + torch.cat(updates).to(y.dtype)
+
+    def update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
+        """What block k adds to the base's output."""
+        raise NotImplementedError
+
+
+class ArmsLinear(SideBySide):
     """A frozen linear layer (or a Conv1D) with the factors of K arms and their shadows; block k of the rows sees arm k.
 
         y_k = base(x_k) + scale_k · B_k A_k dropout(x_k)
 
-    The product with the base runs once over all rows. A starts as PEFT's default, uniform within ±1/√d_in (Kaiming
-    with a = √5), from a seed made of the names of arm and module, so that an arm's start does not depend on other
-    arms. B starts at zero. The factors are float32 whatever the base's precision, and trained, except the A of an arm
-    whose control is "frozen_a".
+    A starts as PEFT's default, uniform within ±1/√d_in (Kaiming with a = √5), from a seed made of the names of arm and
+    module, so that an arm's start does not depend on other arms. B starts at zero. The factors are float32 whatever
+    the base's precision, and trained, except the A of an arm whose control is "frozen_a".
 
     Args:
         base: the frozen layer.
@@ -58,14 +92,12 @@ class ArmsLinear(nn.Module):
 
     Attributes:
         A, B: the factors of the arms, then of the shadows.
-        single_arm: the index of the arm that sees all rows, or None if the rows belong to all arms.
         moment: the forward pass of the training that comes next.
     """
 
     def __init__(self, base: nn.Module, module: str, arms: list[Arm], shadows: Sequence[Arm] = ()):
-        super().__init__()
-        self.base, self.module, self.arms = base, module, arms
-        self.single_arm: int | None = None
+        super().__init__(base, len(arms))
+        self.module, self.arms = module, arms
         self.moment = Moment()
         learners = [*arms, *shadows]
         self.scales = [arm.scale_of(module) for arm in learners]
@@ -83,17 +115,7 @@ class ArmsLinear(nn.Module):
             for arm in arms
         ]
 
-    @property
-    def weight(self) -> Tensor:
-        """The base's, because some models ask for its dtype."""
-        return self.base.get_parameter("weight")
-
-    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        y, arms = self.base(x), range(len(self.arms)) if self.single_arm is None else [self.single_arm]
-        updates = [self._update(k, x_k) for k, x_k in zip(arms, x.chunk(len(arms)), strict=True)]
-        return y + torch.cat(updates).to(y.dtype)
-
-    def _update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
+    def update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
         arm, x = self.arms[k], x.to(self.A[k].dtype)
         if self.training and arm.dropout:
             x = _dropout(x, arm.dropout, seed_from(arm.name, self.module, *self.moment.place))
@@ -102,7 +124,7 @@ class ArmsLinear(nn.Module):
             x = x.to(torch.get_autocast_dtype(device))  # once: autocast would do it for arm and shadows apart
         update = linear(linear(x, self.A[k]), self.B[k]) * self.scales[k]
         # A single arm reads what all its examples share, so that no example's sign applies.
-        if self.training and self.moment.signs is not None and self.single_arm is None:
+        if self.training and self.moment.signs is not None and self.single is None:
             signs = self.moment.signs.chunk(len(self.arms))[k]
             for place, n in self._shadows[k]:
                 update = teach(update, x, signs[..., n - 1], self.A[place], self.B[place], self.scales[place])

@@ -1,12 +1,20 @@
 """An arm as PEFT saves it: its tensors by PEFT's names, and its `adapter_config.json`."""
 
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import adapted_layers, arm_heads
 from deltaw.lora.peft_format import complete_config
 from deltaw.lora.sharded import gather
 from deltaw.model.names import is_conv1d
+from deltaw.run.peft_files import WEIGHTS
+
+_PREFIX = "base_model.model."  # what PEFT puts before the name of a module
 
 
 def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
@@ -21,7 +29,20 @@ def adapter_tensors(base: nn.Module, index: int) -> dict[str, Tensor]:
     for module, head in arm_heads(base):
         for copy in head.arms[index : index + 1]:  # a shadow has none
             tensors |= {f"{module}.{name}": weight for name, weight in copy.named_parameters()}
-    return {f"base_model.model.{name}": gather(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {f"{_PREFIX}{name}": gather(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def stored_tensors(snapshot: Path) -> dict[str, Tensor]:
+    """The tensors of a snapshot as `adapter_tensors` gave them, by names without PEFT's prefix.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    file = snapshot / WEIGHTS
+    try:
+        return {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({error}): bring it back, or train the run again") from None
 
 
 def adapter_config(arm: Arm, base: nn.Module, base_path: str, task_type: str) -> dict[str, object]:

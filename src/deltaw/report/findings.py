@@ -106,6 +106,30 @@ def _with_test(known: Sequence[Excess], seeds: int) -> str:
     return f"Shared because of what the arms learned, beyond the control pair ({level}): {_listed(shown)}.{rest}"
 
 
+def agreement(summary: Summary) -> str:
+    """Whether the leading directions agree beyond the control pair. φ explains an advice, and never decides it."""
+    what = f"the leading directions of {_names(summary)} agree beyond the control pair"
+    known = [one for one in _tellable(summary.excess) if one.measure == "first" and one.excess is not None]
+    tested = [one for one in known if one.p is not None]
+    if not known or not all(one.gain is not None and one.doubt is None for one in summary.learning):
+        return f"φ explains, and does not decide. Here it cannot tell whether {what}{_reason(summary, known)}"
+    if not tested:
+        seeds = max(one.seeds for one in known)
+        return f"φ explains, and does not decide. {_count(seeds).capitalize()} no test of whether {what}"
+    shown = [one.basis for one in tested if one.shown]
+    tests = len([one for one in summary.excess if one.p is not None])
+    level = f"{tested[0].seeds} seeds; {tests} tests, at a level of {LEVEL:.0%} for all of them together"
+    verdict = f"{what} {_in(shown)}" if shown else f"it is not shown that {what}"
+    return f"φ explains, and does not decide: {verdict}{_step(summary)} ({level})"
+
+
+def _reason(summary: Summary, known: Sequence[Excess]) -> str:
+    """Why the control pair tells nothing."""
+    if not known:
+        return ": there is no control pair (arms.shadows=1)"
+    return ": not every arm is known to have learned"
+
+
 def _listed(tested: Sequence[Excess]) -> str:
     """The measures with the bases that they were tested in."""
     bases = {measure: [one.basis for one in tested if one.measure == measure] for measure in TESTED}

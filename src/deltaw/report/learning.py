@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from deltaw.analysis.losses import losses_of
+from deltaw.analysis.snapshot import snapshot_of
 from deltaw.exhibit.tables import Tables
 from deltaw.run.adapter import Adapter
+from deltaw.run.record import WITHOUT_THE_TASK
 
-WITHOUT_THE_TASK = ("shuffled", "random")  # controls that learn something else
 ONE_SIDED = 1.645  # standard errors that an arm without a true gain exceeds in 5 % of cases
 
 
@@ -43,9 +44,10 @@ def learning_of(tables: Tables, arms: Sequence[Adapter], projections: Collection
 def _learning(arm: Adapter, is_zero: bool) -> Learning:
     nothing = "has a ΔW of 0" if is_zero else None
     losses = {str(row["arm"]): row for row in losses_of([arm]).to_dict("records")}
-    if arm.origin is None or arm.origin.arm not in losses:
+    snapshot = snapshot_of(arm)
+    if snapshot is None or snapshot.name not in losses:
         return Learning(arm.name, None, None, "", nothing)
-    row = losses[arm.origin.arm]
+    row = losses[snapshot.name]
     gain, se = (None if isnan(row[name]) else float(row[name]) for name in ("gain", "gain_se"))
     return Learning(arm.name, gain, se, row["unit"], nothing or _doubt(losses, row, gain, se))
 

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from deltaw.analysis.equal_factors import distinct
+from deltaw.analysis.experiment import best_lr
+from deltaw.analysis.snapshot import snapshot_of
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 from deltaw.report.learning import Learning, learning_of
 from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
 from deltaw.report.sharing import Contrast, Excess, Slope, contrast_of, depth_of, excesses
 from deltaw.run.adapter import Adapter
-from deltaw.run.directory import RunDirectory
 
 SITE = ["layer", "projection", "basis"]
 
@@ -173,11 +174,10 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _side(adapter: Adapter) -> Side:
     ranks = [lora.rank for lora in adapter.sites.values()]
     side = Side(adapter.name, str(adapter.folder), max(ranks), min(ranks), None, adapter.base, lr=None, lr_tuned=None)
-    if adapter.origin is None:
+    if (snapshot := snapshot_of(adapter)) is None:
         return side
-    run = RunDirectory(adapter.origin.run)
-    arm = run.arms[adapter.origin.arm]
-    return replace(side, step=adapter.origin.step, lr=arm["lr"], lr_tuned=run.best_lr(arm) == arm["lr"])
+    lr = snapshot.record["lr"]
+    return replace(side, step=snapshot.step, lr=lr, lr_tuned=best_lr(snapshot.runs, snapshot.record) == lr)
 
 
 def _spread(cells: pd.DataFrame) -> Spread:

@@ -1,26 +1,31 @@
-"""The summary as Markdown: the findings, their caveats, and the numbers in tables."""
+"""The summary as Markdown: the advice, the findings, their caveats, and the numbers in tables."""
 
 from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
+from deltaw.advice.answer import Advice
 from deltaw.analysis.bases import MEANINGS
 from deltaw.analysis.compare import RARE
+from deltaw.report.advice import NOT_KNOWN, sentences
+from deltaw.report.advice_tables import section
 from deltaw.report.caveats import caveats
 from deltaw.report.findings import contrast, course, decimals_of, depth, findings
 from deltaw.report.levels import Level, Levels, Spectra
 from deltaw.report.numbers import Side, Spread, Summary
 from deltaw.report.sharing import ENOUGH
+from deltaw.report.table import table
 from deltaw.run.metrics import MEASURED
 
 
-def markdown(summary: Summary) -> str:
-    """The summary as Markdown."""
+def markdown(summary: Summary, advice: Advice | None = None) -> str:
+    """The summary as Markdown; adapters outside of a run have no losses, and so no advice."""
     left, right = summary.left, summary.right
     numbered = (f"{number}. {sentence}" for number, sentence in enumerate(findings(summary), start=1))
     remarks = "\n".join(f"- {remark}." for remark in summary.remarks)
     sections = [
         f"# φ(A_{{r={_ranks(left)}}}, A_{{r={_ranks(right)}}}, i, j): {left.name} against {right.name}",
+        *(["## Which rank", section(advice, sentences(advice, summary))] if advice else [NOT_KNOWN]),
         *(["## Before the findings", remarks] if remarks else []),
         "## Findings",
         "\n".join(numbered),
@@ -69,7 +74,7 @@ def _compared(summary: Summary) -> str:
         f"{basis}: {MEANINGS[basis]}" for basis in dict.fromkeys(["A", *(one.basis for one in summary.levels)])
     )
     meaning = f"Bases: {bases}. Figures, cells and the findings about them use the basis {summary.basis}."
-    return _table(["", "left", "right"], rows) + f"\n\n{meaning}"
+    return table(["", "left", "right"], rows) + f"\n\n{meaning}"
 
 
 MEASURES = {"first": "φ(1, 1)", "row": "φ(1, r)", "corner": "φ(r, r′)", "k_star": "k_star"}
@@ -108,7 +113,7 @@ def _excess(summary: Summary) -> str:
         "excess is arms minus control pair, ± its standard error, which leaves out one seed at a time. p is one-sided, "
         "by Student's t with the seed as its unit, and corrected for all tests in the table (Holm). There is no test "
         f"with fewer than {ENOUGH} seeds, of single sites, of φ(1, r) and of k_star.\n\n"
-        f"{_table([*head, 'excess', 'p'], rows)}"
+        f"{table([*head, 'excess', 'p'], rows)}"
     )
 
 
@@ -131,7 +136,7 @@ def _bases(summary: Summary) -> str:
         f"a basis in at most {RARE:.0%} of cases."
     )
     reasons = sorted({f"- {one.basis}: {one.reason}" for one in summary.levels if one.reason})
-    return "\n\n".join([meaning, _table(head, rows), *(["\n".join(reasons)] if reasons else [])])
+    return "\n\n".join([meaning, table(head, rows), *(["\n".join(reasons)] if reasons else [])])
 
 
 def _controls(summary: Summary) -> str:
@@ -147,7 +152,7 @@ def _controls(summary: Summary) -> str:
         "learning rate that learn something else (shuffled: completions of other prompts; random: random tokens or "
         "labels) or with less freedom (frozen_a: B alone). They answer other questions than the control pair: an arm "
         "of the task with a control shares less than two controls may share, so a difference between these rows does "
-        f"not measure the task.\n\n{_table(head, rows)}"
+        f"not measure the task.\n\n{table(head, rows)}"
     )
 
 
@@ -171,7 +176,7 @@ def _spectra(summary: Summary) -> str:
         "The stable rank is ‖·‖²_F / σ₁². The entropy rank is exp H(σ² / Σσ²). The energy rank is the smallest number "
         "of directions with 90 % of ‖·‖²_F. The ranks of ΔW stand in the rows of the basis input."
     )
-    return f"{meaning}\n\n{_table(['arm', 'basis', 'rank', 'stable', 'entropy', 'energy'], rows)}"
+    return f"{meaning}\n\n{table(['arm', 'basis', 'rank', 'stable', 'entropy', 'energy'], rows)}"
 
 
 def _figure(summary: Summary) -> str:
@@ -197,7 +202,7 @@ def _levels(summary: Summary) -> str:
         [wide.layer, f"ΔW_{wide.projection}", *_numbers(wide.phi), *_numbers(zoomed.phi)]
         for wide, zoomed in summary.ranges
     ]
-    return _table(["layer", "matrix", *names], rows)
+    return table(["layer", "matrix", *names], rows)
 
 
 def _numbers(phi: Spread) -> list[str]:
@@ -215,8 +220,8 @@ def _structure(summary: Summary) -> str:
         [k, *_beside_chance(summary, k, k), *_beside_chance(summary, 1, k), *_beside_chance(summary, k, j)]
         for k in sizes
     ]
-    table = _table(["k", "φ(k, k)", "random", "φ(1, k)", "random", f"φ(k, {j})", "random"], rows)
-    return ". ".join([meaning, *course(summary)]) + f".\n\n{table}"
+    levels = table(["k", "φ(k, k)", "random", "φ(1, k)", "random", f"φ(k, {j})", "random"], rows)
+    return ". ".join([meaning, *course(summary)]) + f".\n\n{levels}"
 
 
 def _beside_chance(summary: Summary, i: int, j: int) -> list[str]:
@@ -248,7 +253,7 @@ def _losses(losses: Sequence[dict[str, Any]]) -> str:
     return (
         f"Loss, in nats, and accuracy are per {unit}. The loss at start is measured before the first step, all else at "
         f"the last validation up to the compared step. {error} The share divides the gain of a control by the gain of "
-        f"the arm that learned the task with the same settings.\n\n{_table(head, rows)}"
+        f"the arm that learned the task with the same settings.\n\n{table(head, rows)}"
     )
 
 
@@ -300,9 +305,4 @@ def _amplification(rows: Sequence[dict[str, Any]]) -> str:
         "random matrix; k is the numerical rank of ΔW. Amplification is ‖ΔW‖ / ‖UᵀWVᵀ‖ with U and V of ΔW. It has a "
         "meaning only beside the last column, the same ratio for k random directions."
     )
-    return f"{meaning}\n\n{_table(head, lines)}"
-
-
-def _table(names: list[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return f"{meaning}\n\n{table(head, lines)}"

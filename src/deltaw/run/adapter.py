@@ -63,6 +63,12 @@ class Origin:
     arm: str
     step: int
     base_hash: str
+    experiment: tuple[Path, ...] = ()  # all runs of the experiment, if the run is one of several
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """All runs of the experiment."""
+        return self.experiment or (self.run,)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The run directory, all that training and analysis share. No other module knows its file names."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isfinite, nan
+from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from deltaw.errors import UserError
 from deltaw.run.adapter import Adapter, Origin, load_adapter
-from deltaw.run.metrics import COLUMNS_OF_EVALUATION, COLUMNS_OF_METRICS, MEASURED
+from deltaw.run.metrics import COLUMNS_OF_EVALUATION, COLUMNS_OF_METRICS, MEASURED, VALIDATION
 from deltaw.run.record import ArmRecord, RunRecord, settings_of
 
 RECORD = "run.json"
@@ -74,7 +75,7 @@ class RunDirectory:
             raise UserError(f"{path} cannot be read ({error}): delete it to go on without losses") from None
 
     def evaluation(self) -> pd.DataFrame:
-        """What validation measured on each example: the columns of `COLUMNS_OF_EVALUATION`; no rows if not recorded.
+        """What was measured on each held-out example: the columns of `COLUMNS_OF_EVALUATION`; no rows if not recorded.
 
         Raises:
             UserError: the file is there and cannot be read.
@@ -83,9 +84,14 @@ class RunDirectory:
         if not path.is_file():
             return _empty(COLUMNS_OF_EVALUATION)
         try:
-            columns = parquet.read_table(path).select(list(COLUMNS_OF_EVALUATION))
-            columns = columns.cast(schema((name, type_for_alias(kind)) for name, kind in COLUMNS_OF_EVALUATION.items()))
-            return columns.to_pandas(ignore_metadata=True).astype(COLUMNS_OF_EVALUATION)
+            table = parquet.read_table(path)
+            kinds = {name: kind for name, kind in COLUMNS_OF_EVALUATION.items() if name in table.column_names}
+            columns = table.select(list(kinds))
+            columns = columns.cast(schema((name, type_for_alias(kind.lower())) for name, kind in kinds.items()))
+            frame = columns.to_pandas(ignore_metadata=True)
+            of_older_versions = {"split": VALIDATION, "cut": pd.NA, "dropped": "", "group": frame["example"]}
+            frame = frame.assign(**{name: old for name, old in of_older_versions.items() if name not in kinds})
+            return frame[list(COLUMNS_OF_EVALUATION)].astype(COLUMNS_OF_EVALUATION)
         except (OSError, ValueError, LookupError, TypeError, ArrowException) as error:
             cause = str(error).partition("\n")[0]
             raise UserError(f"{path} cannot be read ({cause}): delete it to go on without standard errors") from None
@@ -118,19 +124,20 @@ class RunDirectory:
         )
         return last.rename(columns=names).assign(start=first["val/loss"])
 
-    def best_lr(self, arm: ArmRecord) -> float | None:
-        """The learning rate with the lowest final validation loss among arms that differ from `arm` in it alone.
+    def recipe(self, rank: int) -> list[ArmRecord]:
+        """The arms of the task of one rank, at the learning rate, alpha, scaling and patterns that validate best.
 
-        None if there is only one such arm, or if every loss diverged.
+        They are the seeds of one recipe. The mean over the seeds of the loss at the last validation is the lowest; a
+        loss that is not finite counts as infinite. No arms if the run has none of this rank.
         """
         losses = self.validation().end
-        tried = {
-            one["lr"]: losses.get(name, nan)
-            for name, one in self.arms.items()
-            if one["control"] is None and settings_of(one, lr=0) == settings_of(arm, lr=0)
-        }
-        finite = {lr: loss for lr, loss in tried.items() if isfinite(loss)}
-        return min(finite, key=finite.__getitem__) if len(tried) > 1 and finite else None
+        recipes: dict[tuple[object, ...], list[ArmRecord]] = {}
+        for arm in self.arms.values():
+            if arm["control"] is None and arm["rank"] == rank:
+                recipes.setdefault(settings_of(arm, seed=0), []).append(arm)
+        return min(
+            recipes.values(), key=lambda arms: _mean_loss(losses.get(arm["name"], inf) for arm in arms), default=[]
+        )
 
     def steps(self, arm: str) -> list[int]:
         """The steps at which `arm` has a snapshot, in ascending order."""
@@ -173,6 +180,10 @@ def load_config(path: Path) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise ValueError("it is a list")
     return config
+
+
+def _mean_loss(losses: Iterable[float]) -> float:
+    return float(np.mean([loss if isfinite(loss) else inf for loss in losses]))
 
 
 def _empty(columns: dict[str, str]) -> pd.DataFrame:

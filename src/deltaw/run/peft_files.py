@@ -1,8 +1,10 @@
 """The files of a folder in PEFT's format, read without PEFT: the config, and the header of the weights."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
@@ -120,6 +122,30 @@ def alphas(config: dict[str, Any], modules: Sequence[str]) -> dict[str, float]:
         fitting = compute.indices_nonzero(compute.match_substring_regex(names, _whole(key))).to_pylist()
         found |= {modules[number]: float(alpha) for number in fitting}
     return found
+
+
+def with_ranks(config: Mapping[str, Any], layers: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+    """A config with other ranks, and alphas with which PEFT computes the given scales.
+
+    Args:
+        config: content of `adapter_config.json`.
+        layers: rank and scale by module; the most common ones become `r` and `lora_alpha`, the others patterns.
+    """
+    rslora = bool(config.get("use_rslora"))
+    settings = {module: (rank, _alpha(rank, scale, rslora)) for module, (rank, scale) in layers.items()}
+    ((rank, alpha), _), *_ = Counter(settings.values()).most_common()
+    return {
+        **config,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {module: r for module, (r, _) in settings.items() if r != rank},
+        "alpha_pattern": {module: a for module, (_, a) in settings.items() if a != alpha},
+    }
+
+
+def _alpha(rank: int, scale: float, rslora: bool) -> int | float:
+    alpha = round(scale * (sqrt(rank) if rslora else rank), 12)
+    return int(alpha) if alpha.is_integer() else alpha
 
 
 def _whole(key: str) -> str:

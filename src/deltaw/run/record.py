@@ -11,6 +11,7 @@ from deltaw.run.json_files import misfit, read_json
 from deltaw.run.weights import Weight
 
 SHADOW = "shadow"  # the control of an arm's shadows
+WITHOUT_THE_TASK = ("shuffled", "random")  # controls that learn something else
 
 
 class BaseRecord(TypedDict):
@@ -135,5 +136,9 @@ def name_of_shadow(arm: str, number: int) -> str:
 
 
 def settings_of(arm: ArmRecord, **overridden: object) -> tuple[object, ...]:
-    """Rank, seed, learning rate and variant of an arm, with the given fields overridden; a control shares them."""
-    return tuple(({"variant": ""} | arm | overridden)[key] for key in ("rank", "seed", "lr", "variant"))
+    """All settings of an arm but its control, with the given fields overridden; a control shares them with its arm.
+
+    Alpha, scaling and dropout tell arms of different runs apart: within a run, the variant does.
+    """
+    settings = {"variant": "", "dropout": 0.0} | arm | overridden
+    return tuple(settings[key] for key in ("rank", "seed", "lr", "variant", "alpha", "scaling", "dropout"))

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,8 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deltaw.config.keys import keys_of
-from deltaw.config.schema import TrainConfig
 from deltaw.errors import UserError
 from deltaw.run.directory import (
     CHECKPOINT,
@@ -30,11 +27,9 @@ from deltaw.run.directory import (
     load_config,
 )
 from deltaw.run.files import locked, remove, replacing, unfinished
+from deltaw.run.identity import differences
 from deltaw.run.peft_files import CONFIG, WEIGHTS
 from deltaw.run.record import RunRecord
-
-# A run stays the same run on other devices, with other micro-batches, another cache and other distances of snapshots.
-_FREE_TO_CHANGE = tuple(f"{name}." for name, key in keys_of(TrainConfig) if not key.identity)
 
 # All that a run has in its directory.
 _WRITTEN = (RUN_CONFIG, RECORD, METRICS, EVALUATION, SNAPSHOTS, CHECKPOINT.partition("/")[0], LOCK)
@@ -190,11 +185,10 @@ class RunWriter:
         with self.writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
             file.write("".join(f"{step},{arm},{name},{value!r}\n" for arm, name, value in rows))
 
-    def append_evaluation(self, step: int, table: pd.DataFrame) -> None:
-        """Append what validation measured at `step`: a row per arm and example, all columns but step."""
+    def append_evaluation(self, table: pd.DataFrame) -> None:
+        """Append what was measured on each example: the columns of `COLUMNS_OF_EVALUATION`."""
         with self.writing(self.path / EVALUATION):
-            whole = pd.concat([self.run.evaluation(), table.assign(step=step)])
-            _write_table(self.path / EVALUATION, whole)
+            _write_table(self.path / EVALUATION, pd.concat([self.run.evaluation(), table]))
 
     def write_snapshot(
         self,
@@ -255,17 +249,9 @@ def _step_of(checkpoint: Path) -> int:
     return step
 
 
-def _differences(there: Any, here: DictConfig) -> list[str]:
+def _differences(there: DictConfig, here: DictConfig) -> list[str]:
     """The settings that make `here` another run than `there`, in words."""
-    old, new = _flat(OmegaConf.to_container(there)), _flat(OmegaConf.to_container(here, resolve=True))
-    keys = [key for key in sorted(old.keys() | new.keys()) if not f"{key}.".startswith(_FREE_TO_CHANGE)]
-    # A key that a file lacks is one of another version of deltaw, and null is what most such keys are by default.
-    different = [key for key in keys if old.get(key) != new.get(key)]
-    return [f"{key} is {old.get(key)} there and {new.get(key)} here{_REASONS.get(key, '')}" for key in different]
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted keys."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
+    return [
+        f"{key} is {old} there and {new} here{_REASONS.get(key, '')}"
+        for key, (old, new) in differences(there, here).items()
+    ]

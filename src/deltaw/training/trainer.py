@@ -1,7 +1,9 @@
-"""Lightning's Trainer for a run, and the fit that it does."""
+"""Lightning's Trainer for a run: it fits, then it judges."""
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from deltaw.errors import UserError
 from deltaw.training.engines import strategy_of
+from deltaw.training.judging import Judging
 from deltaw.training.launching import Launch, dead_processes
 from deltaw.training.task import LoraArms
 
@@ -48,6 +51,7 @@ def lightning_trainer(cfg: DictConfig, launch: Launch, engine: str, callbacks: l
             enable_checkpointing=False,  # our checkpoints hold the arms alone
             enable_model_summary=False,
             enable_progress_bar=False,  # ours names its phase and the arms
+            inference_mode=False,  # FSDP2 gathers weights outside of it
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer={dict(cfg.trainer)} is refused by Lightning: {error}") from error
@@ -66,8 +70,24 @@ def fit(trainer: Trainer, task: LoraArms, batches: DataLoader[Any], checkpoint: 
         UserError: a process that Lightning started has ended, and this one cannot go on without it.
     """
     trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
-    try:
+    with _dead_processes_named(trainer):
         trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
+
+
+def judge(trainer: Trainer, judging: Judging) -> None:
+    """Record what the run lacks on its judged examples, whether or not this process has trained it.
+
+    Raises:
+        UserError: as `fit` does.
+    """
+    with _dead_processes_named(trainer):
+        trainer.test(judging, verbose=False)
+
+
+@contextmanager
+def _dead_processes_named(trainer: Trainer) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:  # a collective raises it when the process at its other end is gone
         if ended := dead_processes(trainer):
             raise UserError(

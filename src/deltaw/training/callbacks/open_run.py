@@ -12,7 +12,7 @@ class OpenRun(Callback):
 
     Args:
         writer: the run directory.
-        step: the step that this process resumes from; None for a start.
+        step: the step that this process resumes training from; None for a start.
         engine: the engine that this process trains under.
         record: the content of `run.json`.
     """
@@ -21,17 +21,18 @@ class OpenRun(Callback):
         self.writer, self.step, self.engine, self.record = writer, step, engine, record
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        mine = (self.step, self.engine, self.writer.config)
+        step = self.step if stage == "fit" else trainer.max_steps  # the arms are judged after the last step
+        mine = (step, self.engine, self.writer.config)
         same = trainer.strategy.broadcast(mine) == mine
         if not trainer.strategy.reduce_boolean_decision(same, all=True):
             raise UserError(
-                f"process {trainer.global_rank} starts from step {self.step} under engine={self.engine}, and not all "
+                f"process {trainer.global_rank} starts from step {step} under engine={self.engine}, and not all "
                 "have the same step, engine and config: start them with the same command on one file system"
             )
         refusal = None
         if trainer.is_global_zero:
             try:
-                self.writer.open(self.step, self.record)
+                self.writer.open(step, self.record)
             except UserError as error:
                 refusal = str(error)
         if refusal := trainer.strategy.broadcast(refusal):

@@ -2,6 +2,8 @@
 
 import time
 
+import numpy as np
+from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from tqdm import tqdm
@@ -21,13 +23,16 @@ class RecordLosses(Callback):
         writer: the run directory.
         validation: batches of rows that no arm trains on, with the numbers of their examples; every arm is measured on
             all of them.
+        groups: of all examples of the data set.
         every: optimiser steps between records of the training loss.
         validate_every: optimiser steps between validations; one more takes place before the first step, and one
             after the last.
     """
 
-    def __init__(self, writer: RunWriter, validation: Batches, every: int, validate_every: int):
-        self.writer, self.validation = writer, validation
+    def __init__(
+        self, writer: RunWriter, validation: Batches, groups: NDArray[np.int64], every: int, validate_every: int
+    ):
+        self.writer, self.validation, self.groups = writer, validation, groups
         self.every, self.validate_every = every, validate_every
         self._count_from(0)
 
@@ -61,10 +66,10 @@ class RecordLosses(Callback):
         self._count_from(trainer.global_step)
 
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
-        measured, each = validate(trainer, task, self.validation)
+        measured, each = validate(trainer, task, self.validation, self.groups)
         self._record(trainer, task, {f"val/{name}": values for name, values in measured.items()})
         if trainer.is_global_zero:
-            self.writer.append_evaluation(trainer.global_step, each)
+            self.writer.append_evaluation(each)
             self._print(trainer.global_step, task, measured)
 
     def _print(self, step: int, task: LoraArms, measured: dict[str, list[float]]) -> None:

@@ -1,0 +1,1 @@
+"""Which rank: the answer from paired losses on judged examples."""

@@ -1,0 +1,170 @@
+"""From runs to the answer."""
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+from scipy.special import stdtrit
+
+from deltaw.advice.answer import Advice, Evidence, Ship
+from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
+from deltaw.advice.lacking import AGAIN, lacking_in, undecidable
+from deltaw.advice.learned import LEVEL, gain_of, is_above_zero, learned_of
+from deltaw.advice.recipes import Recipe, best, recipes_of
+from deltaw.advice.ship import ship_of
+from deltaw.advice.train import ENOUGH, remarks_on, train_of
+from deltaw.advice.where import where_of
+from deltaw.analysis.comparable import MOST_NAMED, listed
+from deltaw.analysis.experiment import arms_of
+from deltaw.run.directory import RunDirectory
+from deltaw.run.metrics import VALIDATION
+from deltaw.run.record import SHADOW
+
+POWER = 0.8  # of the test that a number of examples is given for
+
+
+def advice_of(runs: Sequence[RunDirectory], margin: float) -> Advice:
+    """Which rank to ship and to train, and where, with what it rests on.
+
+    Learning rates and the best arm are chosen by the losses of the validation examples, and all that is said is
+    measured on the judged ones.
+
+    Args:
+        runs: one, or several of one experiment that differ in their arms. None: the adapters are folders.
+        margin: the share of the gain over the base that may be given up, above 0.
+
+    Returns:
+        The advice; `missing` or `remarks` say what the runs lack.
+
+    Raises:
+        UserError: a file of a run is there and cannot be read.
+    """
+    rows = [judged_rows(run) for run in runs]
+    if missing := lacking_in(runs, rows):
+        return Advice(missing)
+    judged = judged_of(runs, rows)
+    if missing := undecidable(judged):
+        return Advice(missing)
+    chosen = _Largest(judged)
+    arm, recipe = chosen.cut_arm, chosen.cut_recipe
+    ship, train = ship_of(judged, [arm], margin) if arm else None, train_of(judged, margin)
+    return Advice(
+        missing=None,
+        evidence=_evidence(runs, judged, margin),
+        learned=learned_of(judged),
+        ship=ship,
+        recipe=ship_of(judged, recipe, margin) if len(recipe) >= ENOUGH else None,
+        train=train,
+        where=where_of(judged, chosen.dropped_arm) if chosen.dropped_arm else [],
+        remarks=[
+            *_unjudged(runs, judged),
+            *_too_few(judged, chosen, ship),
+            *_diverged(judged),
+            *chosen.remarks(),
+            *_of_other_steps(judged),
+            *remarks_on(judged, train),
+        ],
+    )
+
+
+class _Largest:
+    """The arms of the largest rank, and of its recipe that validates best those that were cut and dropped."""
+
+    def __init__(self, judged: Judged):
+        self.rank = max(arm.record["rank"] for arm in judged.task)
+        self.recipe: Recipe | None = best(one for one in recipes_of(judged.task) if one.rank == self.rank)
+        self.arms: list[JudgedArm] = self.recipe.by_validation() if self.recipe else []
+
+    @property
+    def cut_arm(self) -> JudgedArm | None:
+        """The best arm that was cut."""
+        return next((arm for arm in self.arms if arm.cuts), None)
+
+    @property
+    def cut_recipe(self) -> list[JudgedArm]:
+        """The arms that were cut, in the order of the config."""
+        return [arm for arm in self.recipe.arms if arm.cuts] if self.recipe else []
+
+    @property
+    def dropped_arm(self) -> JudgedArm | None:
+        """The best arm whose sites were dropped."""
+        return next((arm for arm in self.arms if arm.dropped), None)
+
+    def remarks(self) -> Iterator[str]:
+        """What was not measured."""
+        if not self.arms:
+            yield f"Every arm of r={self.rank} diverged, so no cut can be advised: train with lower arms.lrs."
+        elif not self.cut_arm:
+            if self.rank > 1:
+                yield (
+                    f"No cut of r={self.rank} was judged: start the same command again with truncate=[1,2,4,8,16,32]; "
+                    "it judges without training."
+                )
+        elif self.cut_arm is not self.arms[0]:
+            yield (
+                f"{self.arms[0].name} validates best and was not cut, because its run by itself has another best "
+                f"recipe: {self.cut_arm.name} stands for it."
+            )
+
+
+def _evidence(runs: Sequence[RunDirectory], judged: Judged, margin: float) -> Evidence:
+    return Evidence(
+        [run.path.name for run in runs],
+        judged.step,
+        len(judged.labels),
+        judged.clusters,
+        int(judged.labels.sum()),
+        _validated(runs[0]),
+        runs[0].unit,
+        margin,
+    )
+
+
+def _validated(run: RunDirectory) -> int:
+    """Number of validation examples of a run."""
+    table = run.evaluation()
+    return table[table.split == VALIDATION].example.nunique() or run.record.data.get("validation", 0)
+
+
+def _unjudged(runs: Sequence[RunDirectory], judged: Judged) -> Iterator[str]:
+    """That arms were not judged on all examples, because the run was interrupted."""
+    there = {arm.name for arm in judged.arms}
+    trained = [name for name, member in arms_of(runs).items() if member.arm["control"] != SHADOW]
+    if lacking := [name for name in trained if name not in there]:
+        yield f"{listed(lacking, MOST_NAMED)} {'was' if len(lacking) == 1 else 'were'} not judged: {AGAIN}."
+
+
+def _diverged(judged: Judged) -> Iterator[str]:
+    """Which arms of the task no statement rests on."""
+    if diverged := [arm.name for arm in judged.task if arm.diverged]:
+        yield f"{listed(diverged, MOST_NAMED)} diverged and {'does' if len(diverged) == 1 else 'do'} not count."
+
+
+def _too_few(judged: Judged, chosen: _Largest, ship: Ship | None) -> Iterator[str]:
+    """That the judged examples are too few to decide anything about the best arm, with the number that would do."""
+    count = len(judged.labels)
+    if ship and ship.ship is None and ship.cuts[0].needed:
+        needed, what = ship.cuts[0].needed, f"whether {ship.arm} can be cut to {ship.cuts[0].cut}"
+    elif chosen.arms and (number := _needed_to_see_a_gain(judged, chosen.arms[0])):
+        needed, what = number, f"whether {chosen.arms[0].name} learned"
+    else:
+        return
+    yield f"{count} judged examples are too few to tell {what}: about {needed} would probably do, data.judged={needed}."
+
+
+def _needed_to_see_a_gain(judged: Judged, arm: JudgedArm) -> int | None:
+    """Judged examples with which an arm's gain would be found; None where it is found, or is not above 0."""
+    gain, se = gain_of(judged, arm)
+    if gain <= 0 or is_above_zero(judged, gain, se):
+        return None
+    quantiles = float(stdtrit(judged.clusters - 1, [1 - LEVEL, POWER]).sum())
+    return ceil(len(judged.labels) * (quantiles * se / gain) ** 2)
+
+
+def _of_other_steps(judged: Judged) -> Iterator[str]:
+    last = {arm.name: steps[-1] for arm in judged.arms if (steps := arm.run.steps(arm.record["name"]))}
+    other = [name for name, step in last.items() if step != judged.step]
+    if other:
+        yield (
+            f"The judged losses are those of step {judged.step}, and the last snapshot of {other[0]} is that of step "
+            f"{last[other[0]]}: start the same command again."
+        )
