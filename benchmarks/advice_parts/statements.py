@@ -49,6 +49,7 @@ def losses_on(examples: frozenset[int], *runs: RunDirectory) -> Judged:
 class Cost(NamedTuple):
     """Loss that something adds, as a share of the gain, with limits that are each one-sided at 95 %.
 
+    The lower limit of a rank holds for all ranks at once, as in `deltaw.advice.answer.Rank`.
     The limits are NaN where the gain is not above 0, since no share is bounded then.
     """
 

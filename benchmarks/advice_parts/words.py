@@ -49,9 +49,10 @@ def table_of_statements(statements: Sequence[Statement], known: Judged, others: 
     return (
         "Cost is the loss that a cut adds to the uncut arm, or a rank to the rank that validates best, as a share of "
         "the gain over the base. Rows are means over the seeds; a row with an arm's name is what its run by itself "
-        "would ship. Limits are one-sided at 95 %, over examples and, in means, over seeds. Enough: shown to cost at "
-        f"most {percent(MARGIN)}, with all larger ones. Too careful: the others show that, and the advice does not; "
-        f"open: the others do not decide.\n\n{table(head, rows)}"
+        "would ship. Limits are one-sided at 95 %, over examples and, in means, over seeds; the lower ones of ranks "
+        f"hold for all ranks at once. Enough: shown to cost at most {percent(MARGIN)}, with all larger ones. Too "
+        "careful: the others show that, and the advice does not; open: the others do not decide.\n\n"
+        + table(head, rows)
     )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from deltaw.maths.subspace import similarity
     from deltaw.run.adapter import load_adapter
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 __all__ = ["chance", "compare", "k_star", "load_adapter", "similarity", "spectrum"]
 
 _HOMES = {

@@ -33,7 +33,7 @@ def test_folders_have_no_losses() -> None:
         (lambda table: table[table.example == 0], "One judged example tells no error"),
         (lambda table: table.assign(group=7), "One judged group (data.group) of 50 examples"),
         (lambda table: table.assign(loss=table.loss.where(table.step == 0)), "Every arm of the task diverged"),
-        (lambda table: table.assign(loss=np.inf), "Every arm of the task diverged"),
+        (lambda table: table.assign(loss=np.inf), "The base's own losses on the judged examples are not finite"),
     ],
 )
 def test_what_is_missing_is_told(tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
@@ -48,6 +48,26 @@ def test_a_run_without_judged_examples_says_so(tmp_path: Path) -> None:
     config = {"trainer": {"max_steps": STEP}, "data": {"judged": 0}}
     run = write_judged(tmp_path / "x", examples, arms, change=lambda table: table.iloc[:0], config=config)
     assert "data.judged=0" in str(advice_of([run], 0.01).missing)
+
+
+def test_data_too_few_to_set_any_aside_are_no_reason_to_judge_again(tmp_path: Path) -> None:
+    examples = Examples(count=0)
+    run = write_judged(tmp_path / "x", examples, {"r8-s0": Measured(examples.base)}, config={"data": {"judged": None}})
+    missing = str(advice_of([run], 0.01).missing)
+    assert "no example left to judge by, because its data are few" in missing and "again: it judges" not in missing
+
+
+def test_rank_one_has_no_cut(tmp_path: Path) -> None:
+    examples = Examples(count=50)
+    advice = advice_of([write_judged(tmp_path / "x", examples, {"r1-s0": Measured(examples.arm(2.0))})], 0.01)
+    assert advice.ship is None and advice.remarks[0].startswith("Rank 1 is the smallest, so there is no cut to ship")
+
+
+def test_a_cut_that_diverged_ships_nothing_and_says_so(tmp_path: Path) -> None:
+    examples = Examples(count=50)
+    arm = Measured(examples.arm(2.0), cuts={4: np.full(50, np.nan)})
+    advice = advice_of([write_judged(tmp_path / "x", examples, {"r8-s0": arm})], 0.01)
+    assert advice.ship is None and advice.remarks[0].startswith("No cut of r8-s0 can be advised")
 
 
 def test_a_run_that_stopped_says_where(tmp_path: Path) -> None:
@@ -73,16 +93,18 @@ def test_equal_losses_are_no_gain(tmp_path: Path) -> None:
     advice = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01)
     assert advice.missing is None and (advice.ship, advice.recipe, advice.where) == (None, None, [])
     assert all(one.doubt is not None and one.doubt.startswith("has no clear gain") for one in advice.learned)
-    assert advice.train is not None and "no clear gain" in str(advice.train.missing)
+    assert advice.train is None
 
 
 def test_noise_is_not_learned(tmp_path: Path) -> None:
-    for seed in range(5):
+    learned = 0
+    for seed in range(20):
         examples = Examples(count=200, seed=seed)
         arm = Measured(examples.arm(0.0), cuts={4: examples.arm(0.0)})
         advice = advice_of([write_judged(tmp_path / str(seed), examples, {"r8-s0": arm})], 0.01)
-        assert advice.learned[0].doubt is not None or advice.learned[0].gain > 0  # type: ignore[operator]
+        learned += advice.learned[0].doubt is None
         assert advice.ship is None or advice.ship.ship is None
+    assert learned <= 3  # 1 on average
 
 
 def test_an_arm_that_diverged_is_named_and_the_others_are_judged(tmp_path: Path) -> None:

@@ -29,6 +29,16 @@ def test_an_arm_that_gains_as_much_as_its_control_is_in_doubt(tmp_path: Path) ->
     assert found["r8-s0"].doubt == "did not clearly gain more than its control r8-s0-random"
 
 
+def test_no_rank_is_advised_where_no_arm_gains_more_than_its_control(tmp_path: Path) -> None:
+    examples = Examples()
+    uncut, other = examples.arm(0.5), examples.arm(0.5)
+    arms = {f"r8-s{seed}": Measured(uncut, cuts={4: uncut}) for seed in range(3)}
+    arms |= {f"r8-s{seed}-random": Measured(other) for seed in range(3)}
+    advice = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01)
+    assert (advice.ship, advice.recipe, advice.train, advice.where) == (None, None, None, [])
+    assert len(advice.learned) == 6
+
+
 def test_controls_of_other_arms_that_diverged_or_that_learn_the_task_raise_no_doubt(tmp_path: Path) -> None:
     examples = Examples()
     arms = {"r8-s0": Measured(examples.arm(0.5)), "r8-s1-random": Measured(examples.arm(2.0))}
@@ -36,6 +46,12 @@ def test_controls_of_other_arms_that_diverged_or_that_learn_the_task_raise_no_do
     arms |= {"r8-s0-shuffled": Measured(np.full(examples.count, np.inf))}
     found = learned(tmp_path / "x", examples, arms)
     assert found["r8-s0"].doubt is None and found["r8-s0-shuffled"].doubt == "diverged"
+
+
+def test_a_huge_loss_is_told_in_few_digits(tmp_path: Path) -> None:
+    examples = Examples()
+    found = learned(tmp_path / "x", examples, {"r8-s0": Measured(np.asarray(examples.labels * 1e30, np.float64))})
+    assert "to 1.0e+30 on the judged examples" in str(found["r8-s0"].doubt)
 
 
 def test_a_gain_that_is_not_clear_tells_the_number_that_would_do(tmp_path: Path) -> None:

@@ -45,6 +45,22 @@ def test_an_arm_that_needs_all_directions_is_not_cut(tmp_path: Path) -> None:
     assert not any("too few" in remark for remark in advice.remarks)
 
 
+@pytest.mark.parametrize(
+    ("of_small", "better"),
+    [(2.2, "r8-s0"), (2.0, None), (2.01, None), (1.8, None)],
+    ids=["better", "equal", "better by less than the margin", "worse"],
+)
+def test_an_arm_of_a_smaller_rank_that_is_better_by_more_than_the_margin_is_shipped_instead(
+    tmp_path: Path, of_small: float, better: str | None
+) -> None:
+    examples = Examples()
+    small = Measured(examples.arm(of_small, exact=True), validation=2 - of_small / 2.001)
+    arms = {"r8-s0": small, "r64-s0": needing(4, examples)}
+    arms["r64-s0"].validation = 1.0
+    found = shipped(tmp_path / "x", arms, examples)
+    assert found is not None and (found.arm, found.better) == ("r64-s0", better)
+
+
 def test_a_cut_that_passes_alone_does_not_pass_below_one_that_fails(tmp_path: Path) -> None:
     examples = Examples()
     arm = needing(1, examples)

@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 
 from deltaw.advice.advise import advice_of
 from deltaw.advice.answer import Train
-from deltaw.advice.judged import Judged, JudgedArm
-from deltaw.advice.train import train_of
+from deltaw.advice.command import Settling
+from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
+from deltaw.advice.recipes import recipes_of
+from deltaw.advice.train import MOST_SEEDS, train_of
 from deltaw.config.command_line import for_hydra
 from deltaw.config.folder import CONF
 from deltaw.config.schema import TrainConfig, register
@@ -73,9 +75,9 @@ def test_the_reference_is_the_rank_that_validates_best_and_larger_ranks_are_no_c
 
 def test_seeds_that_differ_much_leave_it_undecided_and_the_command_would_decide(tmp_path: Path) -> None:
     examples = Examples()
-    found = trained(tmp_path / "x", examples, arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.03))
+    found = trained(tmp_path / "x", examples, arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.015))
     assert (found.rank, found.missing) == (None, None)
-    assert found.seeds_needed is not None and 10 < found.seeds_needed < 400
+    assert found.seeds_needed is not None and 10 < found.seeds_needed <= MOST_SEEDS
     assert found.judged_needed is not None and found.judged_needed >= examples.count
     assert found.command is None  # the run does not tell its data
     assert found.times is not None and found.times > 3
@@ -108,6 +110,13 @@ def test_half_of_the_variance_comes_from_each(tmp_path: Path) -> None:
     assert of_examples == pytest.approx(of_seeds, rel=0.3)  # up to the weights of the examples
 
 
+def test_ranks_that_cannot_be_compared_are_not_said_to_be_untrained(tmp_path: Path) -> None:
+    examples = Examples()
+    arms = arms_of(examples, {8: 2.0}) | {"r64-s0": Measured(np.full(examples.count, np.nan))}
+    missing = str(trained(tmp_path / "x", examples, arms).missing)
+    assert missing.startswith("Only r=8 can be compared: arms that diverged") and "was trained" not in missing
+
+
 @pytest.mark.parametrize(
     ("gains", "seeds", "words"),
     [
@@ -135,6 +144,14 @@ def test_ranks_with_different_numbers_of_seeds_are_named(tmp_path: Path) -> None
     assert found.missing is not None and "r=8 has 3 seeds, r=64 has 1 seed" in found.missing
 
 
+def test_a_rank_with_too_few_seeds_is_left_out_where_others_have_enough(tmp_path: Path) -> None:
+    examples = Examples()
+    arms = arms_of(examples, {4: 1.999, 64: 2.0}) | arms_of(examples, {16: 2.2}, range(1))
+    advice = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01)
+    assert advice.train is not None and (advice.train.reference, advice.train.rank) == (64, 4)
+    assert "r=16 has 1 seed of the 3 that a rank takes, and is not compared." in advice.remarks
+
+
 def test_each_rank_stands_at_its_own_best_rate_and_an_edge_is_told(tmp_path: Path) -> None:
     examples = Examples()
     arms: dict[str, Measured] = {}
@@ -160,7 +177,9 @@ def test_one_rate_and_one_scale_are_told(tmp_path: Path) -> None:
 
 def test_ranks_without_a_gain_have_no_shares(tmp_path: Path) -> None:
     examples = Examples()
-    found = trained(tmp_path / "x", examples, arms_of(examples, {8: -1.0, 64: -1.0}))
+    arms = arms_of(examples, {8: -1.0, 64: -1.0}) | {"r4-s0": Measured(examples.arm(2.0), validation=9.0)}
+    arms |= {f"r4-s{seed}": Measured(examples.arm(2.0), validation=9.0) for seed in (1, 2)}
+    found = trained(tmp_path / "x", examples, arms)
     assert found.missing is not None and "no clear gain" in found.missing and found.ranks == []
 
 
@@ -171,7 +190,7 @@ def test_the_command_is_one_that_deltaw_takes_and_keeps_the_settings(tmp_path: P
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = composed(typed)
         examples = Examples()
-        arms = arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.03)
+        arms = arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.015)
         run = write_judged(tmp_path / "mine", examples, arms, config=config)
         train = advice_of([run], 0.01).train
         assert train is not None and train.command is not None and train.seeds_needed is not None
@@ -181,10 +200,20 @@ def test_the_command_is_one_that_deltaw_takes_and_keeps_the_settings(tmp_path: P
     assert again["arms"]["seeds"] == list(range(train.seeds_needed))
     assert again["arms"]["ranks"] == [8, 64]
     assert again["arms"]["lrs"] == [0.00067, 0.002, 0.006]
+    assert again["run"]["suffix"] == f"-judged{again['data']['judged']}"
     assert again["data"]["judged"] == train.judged_needed or again["data"]["judged"] == 400 + 2000 // 2
     for section in ("model", "optim", "trainer", "snapshots", "metrics"):
         assert again[section] == config[section]
     assert {**again["data"], "judged": 0} == {**config["data"], "judged": 0}
+
+
+def test_the_best_rate_is_tried_again_as_it_was_with_its_neighbours(tmp_path: Path) -> None:
+    examples = Examples(count=50)
+    arms = {f"r{rank}-s0-lr{lr}": Measured(examples.arm(2.0)) for rank in (8, 64) for lr in ("0.00125", "0.00333")}
+    run = write_judged(tmp_path / "x", examples, arms)
+    recipes = recipes_of(judged_of([run], [judged_rows(run)]).task)
+    settling = Settling([recipes[0], recipes[3]], {rank: [0.00125, 0.00333] for rank in (8, 64)}, 3, 50)
+    assert settling.rates == [0.00042, 0.00125, 0.00333, 0.01]
 
 
 def composed(words: list[str]) -> dict[str, dict[str, object]]:
@@ -223,6 +252,34 @@ def test_a_cost_of_exactly_the_margin_is_rarely_called_enough(tmp_path: Path) ->
         assert found is not None and found.reference == 64
         called.append(found.rank == 8)
     assert np.mean(called) <= 0.09  # 5 % but for 150 draws
+
+
+def test_equal_ranks_are_rarely_said_to_cost_more_although_the_luckiest_is_the_reference(tmp_path: Path) -> None:
+    """Five ranks, seeds that differ by more than the margin, and a validation that sees the luck of the seeds."""
+    ranks = (4, 8, 16, 32, 64)
+    run = write_judged(tmp_path / "x", Examples(), arms_of(Examples(), dict.fromkeys(ranks, 2.0)))
+    called = []
+    for draw in range(100):
+        examples, arms = Examples(count=60, seed=draw), []
+        common = examples.arm(2.0)
+        for name in (f"r{rank}-s{seed}" for rank in ranks for seed in SEEDS):
+            luck = 0.1 * float(examples.draw.standard_normal())
+            uncut = examples.arm(luck, 0.02, of=common)
+            arms.append(JudgedArm(name, run, arm_record(name), 2 - luck, examples.base, uncut))  # type: ignore[arg-type]
+        found = train_of(Judged(arms, examples.labels, np.arange(60), STEP, len(arms)), 0.01)
+        assert found is not None and len(found.ranks) == 5
+        called.append(any(row.cost_at_least is not None and row.cost_at_least > 0.01 for row in found.ranks))
+    assert np.mean(called) <= 0.1  # 5 % but for 100 draws
+
+
+def test_more_seeds_than_one_would_train_are_told_without_a_command(tmp_path: Path) -> None:
+    examples = Examples()
+    arms = arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.03)
+    advice = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01)
+    assert advice.train is not None and advice.train.seeds_needed is not None
+    assert advice.train.seeds_needed > MOST_SEEDS
+    assert (advice.train.command, advice.train.times) == (None, None)
+    assert any("more than 32 seeds of each rank" in remark for remark in advice.remarks)
 
 
 def test_what_the_data_set_cannot_give_is_told(tmp_path: Path) -> None:

@@ -223,6 +223,15 @@ def test_a_shadow_is_never_a_default_a_control_a_seed_a_rank_or_an_arm_with_loss
         default_pair([run_of(tmp_path / "one", *with_shadows("r2-s0"))], None, None)
 
 
+def test_a_run_of_one_arm_compares_its_middle_with_its_end(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "one", *with_shadows("r2-s0"))
+    (last,) = (step for step in run.steps("r2-s0") if step > 0)
+    for step in (last + 10, last + 20, last + 30):
+        (run.path / "snapshots" / "r2-s0" / f"step-{step:08d}").mkdir()
+    assert default_pair([run], None, None) == (f"r2-s0@{last + 10}", "r2-s0")
+    assert default_pair([run], None, "r2-s0-shadow1") == ("r2-s0", "r2-s0-shadow1")
+
+
 def test_a_run_of_one_arm_and_its_shadows_is_that_arm(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", *with_shadows("r2-s0"))
     assert find_adapter(str(run.path), [], None).name == "r2-s0"

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,10 @@ def test_where_no_cut_is_shipped_nothing_is_written(tmp_path: Path, capsys: pyte
     run = judged_run(tmp_path / "worse", cut4=0.2)
     assert analysed(run, "advice=ship") == []
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == "advice=ship writes nothing: no cut is shown to stay within the margin."
+    assert told[-1] == "advice=ship writes nothing: no cut is advised."
     assert any(line.startswith("Ship r8-s0 as it is: no cut is shown") for line in told)
     assert analysed(write_run(tmp_path / "unjudged", "r2-s0", "r8-s0"), "advice=ship") == []
-    assert "advice=ship writes nothing: no cut has been judged." in capsys.readouterr().out
+    assert "advice=ship writes nothing: no cut is advised." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("there", ["ship", "ship/r8-s0-cut4/adapter_config.json"])
@@ -100,8 +101,10 @@ def test_an_arm_whose_name_two_runs_have_is_cut_from_its_own(tmp_path: Path) -> 
     runs = [RunDirectory(write_run(tmp_path / name, "r8-s0")) for name in ("a", "b")]
     half = Cut(4, 0.5, 0.0, 0.0, 1.0, 1.0, 1.0, True, None)
     evidence = Evidence(["a", "b"], 10, 200, 200, 900, 50, "token", 0.01)
-    cut = cut_to_ship(runs, Advice(None, evidence, ship=Ship("b/r8-s0", 8, 0.002, [0], [half], half)))
+    ship = Ship("b/r8-s0", 8, 0.002, [0], [half], half)
+    cut = cut_to_ship(runs, Advice(None, evidence, ship=ship))
     assert cut is not None and cut.adapter.origin is not None
+    assert cut_to_ship(runs, Advice(None, evidence, ship=replace(ship, better="a/r4-s0"))) is None
     assert (cut.adapter.origin.run, cut.folder) == (tmp_path / "b", "ship/r8-s0-cut4")
 
 

@@ -35,10 +35,10 @@ RANKS = [
 ]
 TRAIN = Train(64, 8, RANKS, ["alpha/r with alpha 16"], None, None, None, None, None)
 DROPPED = [
-    Dropped("q of layer 1", "site", 0.002, -0.001, 0.005, 0.2, None),
-    Dropped("v of layer 1", "site", 0.042, 0.021, 0.063, 0.001, None),
-    Dropped("q", "projection", 0.4, 0.35, 0.45, 1e-9, 0.18),
-    Dropped("layer 1", "third", 0.044, 0.02, 0.07, 1e-5, 0.044),
+    Dropped("q of layer 1", "site", 0.002, -0.001, 0.005, 0.2, None, None),
+    Dropped("v of layer 1", "site", 0.042, 0.021, 0.063, 0.001, None, None),
+    Dropped("q", "projection", 0.4, 0.35, 0.45, 1e-9, 0.18, False),
+    Dropped("layer 1", "third", 0.044, 0.02, 0.07, 1e-5, 0.03, True),
 ]
 
 
@@ -100,6 +100,30 @@ def test_what_keeps_from_an_answer_comes_first(parts: dict[str, Any], first: str
     assert words(**parts)[0] == first
 
 
+def test_a_better_arm_of_a_smaller_rank_is_shipped_whole_and_no_cut_is() -> None:
+    undecided = replace(no_cut(replace(CUTS[0], passes=False, needed=900)), better="r8-s0")
+    for ship in (replace(SHIP, better="r8-s0"), undecided):
+        first, *others = words(ship=ship, remarks=["Only one scale was tried"])
+        assert first == (
+            "Ship r8-s0 as it is: its rank is smaller, and r64-s0 is shown to have a higher loss, by more than 1 % of "
+            "the gain (step 150, 512 judged examples, one-sided at 5 %)."
+        )
+        assert not any("cut to" in sentence for sentence in others)
+
+
+def test_that_no_smaller_cut_was_judged_is_said() -> None:
+    assert words(ship=replace(SHIP, cuts=CUTS[:2]))[2].startswith("No smaller cut was judged: start the same")
+    one = replace(CUTS[0], cut=1)
+    assert not any("smaller cut" in sentence for sentence in words(ship=replace(SHIP, cuts=[one], ship=one)))
+
+
+def test_one_direction_carries() -> None:
+    one = replace(CUTS[0], cut=1)
+    assert (
+        "1 direction per site of this arm carries its loss within" in words(ship=replace(SHIP, cuts=[one], ship=one))[1]
+    )
+
+
 def test_a_control_that_learned_nothing_is_no_doubt_about_the_arms() -> None:
     control = Learned("r64-s0-random", "random", 64, 0, 0.01, -0.1, 0.05, "has no clear gain")
     assert words(learned=[*LEARNED, control])[0].startswith("Ship r64-s0 cut to 16")
@@ -147,7 +171,11 @@ def test_three_seeds_tell_of_the_recipe() -> None:
             replace(TRAIN, rank=64, ranks=[RANKS[0], RANKS[2]]),
             "Train rank 64 next time: rank 1 costs at least 12 % of the gain (step",
         ),
-        (replace(TRAIN, rank=64, ranks=RANKS[2:]), "Train rank 64 next time: no smaller one was trained (step"),
+        (
+            replace(TRAIN, rank=64, ranks=RANKS[2:]),
+            "Train rank 64 next time: it validates best, which is a choice and no test, and no smaller one was trained "
+            "(step",
+        ),
         (replace(TRAIN, rank=None), "Undecided at 1 %: which rank to train next time (step 150, 512 judged"),
         (replace(TRAIN, missing="Rank 8 has 1 seed of 3"), "Rank 8 has 1 seed of 3."),
     ],
@@ -162,20 +190,23 @@ def test_undecided_gives_the_most_of_each_rank_and_what_would_settle_it() -> Non
     found = "\n".join(words(train=undecided))
     assert "against rank 64, as a share of the gain, at 95 %: rank 1 18 %, rank 8 0.80 %." in found
     assert "By the same evidence, shown to cost more than 1 % of the gain: rank 1 (at least 12 %)." in found
-    assert "About 4 seeds of each rank and 3,000 judged examples would probably decide." in found
+    condition = "if rank 8 costs no more than rank 64"
+    assert f"About 4 seeds of each rank and 3,000 judged examples would probably decide, {condition}." in found
     assert f"in about 4.2 times the time of the runs so far: `{command}`." in found
-    hopeless = words(train=replace(undecided, seeds_needed=3909))
-    assert "About 4,000 seeds of each rank and 3,000 judged examples would probably decide." in hopeless
-    assert not any(command in sentence for sentence in hopeless)
+    hopeless = words(train=replace(undecided, seeds_needed=3909, command=None, times=None))
+    assert f"About 4,000 seeds of each rank and 3,000 judged examples would probably decide, {condition}." in hopeless
+    assert not any("This command" in sentence for sentence in hopeless)
 
 
 def test_places_have_limits_and_a_warning() -> None:
     found = words(where=DROPPED)
     (sites,) = [one for one in found if one.startswith("Of the sites")]
-    assert "most without ΔW at v of layer 1 4.2 % (2.1 % to 6.3 %), q of layer 1" in sites and SEEN in sites
+    assert "of its gain without ΔW at v of layer 1 (4.2 %; 2.1 % to 6.3 %), q of layer 1" in sites and SEEN in sites
     assert "1 of 2 are shown to carry anything" in sites
     (apart,) = [one for one in found if "add up" in one]
     assert apart.endswith("one by one, q 40 % against 18 %.")
+    (together,) = [one for one in words(where=[DROPPED[3]]) if "dropped together" in one]
+    assert together.startswith("Sites dropped together are not shown to cost more or less")
     assert any("a rank for each site rarely beats one rank for all" in one for one in found)
 
 
@@ -255,7 +286,7 @@ def advices(draw: st.DrawFn) -> Advice:
     dropped = st.builds(
         Dropped,
         *(st.just("q"), st.sampled_from(["site", "projection", "third"]), numbers, numbers, numbers, st.floats(0, 1)),
-        st.none() | numbers,
+        *(st.none() | numbers, st.none() | st.booleans()),
     )
     doubts = st.none() | st.just("diverged")
     learned = [replace(one, doubt=draw(doubts), gain=draw(st.none() | numbers)) for one in LEARNED]

@@ -64,7 +64,7 @@ def evaluation() -> pd.DataFrame:
 )
 def test_an_evaluation_with_other_columns_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
     table.to_parquet(tmp_path / "evaluation.parquet")
-    with pytest.raises(UserError, match=r"evaluation\.parquet cannot be read .*: delete it to go on"):
+    with pytest.raises(UserError, match=r"evaluation\.parquet cannot be read .*: delete it; the command"):
         RunDirectory(tmp_path).evaluation()
 
 
@@ -94,6 +94,8 @@ def test_the_recipe_of_a_rank_is_the_one_whose_seeds_validate_best(tmp_path: Pat
     (tmp_path / "metrics.csv").write_text(HEAD + "".join(rows))
     assert [arm["name"] for arm in run.recipe(8)] == ["r8-s0-lr0.2", "r8-s1-lr0.2"]
     assert [arm["name"] for arm in run.recipe(4)] == ["r4-s0"] and run.recipe(16) == []
+    (tmp_path / "metrics.csv").write_text(HEAD + "".join(row for row in rows if "-s1-" not in row))
+    assert [arm["name"] for arm in run.recipe(8)] == names[4:]  # every other seed has diverged
     (tmp_path / "metrics.csv").write_text(HEAD)
     assert [arm["name"] for arm in run.recipe(8)] == names[:2]  # nothing tells them apart
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def test_a_setting_that_changes_the_arms_is_refused(changed: dict[str, Any], wor
     RunWriter(tmp_path / "run", another()).open(None, RECORD)
     with pytest.raises(UserError, match=words):
         RunWriter(tmp_path / "run", another(**changed)).resume_from()
+
+
+def test_a_run_that_another_version_began_goes_on_only_if_it_is_finished(tmp_path: Path) -> None:
+    old, new = (replace(RECORD, versions={"deltaw": version}) for version in ("0.2.0", "0.3.0"))
+    writer = RunWriter(tmp_path / "run", CONFIG)
+    writer.open(None, old)
+    writer.close()
+    writer.checkpoint.parent.mkdir()
+    torch.save({"global_step": 3}, writer.checkpoint)
+    with pytest.raises(UserError, match=r"was begun with deltaw 0.2.0, and the steps of 0.3.0 .* give another run.name"):
+        RunWriter(tmp_path / "run", CONFIG).open(3, new)
+    torch.save({"global_step": 5}, writer.checkpoint)
+    RunWriter(tmp_path / "run", CONFIG).open(5, new)
+    assert RunRecord.load(tmp_path / "run" / "run.json").versions == old.versions
 
 
 def test_a_writer_discards_the_run_that_it_began_and_no_other(tmp_path: Path) -> None:

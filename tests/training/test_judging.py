@@ -25,7 +25,7 @@ from tests.support.tiny import factors, learnt, metrics, run
 JUDGED = ["data.judged=10", "arms.seeds=[0,1]", "arms.scaling=rslora", "arms.controls=[shuffled]", "truncate=[1,3,8]"]
 JUDGED += ["trainer.max_steps=5", "arms.shadows=0", "optim.lr=0.02"]
 SITES = {f"{projection} of layer {layer}" for projection in "qv" for layer in (1, 2, 3)}
-PARTS = SITES | {"q", "v"} | {f"layers {n} to {n}" for n in (1, 2, 3)}
+PARTS = SITES | {"q", "v"} | {f"layer {n}" for n in (1, 2, 3)}
 KEYS = ["arm", "step", "cut", "dropped", "example"]
 
 

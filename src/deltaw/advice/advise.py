@@ -1,6 +1,7 @@
 """From runs to the answer."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil
 
 from scipy.special import stdtrit
@@ -8,7 +9,7 @@ from scipy.special import stdtrit
 from deltaw.advice.answer import Advice, Evidence, Ship
 from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
 from deltaw.advice.lacking import AGAIN, lacking_in, undecidable
-from deltaw.advice.learned import LEVEL, gain_of, is_above_zero, learned_of
+from deltaw.advice.learned import LEVEL, gain_of, is_above_zero, is_better, learned_of
 from deltaw.advice.recipes import Recipe, best, recipes_of
 from deltaw.advice.ship import ship_of
 from deltaw.advice.train import ENOUGH, remarks_on, train_of
@@ -44,13 +45,17 @@ def advice_of(runs: Sequence[RunDirectory], margin: float) -> Advice:
     judged = judged_of(runs, rows)
     if missing := undecidable(judged):
         return Advice(missing)
+    evidence, learned = _evidence(runs, judged, margin), learned_of(judged)
     chosen = _Largest(judged)
+    if all(one.doubt for one in learned if one.control is None):
+        remarks = [*_unjudged(runs, judged), *_too_few(judged, chosen, None), *_of_other_steps(judged)]
+        return Advice(None, evidence, learned, remarks=remarks)
     arm, recipe = chosen.cut_arm, chosen.cut_recipe
-    ship, train = ship_of(judged, [arm], margin) if arm else None, train_of(judged, margin)
+    ship, train = _ship(judged, arm, margin) if arm else None, train_of(judged, margin)
     return Advice(
         missing=None,
-        evidence=_evidence(runs, judged, margin),
-        learned=learned_of(judged),
+        evidence=evidence,
+        learned=learned,
         ship=ship,
         recipe=ship_of(judged, recipe, margin) if len(recipe) >= ENOUGH else None,
         train=train,
@@ -59,7 +64,7 @@ def advice_of(runs: Sequence[RunDirectory], margin: float) -> Advice:
             *_unjudged(runs, judged),
             *_too_few(judged, chosen, ship),
             *_diverged(judged),
-            *chosen.remarks(),
+            *chosen.remarks(ship),
             *_of_other_steps(judged),
             *remarks_on(judged, train),
         ],
@@ -89,8 +94,8 @@ class _Largest:
         """The best arm whose sites were dropped."""
         return next((arm for arm in self.arms if arm.dropped), None)
 
-    def remarks(self) -> Iterator[str]:
-        """What was not measured."""
+    def remarks(self, ship: Ship | None) -> Iterator[str]:
+        """What was not measured, and why nothing can be shipped."""
         if not self.arms:
             yield f"Every arm of r={self.rank} diverged, so no cut can be advised: train with lower arms.lrs."
         elif not self.cut_arm:
@@ -99,11 +104,25 @@ class _Largest:
                     f"No cut of r={self.rank} was judged: start the same command again with truncate=[1,2,4,8,16,32]; "
                     "it judges without training."
                 )
+            else:
+                yield "Rank 1 is the smallest, so there is no cut to ship: train larger arms.ranks as well."
+        elif ship is None:
+            yield f"No cut of {self.cut_arm.name} can be advised: its gain is not clear, or the largest cut diverged."
         elif self.cut_arm is not self.arms[0]:
             yield (
                 f"{self.arms[0].name} validates best and was not cut, because its run by itself has another best "
                 f"recipe: {self.cut_arm.name} stands for it."
             )
+
+
+def _ship(judged: Judged, arm: JudgedArm, margin: float) -> Ship | None:
+    """The cuts of the best arm of the largest rank, and the arm of a smaller rank that it is shown to fall behind."""
+    ship = ship_of(judged, [arm], margin)
+    smaller = [one for one in judged.task if one.record["rank"] < arm.record["rank"] and not one.diverged]
+    rival = min(smaller, key=lambda one: one.validation, default=None)
+    if ship and rival and rival.validation < arm.validation and is_better(judged, rival, arm, margin):
+        return replace(ship, better=rival.name)
+    return ship
 
 
 def _evidence(runs: Sequence[RunDirectory], judged: Judged, margin: float) -> Evidence:
@@ -142,7 +161,7 @@ def _diverged(judged: Judged) -> Iterator[str]:
 def _too_few(judged: Judged, chosen: _Largest, ship: Ship | None) -> Iterator[str]:
     """That the judged examples are too few to decide anything about the best arm, with the number that would do."""
     count = len(judged.labels)
-    if ship and ship.ship is None and ship.cuts[0].needed:
+    if ship and ship.ship is None and ship.cuts[0].needed and not ship.better:
         needed, what = ship.cuts[0].needed, f"whether {ship.arm} can be cut to {ship.cuts[0].cut}"
     elif chosen.arms and (number := _needed_to_see_a_gain(judged, chosen.arms[0])):
         needed, what = number, f"whether {chosen.arms[0].name} learned"

@@ -88,6 +88,8 @@ class Ship:
         seeds: one for a statement about this arm; at least three for one about its recipe (rank, learning rate, scale).
         cuts: from the largest to the smallest.
         ship: the smallest cut that passes; None if none does.
+        better: the arm of a smaller rank that validates best, if the uncut arm is shown to be worse by more than the
+            margin: no cut is advised then.
     """
 
     arm: str
@@ -96,6 +98,7 @@ class Ship:
     seeds: list[int]
     cuts: list[Cut]
     ship: Cut | None
+    better: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,9 @@ class Rank:
         seeds: of the arms at `lr`.
         loss: mean over the seeds.
         cost: loss minus that of the reference rank, as a share of the reference's gain.
-        cost_at_least: one-sided 95 % limit of `cost`; None for the reference, and where seeds are too few.
-        cost_at_most: the other limit.
+        cost_at_least: 95 % limit of `cost` that holds for all ranks at once, whichever is the reference; None for the
+            reference, and where seeds are too few.
+        cost_at_most: one-sided 95 % limit of `cost` by itself; None likewise.
         enough: whether it is shown to cost no more than the margin, with all larger ranks below the reference; true for
             the reference, false for the ranks above it.
     """
@@ -136,8 +140,9 @@ class Train:
         scales: the scalings and alphas tried, as "alpha/r with alpha 16".
         seeds_needed: number of seeds of each rank that would probably decide; None where it is decided.
         judged_needed: number of judged examples, likewise.
-        command: what would settle it; None where it is decided, or where the settings of the runs are not known.
-        times: how much longer than the runs so far that takes; None where it is decided.
+        command: what would settle it; None where it is decided, where the settings of the runs are not known, or where
+            it takes too many seeds.
+        times: how much longer than the runs so far that takes; None where it is decided or takes too many seeds.
         missing: why nothing is tested, as a sentence with the way on; None where it is, decided or not.
     """
 
@@ -162,7 +167,9 @@ class Dropped:
         cost: loss that it adds, as a share of the gain.
         at_least, at_most: two-sided 95 % limits of `cost`, which hold for all of its kind at once.
         p: probability of such a cost if the true one is 0, one-sided; of sites corrected for all sites (Holm).
-        sites: sum of the costs of its sites, each dropped alone, as a share of the gain; None for a site.
+        sites: sum of the costs of its sites, each dropped alone, as a share of the gain; None for a site, and where its
+            sites were not dropped alone.
+        adds_up: false where `cost` is shown to differ from `sites`, at 5 % for all of its kind; None where `sites` is.
     """
 
     what: str
@@ -172,6 +179,7 @@ class Dropped:
     at_most: float
     p: float
     sites: float | None
+    adds_up: bool | None
 
 
 @dataclass(frozen=True)

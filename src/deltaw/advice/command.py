@@ -53,21 +53,14 @@ class Settling:
         return sorted([*so_far, *new[: max(self.seeds - len(so_far), 0)]])
 
     @property
-    def is_new(self) -> bool:
-        """Whether a seed or a learning rate is."""
-        tried = {rate for one in self.recipes for rate in self.lrs[one.rank]}
-        return self.seeds > min(len(one.arms) for one in self.recipes) or not set(self.rates) <= tried
-
-    @property
     def rates(self) -> list[float]:
         """Each rank's best learning rate, and its neighbours by a factor of 3 where none was tried on that side."""
         found = set()
         for one in self.recipes:
             tried = self.lrs[one.rank]
-            found |= {one.lr}
-            found |= {one.lr / 3} if one.lr == tried[0] else set()
-            found |= {one.lr * 3} if one.lr == tried[-1] else set()
-        return sorted({float(f"{rate:.2g}") for rate in found})
+            beyond = [one.lr / 3] * (one.lr == tried[0]) + [one.lr * 3] * (one.lr == tried[-1])
+            found |= {one.lr, *(float(f"{rate:.2g}") for rate in beyond)}
+        return sorted(found)
 
 
 def command_of(settling: Settling) -> str | None:
@@ -79,9 +72,8 @@ def command_of(settling: Settling) -> str | None:
     if own is None:
         return None
     arms = {"arms.ranks": settling.ranks, "arms.seeds": settling.seed_numbers, "arms.lrs": settling.rates}
-    settings = {**own, **arms, "data.judged": settling.judged}
-    if not settling.is_new:  # the default name tells the arms alone
-        settings["run.suffix"] = f"-judged{settling.judged}"
+    judged = {"data.judged": settling.judged, "run.suffix": f"-judged{settling.judged}"}  # a name tells arms alone
+    settings = {**own, **arms, **judged}
     return " ".join(["deltaw train", *(shlex.quote(f"{key}={_typed(value)}") for key, value in settings.items())])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
@@ -36,6 +37,11 @@ def undecidable(judged: Judged) -> str | None:
     """Why no arm can be judged by these losses; None if one can."""
     if not judged.arms:
         return f"No arm has judged losses both before its first step and after its last: {AGAIN}."
+    if not any(np.isfinite(arm.base).all() for arm in judged.arms):
+        return (
+            "The base's own losses on the judged examples are not finite, so no gain is known: train with "
+            "model.dtype=float32."
+        )
     if all(arm.diverged for arm in judged.task):
         return "Every arm of the task diverged, so there is nothing to judge: train with lower arms.lrs."
     if judged.clusters < 2:
@@ -61,6 +67,11 @@ def _not_judged(run: RunDirectory, rows: pd.DataFrame) -> str | None:
         return None
     if len(evaluated) and not (evaluated.labels > 0).any():
         return "was evaluated on examples without a label: give data with completions"
+    if run.record.data.get("judged") == 0 and not _sets_none_aside(run):
+        return (
+            "has no example left to judge by, because its data are few: train again under another run.name, with more "
+            "data or with data.judged"
+        )
     if _sets_none_aside(run):
         return (
             "was trained with data.judged=0, so no example is left to judge by: train again under another run.name "

@@ -27,6 +27,12 @@ def is_above_zero(judged: Judged, mean: float, se: float) -> bool:
     return mean > float(stdtrit(judged.clusters - 1, 1 - LEVEL)) * se
 
 
+def is_better(judged: Judged, arm: JudgedArm, other: JudgedArm, margin: float = 0.0) -> bool:
+    """Whether `other`'s loss is shown to be higher by more than a share `margin` of the gain of `arm`."""
+    cost, gain = other.uncut - arm.uncut, arm.base - arm.uncut
+    return is_above_zero(judged, *_mean(judged, cost - margin * gain))
+
+
 def _learned(judged: Judged, arm: JudgedArm) -> Learned:
     gain, se = gain_of(judged, arm)
     known = not isnan(gain)
@@ -47,14 +53,19 @@ def _doubt(judged: Judged, arm: JudgedArm, gain: float, se: float) -> str | None
         return "diverged"
     if not is_above_zero(judged, gain, se):
         start, end = (_mean(judged, losses)[0] for losses in (arm.base, arm.uncut))
-        return f"has no clear gain (its loss went from {start:.2f} to {end:.2f} on the judged examples)"
+        return f"has no clear gain (its loss went from {start:.2f} to {_short(end)} on the judged examples)"
     if arm.record["control"] is not None:
         return None
     same = (arm.recipe, arm.record["seed"])
     controls = [one for one in judged.arms if one.record["control"] in WITHOUT_THE_TASK]
     compared = [one for one in controls if (one.recipe, one.record["seed"]) == same and not one.diverged]
-    better = [one for one in compared if not is_above_zero(judged, *_mean(judged, one.uncut - arm.uncut))]
+    better = [one for one in compared if not is_better(judged, arm, one)]
     return f"did not clearly gain more than its control {better[0].name}" if better else None
+
+
+def _short(loss: float) -> str:
+    """A loss, which may be huge."""
+    return f"{loss:.2f}" if loss < 10_000 else f"{loss:.1e}"
 
 
 def _mean(judged: Judged, losses: Losses) -> tuple[float, float]:

@@ -11,20 +11,26 @@ from jaxtyping import Float64
 from deltaw.advice.answer import Rank, Train
 from deltaw.advice.command import Settling, command_of, most_judged, times_of
 from deltaw.advice.judged import Judged
+from deltaw.advice.learned import LEVEL
 from deltaw.advice.recipes import Recipe, best, recipes_of
 from deltaw.analysis.comparable import MOST_NAMED, listed
 from deltaw.maths.shares import Estimate
 
 ENOUGH = 3  # seeds of each rank
+MOST_SEEDS = 32  # of each rank in a command that a user would start
 _LARGE = 10**9  # degrees of freedom with which Student's t is normal
 
 
 @dataclass(frozen=True, eq=False)
 class _Ranks:
-    """The ranks' best recipes on validation, from the smallest rank up, and the one among them that validates best."""
+    """The ranks' best recipes on validation, from the smallest rank up, and the one among them that validates best.
+
+    Where two ranks or more have seeds enough, the others are left out.
+    """
 
     judged: Judged
     recipes: list[Recipe]
+    left_out: list[Recipe]
     reference: Recipe
     lrs: dict[int, list[float]]
 
@@ -45,6 +51,12 @@ class _Ranks:
         """Mean loss of the base minus the reference's."""
         return float(self.judged.ratios(self.reference.base - self.reference.uncut).means[0])
 
+    @property
+    def level_of_each_pair(self) -> float:
+        """`LEVEL` shared out over all pairs of a reference and another rank; there are two ranks or more."""
+        count = len(self.recipes)
+        return LEVEL / (count * (count - 1))
+
     def below(self) -> list[Recipe]:
         """The ranks below the reference, from the largest down."""
         return [one for one in reversed(self.recipes) if one.rank < self.reference.rank]
@@ -63,7 +75,8 @@ def train_of(judged: Judged, margin: float) -> Train | None:
     from the largest down, one-sided at 5 % each.
 
     The reference is chosen by other examples and the same arms, so it is one whose seeds were lucky rather than not:
-    costs are too high rather than too low.
+    costs are too high rather than too low. That is safe for what a rank costs at most. What it costs at least holds for
+    all ranks at once, whichever is the reference: its level is shared out over all pairs (Bonferroni).
 
     Returns:
         None without an arm that has one rank at all sites and did not diverge.
@@ -97,17 +110,20 @@ def _ranks_of(judged: Judged) -> _Ranks | None:
     arms = [arm for arm in judged.task if not arm.record.get("rank_pattern")]  # an arm with one has several ranks
     recipes = recipes_of(arms)
     ranks = sorted({one.rank for one in recipes})
-    found = [best(one for one in recipes if one.rank == rank) for rank in ranks]
+    found = [one for rank in ranks if (one := best(one for one in recipes if one.rank == rank))]
+    enough = [one for one in found if len(one.arms) >= ENOUGH]
+    compared = enough if len(enough) > 1 else found
+    left_out = [one for one in found if one not in compared]
     lrs = {rank: sorted({arm.record["lr"] for arm in arms if arm.record["rank"] == rank}) for rank in ranks}
-    reference = best(filter(None, found))
-    return _Ranks(judged, [one for one in found if one], reference, lrs) if reference else None
+    reference = best(compared)
+    return _Ranks(judged, compared, left_out, reference, lrs) if reference else None
 
 
 def _missing(ranks: _Ranks) -> str | None:
     if len(ranks.recipes) < 2:
         return (
-            f"Only r={ranks.reference.rank} was trained. Which rank to train takes two ranks with {ENOUGH} seeds each: "
-            f"train with two arms.ranks or more, and arms.seeds={_list(range(ENOUGH))}."
+            f"Only r={ranks.reference.rank} {_alone(ranks)}. Which rank to train takes two ranks with {ENOUGH} seeds "
+            f"each: train with two arms.ranks or more, and arms.seeds={_list(range(ENOUGH))}."
         )
     if all(len(one.arms) >= ENOUGH for one in ranks.recipes):
         return None
@@ -118,6 +134,14 @@ def _missing(ranks: _Ranks) -> str | None:
         f"Which rank to train takes {ENOUGH} seeds of each rank at its best learning rate, and {have}: train with "
         f"arms.seeds={_list(range(ENOUGH))}."
     )
+
+
+def _alone(ranks: _Ranks) -> str:
+    """Why there is one rank to compare."""
+    trained = {record["rank"] for arm in ranks.judged.arms for record in arm.run.record.arms}
+    if trained == {ranks.reference.rank}:
+        return "was trained"
+    return "can be compared: arms that diverged, were not judged or have a rank_pattern do not count"
 
 
 def _count(seeds: int) -> str:
@@ -141,7 +165,8 @@ def _row(ranks: _Ranks, recipe: Recipe) -> Rank:
     """A rank with its limits, if they are known, and as if no rank but the reference were enough."""
     is_reference = recipe is ranks.reference
     estimate, _ = _estimate(ranks, recipe)
-    at_least, at_most = (nan, nan) if is_reference else estimate.limits()
+    at_least = nan if is_reference else estimate.limits(ranks.level_of_each_pair)[0]
+    at_most = nan if is_reference else estimate.limits(LEVEL)[1]
     return Rank(
         rank=recipe.rank,
         lr=recipe.lr,
@@ -189,14 +214,11 @@ def _undecided(train: Train, ranks: _Ranks, margin: float) -> Train:
     half = _allowed(len(compared) * (seeds - 1), delta) / 2
     judged = max(count, ceil(count * float(contrast @ of_examples @ contrast) / half))
     most = max(count, most_judged(ranks.reference.arms[0].run))
+    train = replace(train, seeds_needed=seeds, judged_needed=judged)
+    if seeds > MOST_SEEDS:
+        return train
     settling = Settling(compared, ranks.lrs, seeds, int(min(judged, most)))
-    return replace(
-        train,
-        seeds_needed=seeds,
-        judged_needed=judged,
-        command=command_of(settling),
-        times=times_of(settling, ranks.judged),
-    )
+    return replace(train, command=command_of(settling), times=times_of(settling, ranks.judged))
 
 
 def _seeds_needed(ranks: _Ranks, compared: int, margin: float, delta: float) -> int:
@@ -218,6 +240,13 @@ def remarks_on(judged: Judged, train: Train | None) -> Iterator[str]:
     ranks = _ranks_of(judged)
     if ranks is None or train is None:
         return
+    for one in ranks.left_out:
+        yield f"r={one.rank} has {_count(len(one.arms))} of the {ENOUGH} that a rank takes, and is not compared."
+    if train.seeds_needed and train.seeds_needed > MOST_SEEDS:
+        yield (
+            f"No command is printed, because it would take more than {MOST_SEEDS} seeds of each rank to decide which "
+            "rank to train: a larger margin needs fewer."
+        )
     most = most_judged(ranks.reference.arms[0].run)
     if train.judged_needed and train.judged_needed > max(most, len(judged.labels)):
         yield (

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from deltaw.advice.answer import Dropped
-from deltaw.advice.judged import Judged, JudgedArm
+from deltaw.advice.judged import Judged, JudgedArm, Losses
 from deltaw.maths.seeds import holm
 from deltaw.maths.shares import Estimate
 
@@ -22,21 +22,29 @@ def where_of(judged: Judged, arm: JudgedArm) -> list[Dropped]:
     Costs are shares of the arm's gain. Their limits are those of `Estimate.limits` at 5 % / (2 · number of the kind)
     (Bonferroni). None at all where the gain is not above 0 at that level.
     """
-    finite = {what: losses for what, losses in arm.dropped.items() if np.isfinite(losses).all()}
-    kinds = {what: _kind(what) for what in finite}
-    found = {what: judged.ratios(losses - arm.uncut, arm.base - arm.uncut) for what, losses in finite.items()}
-    estimates = {what: Estimate(one.means, one.covariance, judged.clusters - 1) for what, one in found.items()}
+    costs = {what: losses - arm.uncut for what, losses in arm.dropped.items() if np.isfinite(losses).all()}
+    kinds = {what: _kind(what) for what in costs}
+    estimates = {what: _estimate(judged, arm, cost) for what, cost in costs.items()}
     of_sites = [what for what, kind in kinds.items() if kind == "site"]
     p = {what: _p(estimate) for what, estimate in estimates.items()}
     p |= dict(zip(of_sites, map(float, holm([p[what] for what in of_sites])), strict=True))
     rows = []
     for what, estimate in estimates.items():
-        count = list(kinds.values()).count(kinds[what])
-        at_least, at_most = estimate.limits(LEVEL / 2 / count)
-        within = [site for site in of_sites if _contains(what, site)]  # costs add up where sites do not interact
-        total = sum(estimates[site].share for site in within) if within and kinds[what] != "site" else None
-        rows.append(Dropped(what, kinds[what], estimate.share, at_least, at_most, p[what], total))
+        level = LEVEL / 2 / list(kinds.values()).count(kinds[what])
+        total, adds_up = None, None
+        within = [] if kinds[what] == "site" else [site for site in of_sites if _contains(what, site)]
+        if within:  # costs add up where sites do not interact
+            total = sum(estimates[site].share for site in within)
+            least, most = _estimate(judged, arm, costs[what] - sum(costs[site] for site in within)).limits(level)
+            adds_up = least <= 0 <= most
+        rows.append(Dropped(what, kinds[what], estimate.share, *estimate.limits(level), p[what], total, adds_up))
     return rows if all(isfinite(row.at_most) for row in rows) else []
+
+
+def _estimate(judged: Judged, arm: JudgedArm, cost: Losses) -> Estimate:
+    """A cost, and the arm's gain."""
+    found = judged.ratios(cost, arm.base - arm.uncut)
+    return Estimate(found.means, found.covariance, judged.clusters - 1)
 
 
 def _kind(what: str) -> str:

@@ -114,7 +114,8 @@ def default_pair(runs: Sequence[RunDirectory], left: str | None, right: str | No
     """The names given; by default left has the smallest rank of at least 4 in `runs`, and right the largest rank.
 
     Left's default has a smaller rank than right, if any arm has. Of several arms with one rank, the default is the
-    first seed at its best learning rate. A default is never a control, and never the other side.
+    first seed at its best learning rate. A default is never a control, and never the other side. Runs of one arm have
+    that arm on both sides: left's default is then its snapshot in the middle.
 
     Raises:
         UserError: a name is missing and there is no run, or no such arm.
@@ -126,8 +127,20 @@ def default_pair(runs: Sequence[RunDirectory], left: str | None, right: str | No
     if left:
         return left, _arm_of_rank(runs, max, other_than=left)
     highest = right or _arm_of_rank(runs, max, other_than=None)
+    if not right and (middle := _middle_of_only_arm(runs)):
+        return middle, highest
     lowest = _arm_of_rank(runs, partial(_lowest, below=_rank(runs, highest)), other_than=right)
     return lowest, right or _arm_of_rank(runs, max, other_than=lowest)
+
+
+def _middle_of_only_arm(runs: Sequence[RunDirectory]) -> str | None:
+    """The only arm of the task at the snapshot in the middle; None if there are more arms, or one snapshot."""
+    arms = {name: member for name, member in arms_of(runs).items() if member.arm["control"] is None}
+    if len(arms) > 1:
+        return None
+    ((name, (run, arm)),) = arms.items()
+    learnt = [step for step in run.steps(arm["name"]) if step > 0]
+    return f"{name}@{learnt[(len(learnt) - 1) // 2]}" if len(learnt) > 1 else None
 
 
 def _rank(runs: Sequence[RunDirectory], name: str) -> int | None:

@@ -72,7 +72,7 @@ def analyse(cfg: DictConfig) -> None:
             (folder / TABLES).write_text(json.dumps(record(selection, tables, files), indent=2) + "\n")
     drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
     answer = ["", *report.sentences(advice, summary)] if advice else []
-    answer += [where_it_lies(output, advice, cut)] if advice and cfg.advice else []
+    answer += [where_it_lies(output, cut)] if advice and cfg.advice else []
     print(*selection.left_out, *summary.remarks, *report.findings(summary), *answer, *drawn, sep="\n")
 
 

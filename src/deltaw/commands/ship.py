@@ -18,17 +18,16 @@ def cut_to_ship(runs: Sequence[RunDirectory], advice: Advice | None) -> CutAdapt
     """
     if advice is None:
         raise UserError("advice=ship: adapter folders tell no losses, so that no cut of them is judged: give run=")
-    if not (advice.ship and advice.ship.ship and advice.evidence):
+    if not (advice.ship and advice.ship.ship and advice.evidence) or advice.ship.better:
         return None
     run, arm = arms_of(runs)[advice.ship.arm]
     return CutAdapter(run.adapter(arm["name"], advice.evidence.step), advice.ship.ship.cut)
 
 
-def where_it_lies(output: Path, advice: Advice, cut: CutAdapter | None) -> str:
+def where_it_lies(output: Path, cut: CutAdapter | None) -> str:
     """Where the cut lies and how to load it, or why none is written."""
     if cut is None:
-        reason = "no cut is shown to stay within the margin" if advice.ship else "no cut has been judged"
-        return f"advice=ship writes nothing: {reason}."
+        return "advice=ship writes nothing: no cut is advised."
     folder = output / cut.folder
     if cut.adapter.split:
         return f"{folder} holds the cut; deltaw fold {folder} FOLDED makes it fit the base, which fuses q, k and v."

@@ -12,7 +12,6 @@ from deltaw.report.numbers import Summary
 from deltaw.report.percent import about, at_least, at_most, kept, parameters, percent
 
 LEVEL = 0.05  # of every one-sided test of an advice
-MOST_SEEDS = 32  # of each rank in a command to start
 MOST_NAMED = 3  # sites named in a sentence; the table has all
 NOT_KNOWN = "No losses of these adapters are known, so no rank is advised."
 
@@ -48,7 +47,7 @@ def _sentences(advice: Advice, summary: Summary) -> Iterator[str]:
 def _lacks_most(advice: Advice) -> bool:
     """Whether the gravest remark is the answer: no cut could be judged, or the judged examples are too few for one."""
     ship = advice.ship
-    return ship is None or (ship.ship is None and ship.cuts[0].needed is not None)
+    return ship is None or (ship.ship is None and not ship.better and ship.cuts[0].needed is not None)
 
 
 def _ended(sentence: str) -> str:
@@ -68,6 +67,12 @@ def _not_learned(learned: Sequence[Learned], evidence: Evidence) -> Iterator[str
 
 def _of_arm(ship: Ship, evidence: Evidence) -> Iterator[str]:
     """Which cut of one arm to ship, what this rests on, and why no smaller one."""
+    if ship.better:
+        yield (
+            f"Ship {ship.better} as it is: its rank is smaller, and {ship.arm} is shown to have a higher loss, by more "
+            f"than {margin(evidence)} of the gain ({_seen(evidence)}, {_tested()})"
+        )
+        return
     if ship.ship is None:
         yield from _no_cut(ship, evidence)
         return
@@ -77,7 +82,7 @@ def _of_arm(ship: Ship, evidence: Evidence) -> Iterator[str]:
         f"{parameters(ship.ship.parameters)}"
     )
     yield (
-        f"{_directions(ship.ship.cut)} of this arm carry its loss within the margin of {margin(evidence)} of "
+        f"{_directions(ship.ship.cut, 'this arm')} its loss within the margin of {margin(evidence)} of "
         f"the gain over the base ({_seen(evidence, ship.seeds)}, {_tested()}, cuts from the largest down)"
     )
     yield from _first_failure(ship, evidence)
@@ -101,7 +106,7 @@ def _of_recipe(recipe: Ship, evidence: Evidence) -> Iterator[str]:
         yield f"Of this recipe, {name}, no cut is shown to stay within the margin{rest} {rests}"
         return
     yield (
-        f"{_directions(recipe.ship.cut)} of this recipe, {name}, carry its loss within the margin: cut to "
+        f"{_directions(recipe.ship.cut, f'this recipe, {name},')} its loss within the margin: cut to "
         f"{recipe.ship.cut}, it keeps {_kept(recipe.ship)} of the gain {rests}"
     )
 
@@ -114,6 +119,8 @@ def _failed(ship: Ship) -> Cut | None:
 def _first_failure(ship: Ship, evidence: Evidence) -> Iterator[str]:
     """Why no smaller cut: it is worse, or this is not decided."""
     if not (failed := _failed(ship)):
+        if ship.cuts[-1].cut > 1:
+            yield "No smaller cut was judged: start the same deltaw train again with smaller numbers in truncate"
         return
     keeps = f"it keeps {_kept(failed)}"
     if failed.kept_at_most < 1 - evidence.margin:
@@ -127,8 +134,8 @@ def _kept(cut: Cut) -> str:
     return "{} (at least {})".format(*kept(cut.kept, cut.kept_at_least))
 
 
-def _directions(cut: int) -> str:
-    return "1 direction per site" if cut == 1 else f"{cut} directions per site"
+def _directions(cut: int, of: str) -> str:
+    return f"1 direction per site of {of} carries" if cut == 1 else f"{cut} directions per site of {of} carry"
 
 
 def _train(train: Train, evidence: Evidence) -> Iterator[str]:
@@ -160,7 +167,7 @@ def _smaller(train: Train) -> str:
     """Why the reference, and no smaller rank."""
     below = [one for one in train.ranks if one.rank < (train.reference or 0)]
     if not below:
-        return "no smaller one was trained"
+        return "it validates best, which is a choice and no test, and no smaller one was trained"
     lowest = below[-1].cost_at_least
     return f"rank {below[-1].rank} costs " + ("more" if lowest is None else f"at least {at_least(lowest)} of the gain")
 
@@ -182,12 +189,14 @@ def _costs(train: Train, evidence: Evidence) -> Iterator[str]:
 
 
 def _settle(train: Train) -> Iterator[str]:
-    """What would probably decide; a command that trains more seeds than a user would start is not given."""
+    """What would probably decide, and the command for it where there is one."""
     takes = [f"{about(train.seeds_needed)} seeds of each rank"] if train.seeds_needed else []
     takes += [f"{about(train.judged_needed)} judged examples"] if train.judged_needed else []
     if takes:
-        yield f"About {' and '.join(takes)} would probably decide"
-    if train.command and (train.seeds_needed or 0) <= MOST_SEEDS:
+        below = [one.rank for one in train.ranks if one.rank < (train.reference or 0)]
+        condition = f", if rank {below[-1]} costs no more than rank {train.reference}" if below else ""
+        yield f"About {' and '.join(takes)} would probably decide{condition}"
+    if train.command:
         cost = "" if train.times is None else f", in about {_times(train.times)} the time of the runs so far"
         yield f"This command would probably settle it{cost}: `{train.command}`"
 
@@ -204,12 +213,12 @@ def _where(where: Sequence[Dropped], ship: Ship | None, evidence: Evidence) -> I
     if sites:
         shown = sum(one.p < LEVEL for one in sites)
         yield (
-            f"Of the sites, {arm} loses most without ΔW at {_named(sites[:MOST_NAMED])} of the gain; {shown} of "
+            f"Of the sites, {arm} loses most of its gain without ΔW at {_named(sites[:MOST_NAMED])}; {shown} of "
             f"{len(sites)} are shown to carry anything {rests}"
         )
     groups = [one for one in where if one.kind != "site"]
     if groups:
-        yield f"Without ΔW at all sites of one kind, {arm} loses: {_named(groups)} of the gain {rests}"
+        yield f"Of its gain, {arm} loses without ΔW at all sites of one kind: {_named(groups)} {rests}"
         yield from _additivity(groups)
     yield (
         "What a site carries does not say that it takes more rank: a rank for each site rarely beats one rank for all, "
@@ -219,18 +228,18 @@ def _where(where: Sequence[Dropped], ship: Ship | None, evidence: Evidence) -> I
 
 def _named(dropped: Sequence[Dropped]) -> str:
     return ", ".join(
-        f"{one.what} {percent(one.cost)} ({at_least(one.at_least)} to {at_most(one.at_most)})" for one in dropped
+        f"{one.what} ({percent(one.cost)}; {at_least(one.at_least)} to {at_most(one.at_most)})" for one in dropped
     )
 
 
 def _additivity(groups: Sequence[Dropped]) -> Iterator[str]:
     known = [one for one in groups if one.sites is not None]
-    apart = [one for one in known if one.sites is not None and not one.at_least <= one.sites <= one.at_most]
+    apart = [one for one in known if not one.adds_up]
     if apart:
         each = ", ".join(f"{one.what} {percent(one.cost)} against {percent(one.sites or 0.0)}" for one in apart)
         yield f"The costs do not add up: dropped together against the sum of the sites one by one, {each}"
     elif known:
-        yield "The costs add up within their limits: sites dropped together cost what they cost one by one"
+        yield "Sites dropped together are not shown to cost more or less than the sum of what they cost one by one"
 
 
 def _seen(evidence: Evidence, seeds: Sequence[int] = ()) -> str:

@@ -73,8 +73,9 @@ def _ranks(train: Train, evidence: Evidence) -> str:
     ]
     return (
         "Cost is loss minus the loss of the rank that is best on the validation examples, as a share of that rank's "
-        "gain; limits are one-sided, at 95 %. A rank is enough if it and all larger ones up to the best are shown to "
-        f"cost at most {margin(evidence)}.\n\n{table([*head, 'enough'], rows)}"
+        "gain. What it costs at most is a limit for this rank by itself, one-sided at 95 %; what it costs at least "
+        "holds for all ranks at once, whichever is the best. A rank is enough if it and all larger ones up to the best "
+        f"are shown to cost at most {margin(evidence)}.\n\n{table([*head, 'enough'], rows)}"
     )
 
 

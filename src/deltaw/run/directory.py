@@ -1,7 +1,6 @@
 """The run directory, all that training and analysis share. No other module knows its file names."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite
@@ -94,7 +93,10 @@ class RunDirectory:
             return frame[list(COLUMNS_OF_EVALUATION)].astype(COLUMNS_OF_EVALUATION)
         except (OSError, ValueError, LookupError, TypeError, ArrowException) as error:
             cause = str(error).partition("\n")[0]
-            raise UserError(f"{path} cannot be read ({cause}): delete it to go on without standard errors") from None
+            raise UserError(
+                f"{path} cannot be read ({cause}): delete it; the command that trained the run then judges it again, "
+                "without standard errors of the validation losses"
+            ) from None
 
     @property
     def unit(self) -> str:
@@ -127,8 +129,8 @@ class RunDirectory:
     def recipe(self, rank: int) -> list[ArmRecord]:
         """The arms of the task of one rank, at the learning rate, alpha, scaling and patterns that validate best.
 
-        They are the seeds of one recipe. The mean over the seeds of the loss at the last validation is the lowest; a
-        loss that is not finite counts as infinite. No arms if the run has none of this rank.
+        They are the seeds of one recipe. The mean over the seeds of the loss at the last validation is the lowest,
+        without those that diverged; a recipe of which none did goes first. No arms if the run has none of this rank.
         """
         losses = self.validation().end
         recipes: dict[tuple[object, ...], list[ArmRecord]] = {}
@@ -136,7 +138,7 @@ class RunDirectory:
             if arm["control"] is None and arm["rank"] == rank:
                 recipes.setdefault(settings_of(arm, seed=0), []).append(arm)
         return min(
-            recipes.values(), key=lambda arms: _mean_loss(losses.get(arm["name"], inf) for arm in arms), default=[]
+            recipes.values(), key=lambda arms: _by_loss([losses.get(arm["name"], inf) for arm in arms]), default=[]
         )
 
     def steps(self, arm: str) -> list[int]:
@@ -182,8 +184,10 @@ def load_config(path: Path) -> DictConfig:
     return config
 
 
-def _mean_loss(losses: Iterable[float]) -> float:
-    return float(np.mean([loss if isfinite(loss) else inf for loss in losses]))
+def _by_loss(losses: list[float]) -> tuple[bool, float]:
+    """Where a recipe with these losses stands among others: whether any diverged, and the mean of the rest."""
+    finite = [loss for loss in losses if isfinite(loss)]
+    return len(finite) < len(losses), float(np.mean(finite)) if finite else inf
 
 
 def _empty(columns: dict[str, str]) -> pd.DataFrame:

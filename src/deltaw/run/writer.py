@@ -101,7 +101,7 @@ class RunWriter:
 
         Raises:
             UserError: another process holds the lock; or the directory changed since `resume_from`; or the base or
-                the data are not those that the run began with.
+                the data are not those that the run began with; or another version began it, and it is not finished.
         """
         try:
             self._made_folder = not self.path.exists()
@@ -114,7 +114,7 @@ class RunWriter:
         if self.resume_from() != step:
             raise UserError(f"{self.path} changed while this run was starting: start it again")
         if (self.path / RECORD).exists():
-            self._check_same(record)
+            self._check_same(step, record)
         self._is_new = not (self.path / RUN_CONFIG).exists()
         with self.writing(self.path):
             _write(self.path / RUN_CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
@@ -155,8 +155,14 @@ class RunWriter:
             if self._made_folder:
                 self.path.rmdir()  # fails if other files are there
 
-    def _check_same(self, record: RunRecord) -> None:
+    def _check_same(self, step: int | None, record: RunRecord) -> None:
         there = self.run.record
+        began, is_now = (one.versions.get("deltaw") for one in (there, record))
+        if began != is_now and step != self.config.trainer.max_steps:
+            raise UserError(
+                f"{self.path} was begun with deltaw {began}, and the steps of {is_now} may take other examples: finish "
+                "it with that version, or give another run.name"
+            )
         hashes = {
             "base": (there.base["sha256"], record.base["sha256"]),
             "data": (there.data["fingerprint"], record.data["fingerprint"]),

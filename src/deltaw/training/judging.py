@@ -93,7 +93,8 @@ def parts_of(run: RunDirectory, arm: str) -> dict[str, list[str]]:
     if len(layers := sorted({site.layer for site in sites})) >= 3:
         for third in np.array_split(layers, 3):
             inside = [site.module for site in sites if third[0] <= site.layer <= third[-1]]
-            parts[f"layers {third[0]} to {third[-1]}"] = inside
+            name = f"layer {third[0]}" if len(third) == 1 else f"layers {third[0]} to {third[-1]}"
+            parts[name] = inside
     return parts
 
 
