@@ -1,5 +1,6 @@
 """What runs lack, each as a sentence, without a crash or a number."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from deltaw.advice.advise import advice_of
 from deltaw.advice.answer import Advice
+from deltaw.run.directory import RunDirectory
 from tests.support.judged import STEP, Examples, Measured, write_judged
 
 
@@ -55,6 +57,16 @@ def test_data_too_few_to_set_any_aside_are_no_reason_to_judge_again(tmp_path: Pa
     run = write_judged(tmp_path / "x", examples, {"r8-s0": Measured(examples.base)}, config={"data": {"judged": None}})
     missing = str(advice_of([run], 0.01).missing)
     assert "no example left to judge by, because its data are few" in missing and "again: it judges" not in missing
+
+
+def test_a_run_of_a_version_that_set_none_aside_is_not_judged_again(tmp_path: Path) -> None:
+    examples = Examples(count=50)
+    run = write_judged(tmp_path / "x", examples, {"r8-s0": Measured(examples.base)}, change=lambda t: t.iloc[:0])
+    record = json.loads((run.path / "run.json").read_text())
+    del record["data"]["judged"]
+    (run.path / "run.json").write_text(json.dumps(record))
+    missing = str(advice_of([RunDirectory(run.path)], 0.01).missing)
+    assert "the version that trained it set no example aside" in missing and "same command" not in missing
 
 
 def test_rank_one_has_no_cut(tmp_path: Path) -> None:

@@ -59,4 +59,13 @@ def test_a_gain_that_is_not_clear_tells_the_number_that_would_do(tmp_path: Path)
     arms = {"r8-s0": Measured(examples.arm(0.1, 1.0, exact=True), cuts={4: examples.base})}
     advice = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01)
     assert advice.learned[0].doubt is not None and advice.ship is None
-    assert advice.remarks[0].startswith("40 judged examples are too few to tell whether r8-s0 learned")
+    assert advice.remarks[0].startswith(
+        "40 judged examples are too few to tell whether r8-s0 learned: train with data."
+    )
+
+
+def test_a_number_that_the_data_set_cannot_give_is_no_way_on(tmp_path: Path) -> None:
+    examples = Examples(count=40)
+    arms = {"r8-s0": Measured(examples.arm(0.02, 1.0, exact=True), cuts={4: examples.base})}
+    remark = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01).remarks[0]
+    assert "the data set can give 1,040 while half" in remark and "data.judged=" not in remark

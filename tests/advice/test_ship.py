@@ -91,7 +91,7 @@ def test_the_number_that_is_needed_decides_in_most_cases(tmp_path: Path) -> None
     assert advice.ship is not None and advice.ship.ship is None
     needed = advice.ship.cuts[0].needed
     assert needed is not None and needed > 64
-    assert advice.remarks[0].startswith("64 judged examples are too few") and str(needed) in advice.remarks[0]
+    assert advice.remarks[0].startswith("64 judged examples are too few") and f"{needed:,}" in advice.remarks[0]
     # the closed form, from the true values: (z.95 + z.80)² · variance of the contrast / its square
     true = 2.49**2 * 0.2**2 / 0.01**2
     count = int(1.3 * true)

@@ -64,7 +64,7 @@ def test_a_run_that_another_version_began_goes_on_only_if_it_is_finished(tmp_pat
     writer.close()
     writer.checkpoint.parent.mkdir()
     torch.save({"global_step": 3}, writer.checkpoint)
-    with pytest.raises(UserError, match=r"was begun with deltaw 0.2.0, and the steps of 0.3.0 .* give another run.name"):
+    with pytest.raises(UserError, match=r"begun with deltaw 0.2.0, and the steps of 0.3.0 .* give another run.name"):
         RunWriter(tmp_path / "run", CONFIG).open(3, new)
     torch.save({"global_step": 5}, writer.checkpoint)
     RunWriter(tmp_path / "run", CONFIG).open(5, new)

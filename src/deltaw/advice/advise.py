@@ -7,6 +7,7 @@ from math import ceil
 from scipy.special import stdtrit
 
 from deltaw.advice.answer import Advice, Evidence, Ship
+from deltaw.advice.command import most_judged
 from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
 from deltaw.advice.lacking import AGAIN, lacking_in, undecidable
 from deltaw.advice.learned import LEVEL, gain_of, is_above_zero, is_better, learned_of
@@ -167,7 +168,14 @@ def _too_few(judged: Judged, chosen: _Largest, ship: Ship | None) -> Iterator[st
         needed, what = number, f"whether {chosen.arms[0].name} learned"
     else:
         return
-    yield f"{count} judged examples are too few to tell {what}: about {needed} would probably do, data.judged={needed}."
+    most = most_judged(chosen.arms[0].run)
+    way = (
+        f"train with data.judged={needed} under another run.name, which would probably do."
+        if needed <= most
+        else f"about {needed:,} would probably do, and the data set can give {most:,.0f} while half of the others stay "
+        "to learn."
+    )
+    yield f"{count} judged examples are too few to tell {what}: {way}"
 
 
 def _needed_to_see_a_gain(judged: Judged, arm: JudgedArm) -> int | None:

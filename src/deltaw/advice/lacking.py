@@ -77,10 +77,15 @@ def _not_judged(run: RunDirectory, rows: pd.DataFrame) -> str | None:
             "was trained with data.judged=0, so no example is left to judge by: train again under another run.name "
             f"with data.judged={_ENOUGH}"
         )
+    if "judged" not in run.record.data:
+        return (
+            "has no judged losses: the version that trained it set no example aside to judge by. Train again under "
+            "another run.name"
+        )
     steps = min((run.steps(name)[-1] if run.steps(name) else 0 for name in _trained(run)), default=0)
     if run.max_steps and steps < run.max_steps:
         return f"stopped after step {steps} of {run.max_steps}: start the same command again, and it goes on from there"
-    return f"has no judged losses (it was interrupted before them, or an older version trained it): {AGAIN}"
+    return f"has no judged losses (it was interrupted before them, or they were deleted): {AGAIN}"
 
 
 def _trained(run: RunDirectory) -> list[str]:
