@@ -7,11 +7,11 @@ this recipe. Arms trained at k, three seeds of each rank: rank k suffices. φ an
 from collections.abc import Iterator, Sequence
 
 from deltaw.advice.answer import Advice, Cut, Dropped, Evidence, Learned, Rank, Ship, Train
+from deltaw.advice.learned import LEVEL
 from deltaw.report.findings import agreement
 from deltaw.report.numbers import Summary
 from deltaw.report.percent import about, at_least, at_most, kept, parameters, percent
 
-LEVEL = 0.05  # of every one-sided test of an advice
 MOST_NAMED = 3  # sites named in a sentence; the table has all
 NOT_KNOWN = "No losses of these adapters are known, so no rank is advised."
 
@@ -221,8 +221,8 @@ def _where(where: Sequence[Dropped], ship: Ship | None, evidence: Evidence) -> I
         yield f"Of its gain, {arm} loses without ΔW at all sites of one kind: {_named(groups)} {rests}"
         yield from _additivity(groups)
     yield (
-        "What a site carries does not say that it takes more rank: a rank for each site rarely beats one rank for all, "
-        "and none was tried here"
+        "What a site carries does not say that it takes more rank: whether a rank for each site beats one rank for all "
+        "was not tried here"
     )
 
 
