@@ -1,6 +1,6 @@
 """Everything that only a GPU can tell, in one command of six minutes that needs neither network nor hub.
 
-python benchmarks/gpu.py OUT                  all parts: tests, plan, speed, profile, deep96
+python benchmarks/gpu.py OUT                  all parts
 python benchmarks/gpu.py OUT speed profile    some of them
 python benchmarks/gpu.py OUT --toy            every part at toy size on a CPU, in two minutes
 
@@ -12,25 +12,22 @@ docs/gpu.md has the commands for machines with and without a package index.
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 import time
 import traceback
 from importlib import import_module
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from gpu_parts.results import note_failure
 from gpu_parts.sizes import FULL, LIMITS, TOY, Sizes
+from results_file import measured_on, note_failure
 
 PROCESSES = get_context("forkserver")
 # Loaded once for all parts, which takes longer than some of them. Not deltaw: its tests have it check every shape.
 LOADED = ["torch", "transformers", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft"]
 LOADED += ["pytorch_lightning", "torchmetrics", "pandas", "hydra"]
-LIBRARIES = ("torch", "transformers", "peft", "pytorch-lightning")
 LONGEST_LOG = 15 * 2**20  # bytes
 
 
@@ -53,18 +50,19 @@ def run(out: Path, parts: list[str], sizes: Sizes) -> int:
     log = out / "log.txt"
     log.unlink(missing_ok=True)
     with PROCESSES.Pool(1) as pool:  # not here: a process with CUDA in it is not to be the parent of others
-        machine = pool.apply(machine_of, [sizes.device])
-    if machine is None:
+        card = pool.apply(card_of, [sizes.device])
+    if card is None:
         print("error: PyTorch finds no GPU here: give --toy to try every part on the CPU", file=sys.stderr)
         return 1
-    print(f"{machine['name']}: {', '.join(parts)}", flush=True)
+    about = measured_on(card.get("name")) | {"card": card}
+    print(f"{about['machine']['card'] or about['machine']['processor']}: {', '.join(parts)}", flush=True)
     ended: dict[str, dict[str, Any]] = {}
     for part in parts:
         started = time.perf_counter()
         error = run_part(out, part, sizes, log)
         ended[part] = {"seconds": round(time.perf_counter() - started, 1), "error": error}
-        about = json.dumps({"machine": machine, "parts": ended}, indent=2, ensure_ascii=False)
-        (out / "gpu.json").write_text(about + "\n", encoding="utf-8")
+        whole = json.dumps({**about, "parts": ended}, indent=2, ensure_ascii=False)
+        (out / "gpu.json").write_text(whole + "\n", encoding="utf-8")
         if log.exists() and log.stat().st_size > LONGEST_LOG:
             log.write_bytes(log.read_bytes()[-LONGEST_LOG:])
         print(f"{part}: {error or 'done'}, {ended[part]['seconds']} s", flush=True)
@@ -109,21 +107,16 @@ def _in_process(out: Path, part: str, sizes: Sizes, log: Path) -> None:
         note_failure(out / f"{part}.json", error)
 
 
-def machine_of(device: str) -> dict[str, object] | None:
-    """What the numbers are measured on, and with; None where there is no such device."""
+def card_of(device: str) -> dict[str, Any] | None:
+    """The GPU that the numbers are measured on; empty for a CPU, and None where there is no such device."""
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cpu":
+        return {}
+    if not torch.cuda.is_available():
         return None
-    card = torch.cuda.get_device_properties(0) if device == "cuda" else None
-    return {
-        "name": card.name if card else platform.processor() or platform.machine(),
-        "memory_gib": card.total_memory / 2**30 if card else None,
-        "cuda": torch.version.cuda,
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        **{library: version(library) for library in LIBRARIES},
-    }
+    card = torch.cuda.get_device_properties(0)
+    return {"name": card.name, "memory_gib": card.total_memory / 2**30, "cuda": torch.version.cuda}
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def compare(cfg: DictConfig, base: Base, device: str) -> tuple[float, float]:
     rows = cfg.data.micro_batch or cfg.data.batch
     planned = device_memory(workload_of(cfg, arms), 1, rows, cfg.model.gradient_checkpointing).total
     task = task_with_arms(cfg, arms, base)[1].to(device)
-    row = Example([5] * (cfg.data.max_length - 1), [5], [5])
+    learnt = [5] * (cfg.data.max_length - 1)  # as many as a row can have
+    row = Example([5], learnt, learnt)
     batch = {name: tensor.to(device) for name, tensor in task.objective.collate([row] * rows * len(arms)).items()}
     return planned, peak_of_a_step(task, batch, cfg.trainer.precision == "bf16-mixed")
 

@@ -1,61 +1,196 @@
-"""What arms in company, shadows and snapshots cost, as ratios measured in one run.
+"""Training r=8 and r=64: `train.py` against what a user would pick instead, as whole processes on the CPU.
 
-python benchmarks/training.py [overrides of train.py]
+python benchmarks/training.py bundled                                     the bundled base and text, four seeds
+python benchmarks/training.py smollm2 --model FOLDER --data FILE.jsonl    a pretrained base in bfloat16, 12 steps
+python benchmarks/training.py --table                                     write README's table from the results
 
-Trains r=8 alone, r=64 alone and both in company on the default base and text, with 0, 1 and 4 shadows each; 60 steps
-each, in two rounds, of which the faster counts.
+Every side trains the same examples from the same base with the same batch, precision, optimiser, schedule and steps;
+one that trains one arm at a time does so in two processes, one after the other. Each process leaves a file under
+`--work`, where the same command finds it again; sides take turns. `--trl` names the Python of an environment with TRL.
+Results are in benchmarks/results/; docs/benchmarks.md says what differs between the sides.
 """
 
-import platform
-import resource
-import subprocess
+import argparse
+import hashlib
+import json
+import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import torch
+from results_file import RESULTS, Results, measured_on
+from training_parts.report import figures, summary, table
+from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, TITLES, TRL, Trained, call, measure
+from training_parts.workloads import Workload, bundled, smollm2
 
-from deltaw.run.directory import RunDirectory
-
-EVERY = 50  # the default of snapshots.every
-TRAIN = Path(__file__).parent.parent / "train.py"
-
-
-def measure(folder: str, ranks: str, shadows: int = 0) -> tuple[float, float]:
-    """Median seconds of a step, and of a snapshot of all arms with its checkpoint."""
-    path = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    settings = [f"arms.ranks={ranks}", f"arms.shadows={shadows}", f"run.dir={path}", "trainer.max_steps=60"]
-    quick = ["metrics.every=5", "data.validation=1", "metrics.validate_every=60", "snapshots.every=20"]
-    subprocess.run([sys.executable, TRAIN, *settings, *quick, *sys.argv[1:]], check=True, stdout=sys.stderr)
-    seconds = RunDirectory(path).metrics().groupby("name").value.median()
-    return seconds["step_s"], seconds["snapshot_s"]
-
-
-CASES = [("[8]", 0), ("[64]", 0), ("[8,64]", 0), ("[8,64]", 1), ("[8,64]", 4)]  # ranks and shadows
+README = Path(__file__).resolve().parent.parent / "README.md"
+NAMES = {"bundled": "The bundled base and text", "smollm2": "SmolLM2-135M"}
+BLOCK = re.compile(r"(<!-- benchmarks/training.py --table -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    rounds: list[dict[tuple[str, int], tuple[float, float]]] = []
-    memory: dict[tuple[str, int], float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):
-            seconds = {}
-            for case in CASES:
-                seconds[case] = measure(folder, *case)
-                most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of all processes yet
-                memory.setdefault(case, most)  # so the cases come in the order of what they hold
-            rounds.append(seconds)
-    low, high, step, with_one, with_four = (min(seconds[case][0] for seconds in rounds) for case in CASES)
-    snapshot = min(seconds["[8,64]", 1][1] for seconds in rounds)
-    in_company = ", ".join(f"{memory['[8,64]', n]:.2f} with {n} shadows" for n in (0, 1, 4))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    print(f"machine: {device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
-    print(f"seconds a step: r=8 alone {low:.3f}, r=64 alone {high:.3f}, in company {step:.3f}")
-    print(f"company / sum of both alone: {step / (low + high):.2f}")
-    print(f"seconds a step in company with 1 shadow {with_one:.3f}, with 4 {with_four:.3f}")
-    print(f"with 1 shadow / without: {with_one / step:.3f}; with 4: {with_four / step:.3f}")
-    print(f"most memory of the process, in GiB: {in_company}")
-    print(f"snapshots and checkpoint, every {EVERY} steps: {snapshot / (EVERY * with_one):.2%} of training time")
+    given = arguments()
+    if given.table:
+        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+        return
+    of_user = given.workload == "smollm2"
+    workload = smollm2(given.model, given.data, given.steps) if of_user else bundled(given.steps)
+    run(workload, given.work / workload.name, given.sides, range(given.seeds), given.trl, given.out)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workload", nargs="?", choices=NAMES)
+    parser.add_argument("--model", type=Path, help="of smollm2: a folder with a Llama")
+    parser.add_argument("--data", type=Path, help="of smollm2: JSON lines with prompt and completion")
+    parser.add_argument("--seeds", type=int, help="number of seeds; default: 4, for smollm2 1")
+    parser.add_argument("--steps", type=int, help="of the optimiser; default: 150, for smollm2 12")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=TITLES,
+        help="default: all; trl with --trl alone, eager attention in bfloat16 alone",
+    )
+    parser.add_argument("--trl", metavar="PYTHON", help="the Python of an environment with TRL")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "deltaw-training", help="folder")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/training-WORKLOAD.json")
+    parser.add_argument("--table", action="store_true", help="write README's table, and measure nothing")
+    given = parser.parse_args()
+    if not given.table and given.workload is None:
+        parser.error("the following arguments are required: workload, or --table")
+    if given.workload == "smollm2" and not (given.model and given.data):
+        parser.error("smollm2 takes --model and --data")
+    if TRL in (given.sides or []) and not given.trl:
+        parser.error("the side trl takes --trl PYTHON")
+    given.seeds = given.seeds or {"bundled": 4, "smollm2": 1}.get(given.workload)
+    in_bfloat16 = [EAGER] if given.workload == "smollm2" else []
+    given.sides = given.sides or [OURS, DEFAULTS, BEST, *in_bfloat16, *([TRL] if given.trl else [])]
+    given.out = given.out or RESULTS / f"training-{given.workload}.json"
+    return given
+
+
+def run(workload: Workload, folder: Path, sides: list[str], seeds: range, trl: str | None, out: Path) -> None:
+    """Measure what has not been measured, and write the results of all that has.
+
+    Args:
+        workload: what every side trains.
+        folder: where each process leaves its file.
+        sides: who trains.
+        seeds: of which each is trained by every side.
+        trl: the Python that has TRL.
+        out: the file of results.
+    """
+    folder = folder.resolve()
+    prepare(workload, folder)
+    about = json.loads((folder / "about.json").read_text())
+    rows: list[dict[str, Any]] = []
+    used: dict[str, Any] = {}
+    for seed in seeds:
+        turned = sides[seed % len(sides) :] + sides[: seed % len(sides)]  # no side is always the first
+        rate = rate_of(folder, about["dtype"], seed)
+        taken = {
+            side: measure(workload, folder, side, seed, trl if trl and side == TRL else sys.executable)
+            for side in turned
+        }
+        losses = validated(workload, folder, about, taken, seed)
+        for side in sides:
+            found = figures(taken[side], workload.steps, about["train"], rate, losses[side])
+            rows.append({"seed": seed, "side": side, "product_gflops": rate / 1e9, **found})
+            used.setdefault(side, [process.told for process in taken[side]])
+        write(workload, about, rows, used, folder, out)
+    print(table([out]))
+    print(out)
+
+
+def prepare(workload: Workload, folder: Path) -> None:
+    """Write the examples and the setting, unless the work folder has those of this command.
+
+    Raises:
+        SystemExit: it has those of another, or measurements of other code.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [json.dumps(part) for part in (workload.base, workload.data, workload.steps)]
+    asked, file = [*words, code()], folder / "asked.json"
+    if not file.exists():
+        call("prepare", str(folder), *words)
+        file.write_text(json.dumps(asked))
+    elif json.loads(file.read_text()) != asked:
+        sys.exit(f"error: {folder} holds what other code, settings or steps have measured: give another --work")
+
+
+def code() -> str:
+    """A hash of the code that trains and measures: what it has measured does not go with what other code measures."""
+    root = README.parent
+    files = [root / "train.py", *(root / "src").rglob("*.py"), *(root / "benchmarks" / "training_parts").glob("*.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+def rate_of(folder: Path, dtype: str, seed: int) -> float:
+    """FLOPs a second of a matrix product, measured before the sides of a seed are."""
+    file = folder / f"rate-s{seed}.json"
+    if not file.exists():
+        call("rate", dtype, str(file))
+    rate: float = json.loads(file.read_text())
+    return rate
+
+
+def validated(
+    workload: Workload, folder: Path, about: dict[str, str], taken: dict[str, list[Trained]], seed: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The validation loss of every side, arm and step (in the second half of the training), in nats a token.
+
+    Raises:
+        RuntimeError: an arm has learned nothing at some site.
+    """
+    places = {
+        (side, arm, step): path
+        for side, processes in taken.items()
+        for process in processes
+        for arm, steps in process.folders.items()
+        for step, path in steps.items()
+        if 2 * int(step) > workload.steps
+    }
+    task, out = folder / f"validation-s{seed}.task.json", folder / f"validation-s{seed}.json"
+    found = json.loads(out.read_text()) if out.exists() else {}
+    if places.values() - found.keys():
+        shared = {"model": about["model"], "dtype": about["dtype"], "mixed": workload.mixed}
+        files = {"tokens": str(folder / "validation.tokens.json"), "folders": list(places.values()), "out": str(out)}
+        task.write_text(json.dumps(shared | files))
+        call("validation", str(task))
+        found = json.loads(out.read_text())
+    if still := [path for path in places.values() if not found[path]["moved"]]:
+        raise RuntimeError(f"{still[0]} has a B that is still zero: what was measured is no training")
+    losses: dict[str, dict[str, dict[str, float]]] = {}
+    for (side, arm, step), path in places.items():
+        losses.setdefault(side, {}).setdefault(arm, {})[step] = found[path]["loss"]
+    return losses
+
+
+def write(
+    workload: Workload,
+    about: dict[str, Any],
+    rows: list[dict[str, Any]],
+    used: dict[str, Any],
+    folder: Path,
+    out: Path,
+) -> None:
+    """The file of results: every seed and side, the summary, and what exactly each side was told."""
+    shared = {name: about[name] for name in ("batch", "dtype", "steps", "lr", "max_length")}
+    results = Results(out, **measured_on(), workload={"title": NAMES[workload.name], **shared})
+    places = {str(folder): "WORK", str(about["model"]): "MODEL"}
+    told = json.dumps(used)
+    for path, name in places.items():
+        told = told.replace(path, name)
+    results.note(summary=summary(rows, workload.steps), told=json.loads(told))
+    for row in rows:
+        results.add(**row)
+
+
+def with_table(readme: str) -> str:
+    """The README with the table of the results that are in benchmarks/results/."""
+    files = [file for name in NAMES if (file := RESULTS / f"training-{name}.json").exists()]
+    return BLOCK.sub(lambda block: f"{block[1]}{table(files)}\n{block[2]}", readme)
 
 
 if __name__ == "__main__":

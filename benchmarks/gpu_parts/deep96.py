@@ -7,6 +7,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import torch
 from hydra import compose, initialize_config_dir
+from results_file import Results
 from transformers import AutoTokenizer
 
 from deltaw.analysis.losses import losses_of
@@ -16,7 +17,6 @@ from deltaw.commands.train import train
 from deltaw.config.folder import BUNDLED
 from deltaw.exhibit.picture import prepare
 from deltaw.run.directory import RunDirectory
-from gpu_parts.results import Results
 from gpu_parts.sizes import Sizes
 from gpu_parts.workload import ROOT, config_of, free, synchronise
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from plan import compare
+from results_file import Results
 
 from deltaw.model.loading import load_base, load_tokenizer
-from gpu_parts.results import Results
 from gpu_parts.sizes import Sizes
 from gpu_parts.workload import config_of, free, random_base, run_on
 

@@ -39,13 +39,17 @@ class Sizes:
     Attributes:
         device: "cuda" or "cpu".
         limits: seconds that each part may take, by its name, in the order in which they run.
-        shapes: of the bases with random weights, by name; the first is the one that `profile` trains.
+        shapes: of the bases with random weights, by name; the first is the one that `profile` and
+            `compile` train.
         ranks: of the two arms.
+        company_tokens: of an arm in a step, each a measurement of `company`.
         plan_tokens: of a row, of which `plan` takes one for each arm.
-        tokens: of a row, each a measurement of `speed`; the shortest is what `profile` takes.
-        batch_tokens: of an arm in a step, in `speed` and `profile`.
+        tokens: of a row, each a measurement of `speed`; the shortest is what `profile` and
+            `compile` take.
+        batch_tokens: of an arm in a step, in `speed`, `profile` and `compile`.
         warmup: steps before any is timed.
-        steps: that are timed, and that are profiled.
+        steps: that are timed.
+        short_steps: that are timed in `company`.
         product: width of the square matrices whose product tells what the device can do.
         pretraining: seconds that the pretraining of `deep96` may take.
         deep96: settings of `train.py` besides `experiment=deep96`.
@@ -55,30 +59,35 @@ class Sizes:
     limits: Mapping[str, float]
     shapes: Mapping[str, Shape]
     ranks: tuple[int, int]
+    company_tokens: tuple[int, ...]
     plan_tokens: int
     tokens: tuple[int, ...]
     batch_tokens: int
     warmup: int
     steps: int
+    short_steps: int
     product: int
     pretraining: float
     deep96: Sequence[str] = field(default_factory=tuple)
 
 
-LIMITS = {"tests": 60, "plan": 40, "speed": 120, "profile": 20, "deep96": 120}  # six minutes
+# Six minutes in all.
+LIMITS = {"tests": 50, "plan": 30, "speed": 85, "company": 40, "profile": 20, "compile": 45, "deep96": 90}
 
 FULL = Sizes(
     device="cuda",
     limits=LIMITS,
     shapes={"Llama-3.2-1B": LLAMA_1B, "Llama-3.1-8B": LLAMA_8B},
     ranks=(8, 64),
+    company_tokens=(128, 512, 2048),
     plan_tokens=1024,
     tokens=(512, 4096),
     batch_tokens=4096,
     warmup=2,
     steps=5,
+    short_steps=20,
     product=8192,
-    pretraining=45,
+    pretraining=20,
     deep96=("trainer.max_steps=100", "metrics.validate_every=100", "snapshots.every=100"),
 )
 
@@ -87,11 +96,13 @@ TOY = Sizes(
     limits=dict.fromkeys(LIMITS, 300),  # a slow machine is no failure
     shapes={"small": SMALL, "small and deep": SMALL | {"num_hidden_layers": 4}},
     ranks=(2, 8),
+    company_tokens=(16,),
     plan_tokens=64,
     tokens=(64,),
     batch_tokens=128,
     warmup=1,
     steps=2,
+    short_steps=2,
     product=256,
     pretraining=1,
     deep96=(

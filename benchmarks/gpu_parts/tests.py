@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from results_file import Results
 
-from gpu_parts.results import Results
 from gpu_parts.sizes import Sizes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
-from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from deltaw.commands.train import WORKERS, loader
 from deltaw.config.schema import register
 from deltaw.data.batches import Examples, StepBatches
 from deltaw.data.corpus import Corpus
@@ -176,7 +176,8 @@ def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -
     _, task = task_with_arms(cfg, arms, base)
     text = RandomText(base.model.config.vocab_size, cfg.data.max_length)
     examples = Examples(cast(Corpus, text), np.arange(len(text.rows)), task.objective.collate)
-    held_out = np.zeros(1, np.int64), task.objective.collate([Example([0], [0], [0])])  # there has to be one
+    # Validation there has to be. A batch like those learnt is no new shape, for which layers would be compiled again.
+    held_out = np.arange(rows), task.objective.collate([text[number] for number in range(rows)])
     writer = RunWriter(Path(cfg.run.dir), cfg)
     record = RunRecord(base=BaseRecord(name=base.name, sha256=base.sha256), arms=[])
     trainer = lightning_trainer(
@@ -188,11 +189,12 @@ def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -
             OpenRun(writer, None, "single", record),
             SelfChecks(cfg.snapshots.every),
             Watch(step_ended),  # before the validation that is behind the last step
-            RecordLosses(writer, [held_out], np.zeros(1, np.int64), **cfg.metrics),
+            RecordLosses(writer, [held_out], np.zeros(rows, np.int64), **cfg.metrics),
             Progress(cfg.metrics.every),
         ],
     )
     batches = StepBatches(examples, arms, rows, rows, cfg.trainer.max_steps, 0, 1, shadows=cfg.arms.shadows)
     task.cpu = lambda: task  # type: ignore[method-assign]  # Lightning's last act: 16 GB would take longer than a step
-    fit(trainer, task, DataLoader(batches, batch_size=None), None)
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    fit(trainer, task, loader(batches, None, WORKERS if on_gpu else 0, on_gpu), None)
     return task

@@ -76,3 +76,16 @@ def test_a_sweep_adds_to_the_name_each_value_that_the_default_name_does_not_tell
     swept = _swept_keys(line)
     assert swept == {"arms.ranks", "optim.warmup", "x"}
     assert _suffix(["arms.ranks=[8]", "optim.warmup=0.1", "+x=a/b", "run.dir=a,b"], swept) == "-optim.warmup-0.1-x-a-b"
+
+
+UNUSED = """
+    peft bitsandbytes datasets sklearn tensorboard wandb mlflow submitit
+    transformers.trainer torch._inductor.compile_fx
+    deltaw.advice deltaw.analysis deltaw.exhibit deltaw.report
+"""
+
+
+def test_the_start_of_a_run_loads_nothing_that_one_process_does_without() -> None:
+    code = "import sys, deltaw.entry.train, deltaw.commands.train; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(UNUSED.split()) & set(done.stdout.split())

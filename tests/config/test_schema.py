@@ -106,7 +106,8 @@ def test_a_resumed_run_may_change_what_touches_no_arm_alone() -> None:
         *("plan", "dry_run", "engine", "timeout", "run.dir", "data.micro_batch", "data.cache"),
         *("trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
         *("device.memory", "device.bandwidth", "device.speed"),
-        *("snapshots.every", "metrics.every", "metrics.validate_every", "logger", "model.gradient_checkpointing"),
+        *("snapshots.every", "metrics.every", "metrics.validate_every", "logger"),
+        *("model.gradient_checkpointing", "model.compile"),
         *("truncate", "truncate_sites"),
     }
 

@@ -27,11 +27,17 @@ def test_a_function_is_completed_by_the_names_it_calls_in_the_order_of_the_text(
 def test_a_text_other_than_the_documented_one_brings_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "REFERENCE_FINGERPRINT", "another")
     with pytest.warns(UserWarning, match=rf"that of Python {calls.REFERENCE_PYTHON}, on which the documented numbers"):
-        text = calls.Calls()
-    monkeypatch.setattr(calls, "REFERENCE_FINGERPRINT", text.fingerprint([]))
+        pairs = calls.Calls().pairs
+    monkeypatch.setattr(calls, "REFERENCE_FINGERPRINT", calls._fingerprint(pairs))
+    text = calls.Calls()
     with warnings.catch_warnings(action="error"):
-        assert calls.Calls().pairs == text.pairs
-    pairs = text.pairs
+        assert text.pairs == pairs
     assert [row for _, row in text.rows([])] == [pair._asdict() for pair in pairs]
     assert len(pairs) == len(set(pairs)) > 3500
     assert all(name in pair.prompt for pair in pairs for name in pair.completion.removesuffix(")").split(", "))
+
+
+def test_the_library_is_read_when_a_pair_is_asked_for() -> None:
+    text = calls.Calls()
+    assert text.head() == ("the bundled text", ["prompt", "completion"])
+    assert "pairs" not in vars(text)

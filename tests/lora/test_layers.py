@@ -129,3 +129,40 @@ def test_an_arm_sees_its_own_rows_alone_in_every_linear_layer_of_every_architect
     shared, alone = on([one, other]), [on([one]), on([other])]
     assert (alone[0] - alone[1]).abs().max() > 1e-3
     assert_close(shared, torch.cat(alone), rtol=0, atol=1e-5 if architecture.model_type == "codegen" else 1e-9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_output_may_be_changed_in_place_and_its_gradients_stay_right(bias: bool) -> None:
+    """Some models scale q in place; with a bias, the base's output is a view."""
+    layer = ArmsLinear(nn.Linear(6, 4, bias), "q", [arm("a", 2), arm("b", 3)]).double()
+    for B in layer.B:
+        nn.init.normal_(B)
+    factors = [*layer.A, *layer.B]
+    x = torch.randn(4, 3, 6, dtype=torch.float64, requires_grad=True)
+    y = layer(x)
+    y *= 2
+    updates = [layer.arms[k].scale * linear(x_k, layer.B[k] @ layer.A[k]) for k, x_k in enumerate(x.chunk(2))]
+    expected = 2 * (layer.base(x) + torch.cat(updates))
+    assert_close(y, expected)
+    found, right = (torch.autograd.grad((one**3).sum(), [x, *factors]) for one in (y, expected))
+    assert_close(found, right)
+
+
+@pytest.mark.parametrize(("mixed", "kept"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_products_are_in_the_dtype_of_autocast_or_of_the_factors(mixed: bool, kept: torch.dtype) -> None:
+    layer = ArmsLinear(nn.Linear(6, 4).bfloat16().requires_grad_(False), "q", [arm("a", 2)])
+    x = torch.randn(2, 3, 6).bfloat16()
+    saved: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed), hooks:
+        y = layer(x)
+    assert y.dtype is torch.bfloat16
+    assert {one.dtype for one in saved if one.shape[-1] == 2} == {kept}  # A x, and B
+    y.float().sum().backward()
+    assert layer.B[0].grad is not None and layer.B[0].grad.dtype is torch.float32
+    assert any(one is x for one in saved)  # x itself is kept, in its own dtype: no copy for each arm and site

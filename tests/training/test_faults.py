@@ -67,8 +67,9 @@ def test_a_sweep_continues_after_a_failed_job_of_two_processes(folder: Path) -> 
         assert largest_difference(factors(second, arm), factors(alone, arm)) <= 1e-10
 
 
+@pytest.mark.parametrize("every", [1, 50])  # steps until the warning, or the end of the training
 def test_an_arm_without_finite_gradients_stops_and_the_others_learn(
-    folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
     original = LoraArms.loss_sums
 
@@ -77,12 +78,14 @@ def test_an_arm_without_finite_gradients_stops_and_the_others_learn(
         broken = self.training and 5 <= self.trainer.global_step < 8  # finite again afterwards
         return losses * torch.tensor([torch.inf if broken else 1, 1])
 
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="r2-s0 stands still from step 7 on"):
+    warned = pytest.warns(UserWarning, match="r2-s0 has not learned since step 5 and stands still")
+    with monkeypatch.context() as patch, warned as warnings:
         patch.setattr(LoraArms, "loss_sums", loss_sums)
-        hurt = run(folder, "run.name=hurt", "optim.max_skipped=3")
+        hurt = run(folder, f"run.name=hurt-{every}", "optim.max_skipped=3", f"metrics.every={every}")
+    assert len([one for one in warnings if "r2-s0 has not learned" in str(one.message)]) == 1
     assert largest_difference(factors(hurt, "r2-s0", 5), factors(hurt, "r2-s0", 20)) == 0
     assert largest_difference(factors(hurt, "r6-s0"), factors(whole, "r6-s0")) == 0
-    assert "20,r2-s0,train/skipped,3.0" in metrics(hurt)
+    assert every > 20 or "20,r2-s0,train/skipped,3.0" in metrics(hurt)
 
 
 def test_a_full_disk_is_reported_and_the_last_snapshot_stays(folder: Path, whole: Path) -> None:

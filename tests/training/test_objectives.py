@@ -1,4 +1,4 @@
-"""Objectives and metrics: a row does not depend on the other rows, and plain loops give the same metrics."""
+"""Objectives, losses and metrics: a row does not depend on the other rows, and plain loops give the same numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,19 +7,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy
-from transformers import BertTokenizer, DebertaV2Tokenizer, LlamaConfig, PreTrainedTokenizerBase, RobertaTokenizer
+from transformers import BertTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
 from deltaw.data.batches import IGNORED, Example
+from deltaw.data.packing import packed_batch
 from deltaw.data.reader import Columns
 from deltaw.errors import UserError
 from deltaw.model.loading import load_base, load_tokenizer
-from deltaw.training.metrics import scores
-from deltaw.training.objectives import OBJECTIVES
+from deltaw.training.metrics import of_classes, of_tokens
+from deltaw.training.objectives import (
+    Causal,
+    Classification,
+    Objective,
+    Seq2Seq,
+    by_row,
+    losses_and_predictions,
+    repeated,
+    targets,
+)
 from tests.support.architectures import Architecture
 from tests.support.texts import corpus
 from tests.support.tiny import WORDS, make_bart, make_base, make_bert, make_t5
 
+OBJECTIVES: dict[str, type[Objective]] = {"causal": Causal, "seq2seq": Seq2Seq, "classification": Classification}
 MAKE = {"llama": make_base, "bert": make_bert, "t5": make_t5, "bart": make_bart}
 
 
@@ -56,10 +66,7 @@ def test_the_loss_of_a_row_does_not_depend_on_the_other_rows(tmp_path: Path, tas
 
     def losses(batch: list[Example]) -> list[float]:
         collated = objective.collate(batch)
-        with torch.no_grad():
-            logits = objective.logits(model, collated)
-        each = cross_entropy(logits.mT, objective.targets(collated), ignore_index=IGNORED, reduction="none")
-        return each.sum(1).tolist()
+        return by_row(collated, losses_and_predictions(objective, model, collated)[0]).tolist()
 
     alone = [loss for row in examples for loss in losses([row])]
     assert losses(examples) == pytest.approx(alone, abs=1e-9)
@@ -95,12 +102,12 @@ def test_two_texts_reach_the_model_as_its_tokenizer_encodes_them(name: str, max_
     objective = OBJECTIVES["classification"](settings.get("pad_token_id", 0))
     batch = objective.collate([made[n] for n in range(len(made))])
     given = tokenizer(*texts.values(), truncation=True, max_length=max_length, padding=True, return_tensors="pt")
-    assert {key: ids.tolist() for key, ids in batch.items() if key != "labels"} == {
+    assert {key: ids.tolist() for key, ids in batch.items() if not key.startswith("label")} == {
         key: ids.tolist() for key, ids in given.items()
     }
     model = Architecture(name, settings, "classification").build()
     with torch.no_grad():
-        theirs, ours = model(**given).logits, objective.logits(model, batch)[:, 0]
+        theirs, ours = model(**given).logits, objective.at_labels(model, batch, lambda logits, _: logits)
         without = model(**{key: ids for key, ids in given.items() if key != "token_type_ids"}).logits
     assert torch.equal(ours, theirs) and torch.equal(ours, without) != typed
 
@@ -110,9 +117,29 @@ def test_causal_labels_are_the_completion_and_a_sequence_to_sequence_keeps_them_
     assert batch["input_ids"].tolist() == [[1, 2, 3, 9], [4, 5, 6, 7]]
     assert batch["labels"].tolist() == [[IGNORED, IGNORED, 3, IGNORED], [IGNORED, 5, IGNORED, 7]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch["labelled"].tolist() == [2, 5, 7] and targets(batch).tolist() == [3, 5, 7]
     batch = OBJECTIVES["seq2seq"](9).collate([Example([1, 2], [3], [3]), Example([4], [5, 6], [5, 6])])
     assert batch["input_ids"].tolist() == [[1, 2], [4, 9]]
     assert batch["labels"].tolist() == [[3, IGNORED, IGNORED], [5, 6, IGNORED]]  # longer than what is read
+    assert batch["labelled"].tolist() == [0, 3, 4]
+
+
+def test_nothing_predicts_the_first_token_of_a_row() -> None:
+    batch = OBJECTIVES["causal"](9).collate([Example([], [5, 6], [5, 6]), Example([], [7], [7])])
+    assert targets(batch).tolist() == [6]
+
+
+def test_a_packed_row_has_the_labels_of_its_examples() -> None:
+    examples = [Example([1, 2], [3], [3]), Example([4], [5, 6, 7], [5, IGNORED, 7])]
+    batch = packed_batch([examples], 8, OBJECTIVES["causal"](9).collate)
+    assert sorted(targets(batch).tolist()) == [3, 5, 7]
+    assert by_row(batch, torch.ones(3)).tolist() == [3]
+
+
+def test_repeated_rows_have_the_same_labels_each_time() -> None:
+    batch = repeated(OBJECTIVES["causal"](9).collate([Example([1, 2], [3], [3]), Example([4], [5], [5])]), 2)
+    assert targets(batch).tolist() == [3, 5, 3, 5]
+    assert by_row(batch, torch.tensor([1, 2, 3, 4])).tolist() == [1, 2, 3, 4]
 
 
 Loop = Callable[[list[list[int]], list[list[int]]], float]
@@ -161,11 +188,17 @@ def test_metrics_are_those_of_plain_loops_however_they_are_cut(task: str, seed: 
     predicted, true = (torch.randint(0, 3, (12, width), generator=draw) for _ in range(2))
     true[torch.randint(0, 4, true.shape, generator=draw) == 0] = IGNORED if width > 1 else 0
     true[0, 0] = 1
-    metric = scores(OBJECTIVES[task](0), LlamaConfig(vocab_size=3, num_labels=3))  # type: ignore[call-arg]
-    for p, t in zip(predicted.split(cut), true.split(cut), strict=True):
-        metric.update(p, t)
     expected = {name: loop(predicted.tolist(), true.tolist()) for name, loop in METRICS[task].items()}
-    found = {name: float(value) for name, value in metric.compute().items()}
+    if task == "classification":
+        metric = of_classes(3)
+        for p, t in zip(predicted.flatten().split(cut), true.flatten().split(cut), strict=True):
+            metric.update(p, t)
+        found = {name: float(value) for name, value in metric.compute().items()}
+    else:
+        right, labels = (predicted == true).sum(1), (true != IGNORED).sum(1).numpy()
+        twice = of_tokens(torch.stack([right, 0 * right]), labels, whole=task == "seq2seq")
+        found, none = twice
+        assert none["accuracy"] == 0
     assert found == pytest.approx(expected, abs=1e-6)
 
 

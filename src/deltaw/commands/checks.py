@@ -24,7 +24,7 @@ def check_inputs(cfg: DictConfig, arms: list[Arm]) -> Base:
     """
     data_of(cfg.data, cfg.task)
     base = shape_of(cfg)
-    modules, _ = prepare_base(cfg, base)
+    modules = prepare_base(cfg, base)
     check_arms(base.model, modules, arms)
     if not cfg.model.pretrain:
         check_weights(cfg.model.path)

@@ -84,6 +84,7 @@ class ModelConfig:
     projections: Annotated[ProjectionsConfig, Key("how the names of the modules for q and v end")]
     pretrain: Annotated[PretrainConfig | None, Key("pretrain a Llama at model.path, if nothing is there")] = None
     labels: Annotated[int | None, Key("classes of task=classification", limit=TWO_OR_MORE)] = None
+    compile: Annotated[bool, Key("compile each layer by torch.compile when it runs first", identity=False)] = False
 
 
 @dataclass

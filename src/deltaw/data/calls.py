@@ -16,6 +16,7 @@ import ast
 import textwrap
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from platform import python_version
 
 from deltaw.data.library import task_files
@@ -27,21 +28,20 @@ REFERENCE_FINGERPRINT = "ac6c53fe29eaddb2f7ac50de552dbd7801ea8dc759c1165f23fffd1
 
 
 class Calls:
-    """All pairs of the running interpreter's library, in the order of its files, each function once.
+    """All pairs of the running interpreter's library, in the order of its files, each function once."""
 
-    Warns if they differ from the pairs behind the documented numbers.
-    """
-
-    def __init__(self) -> None:
-        self.pairs = list(
-            dict.fromkeys(pair for path in task_files() for pair in _pairs(path.read_text(encoding="utf-8")))
-        )
-        if self.fingerprint([]) != REFERENCE_FINGERPRINT:
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Read from the library when first asked for; warns if they differ from the pairs of the documented numbers."""
+        texts = (path.read_text(encoding="utf-8") for path in task_files())
+        pairs = list(dict.fromkeys(pair for text in texts for pair in _pairs(text)))
+        if _fingerprint(pairs) != REFERENCE_FINGERPRINT:
             warnings.warn(
                 f"the library of Python {python_version()} differs from that of Python {REFERENCE_PYTHON}, on which "
                 "the documented numbers were measured: expect slightly different losses and φ",
                 stacklevel=2,
             )
+        return pairs
 
     def head(self) -> tuple[str, list[str]]:
         return "the bundled text", list(Pair._fields)
@@ -50,11 +50,15 @@ class Calls:
         return None
 
     def fingerprint(self, fields: list[str]) -> str:
-        return fingerprint(text for pair in self.pairs for text in pair)
+        return _fingerprint(self.pairs)
 
     def rows(self, fields: list[str]) -> Iterator[tuple[str, Row]]:
         for n, pair in enumerate(self.pairs):
             yield f"function {n} of the bundled text", pair._asdict()
+
+
+def _fingerprint(pairs: list[Pair]) -> str:
+    return fingerprint(text for pair in pairs for text in pair)
 
 
 def _pairs(source: str) -> Iterator[Pair]:

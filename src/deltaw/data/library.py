@@ -5,7 +5,7 @@ builds differ in others (tkinter, idlelib, the tests).
 """
 
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 TASK_MODULES = frozenset(
@@ -23,23 +23,19 @@ _LEFT_OUT = frozenset({"encodings", "pydoc_data", "site-packages", "dist-package
 
 def task_files() -> Iterator[Path]:
     """Source files of `TASK_MODULES` in the running interpreter, sorted by name."""
-    return (path for path in _files() if _module(path) in TASK_MODULES)
+    return _files(lambda module: module in TASK_MODULES)
 
 
 def pretraining_files() -> Iterator[Path]:
     """Every other source file of the running interpreter's library, its tests included."""
-    return (path for path in _files() if _module(path) not in TASK_MODULES)
+    return _files(lambda module: module not in TASK_MODULES)
 
 
-def _library() -> Path:
-    return Path(sysconfig.get_path("stdlib"))
-
-
-def _module(path: Path) -> str:
-    return path.relative_to(_library()).parts[0].removesuffix(".py")
-
-
-def _files() -> Iterator[Path]:
-    for path in sorted(_library().rglob("*.py")):
-        if not _LEFT_OUT.intersection(path.relative_to(_library()).parts):
-            yield path
+def _files(chosen: Callable[[str], bool]) -> Iterator[Path]:
+    library = Path(sysconfig.get_path("stdlib"))
+    # Only the places chosen are walked: site-packages, which is none of the task's, holds more than all the library.
+    places = [place for place in library.iterdir() if chosen(place.name.removesuffix(".py"))]
+    files = (file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place]))
+    for file in sorted(files):
+        if file.suffix == ".py" and not _LEFT_OUT.intersection(file.relative_to(library).parts):
+            yield file

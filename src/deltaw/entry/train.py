@@ -64,6 +64,7 @@ def start(cfg: DictConfig) -> None:
         print("loading PyTorch Lightning, transformers and PEFT", flush=True)
         from deltaw.commands.train import train
 
+        gc.freeze()  # modules stay to the end: searching them for cycles again and again takes a second and a half
         gc.enable()
         train(cfg)
 

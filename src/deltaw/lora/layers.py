@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from deltaw.lora.arm import Arm, seed_from
-from deltaw.lora.shadows import teach
+from deltaw.lora.updates import Factors, add_updates
 from deltaw.model.heads import Initialiser
 from deltaw.model.names import widths
 from deltaw.run.record import name_of_shadow
@@ -41,9 +40,9 @@ class Moment:
 
 
 class SideBySide(nn.Module):
-    """A frozen linear layer (or a Conv1D) whose rows lie in K blocks, each with an update of its own.
+    """A frozen linear layer (or a Conv1D) whose rows lie in K blocks, each with factors of its own.
 
-        y_k = base(x_k) + update_k(x_k)
+        y_k = base(x_k) + scale_k · B_k A_k x_k
 
     The product with the base runs once over all rows.
 
@@ -65,14 +64,10 @@ class SideBySide(nn.Module):
         """The base's, because some models ask for its dtype."""
         return self.base.get_parameter("weight")
 
-    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        y, blocks = self.base(x), range(self.blocks) if self.single is None else [self.single]
-        updates = [self.update(k, x_k) for k, x_k in zip(blocks, x.chunk(len(blocks)), strict=True)]
-        return y + torch.cat(updates).to(y.dtype)
-
-    def update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        """What block k adds to the base's output."""
-        raise NotImplementedError
+    @property
+    def present(self) -> Sequence[int]:
+        """The blocks that the rows belong to."""
+        return range(self.blocks) if self.single is None else [self.single]
 
 
 class ArmsLinear(SideBySide):
@@ -100,35 +95,34 @@ class ArmsLinear(SideBySide):
         self.module, self.arms = module, arms
         self.moment = Moment()
         learners = [*arms, *shadows]
-        self.scales = [arm.scale_of(module) for arm in learners]
+        self.scales = [arm.scale_of(module) for arm in arms]
         (width, d_out), device = widths(base), base.get_parameter("weight").device
         self.A = nn.ParameterList(
             nn.Parameter(_start(arm, module, width).to(device), arm.control != "frozen_a") for arm in learners
         )
         self.B = nn.ParameterList([torch.zeros(d_out, arm.rank_of(module), device=device) for arm in learners])
-        self._shadows = [
-            [
-                (k, one.shadow)
-                for k, one in enumerate(shadows, len(arms))
-                if one.name == name_of_shadow(arm.name, one.shadow)
-            ]
+        self._shadows = [  # of each arm, by their places among the learners
+            [k for k, one in enumerate(shadows, len(arms)) if one.name == name_of_shadow(arm.name, one.shadow)]
             for arm in arms
         ]
 
-    def update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        arm, x = self.arms[k], x.to(self.A[k].dtype)
-        if self.training and arm.dropout:
-            x = _dropout(x, arm.dropout, seed_from(arm.name, self.module, *self.moment.place))
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))  # once: autocast would do it for arm and shadows apart
-        update = linear(linear(x, self.A[k]), self.B[k]) * self.scales[k]
+    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
         # A single arm reads what all its examples share, so that no example's sign applies.
-        if self.training and self.moment.signs is not None and self.single is None:
-            signs = self.moment.signs.chunk(len(self.arms))[k]
-            for place, n in self._shadows[k]:
-                update = teach(update, x, signs[..., n - 1], self.A[place], self.B[place], self.scales[place])
-        return update
+        signs = self.moment.signs if self.training and self.single is None else None
+        read = self._dropped(x) if self.training and any(arm.dropout for arm in self.arms) else x
+        return add_updates(self.base(x), read, [self._factors(k) for k in self.present], signs)
+
+    def _factors(self, k: int) -> Factors:
+        of_shadows = [Factors(self.A[place], self.B[place], self.scales[k]) for place in self._shadows[k]]
+        return Factors(self.A[k], self.B[k], self.scales[k], of_shadows)
+
+    @torch.compiler.disable  # a compiled layer would be compiled again for each seed
+    def _dropped(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_in"]:
+        """`x` behind the dropout of each arm."""
+        arms = [self.arms[k] for k in self.present]
+        seeds = [seed_from(arm.name, self.module, *self.moment.place) for arm in arms]
+        parts = zip(x.to(self.A[0].dtype).chunk(len(arms)), arms, seeds, strict=True)
+        return torch.cat([_dropout(x_k, arm.dropout, seed) if arm.dropout else x_k for x_k, arm, seed in parts])
 
 
 class ArmsHead(nn.Module):

@@ -4,28 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import linear
 
 from deltaw.lora.arm import Arm
 from deltaw.lora.attach import replace_module
 from deltaw.lora.layers import ArmsHead, SideBySide, adapted_layers, arm_heads
 from deltaw.lora.snapshot import stored_tensors
+from deltaw.lora.updates import Factors, add_updates
 from deltaw.maths.cut import cut
-from deltaw.model.names import widths
-
-
-class Factors(NamedTuple):
-    """ΔW = scale · B A of one module."""
-
-    A: Float[Tensor, "r d_in"]
-    B: Float[Tensor, "d_out r"]
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -77,13 +67,12 @@ class VariantsLinear(SideBySide):
 
     def __init__(self, base: nn.Module, factors: Sequence[Factors | None]):
         super().__init__(base, len(factors))
-        self.d_out, device = widths(base)[1], self.weight.device
+        device = self.weight.device
         self.factors = [one and Factors(one.A.to(device), one.B.to(device), one.scale) for one in factors]
 
-    def update(self, k: int, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
-        if (factors := self.factors[k]) is None:
-            return x.new_zeros(1).expand(*x.shape[:-1], self.d_out)
-        return linear(linear(x.to(factors.A.dtype), factors.A), factors.B) * factors.scale
+    @torch.compiler.disable  # a compiled layer would be compiled again for each group of variants
+    def forward(self, x: Float[Tensor, "rows *tokens d_in"]) -> Float[Tensor, "rows *tokens d_out"]:
+        return add_updates(self.base(x), x, [self.factors[k] for k in self.present])
 
 
 class VariantsHead(nn.Module):

@@ -58,7 +58,8 @@ class DeviceMemory:
 def device_memory(workload: Workload, parts: int, rows: int, checkpointing: bool) -> DeviceMemory:
     """What a device holds that has one of `parts` parts of base and arms, with `rows` rows of each arm at once."""
     base, arms, row = workload.base, workload.arms, workload.row
-    logits = 3 * row.loss_bytes  # at worst log-probabilities, their gradient and the gradient of the logits
+    # At worst log-probabilities, their gradient and the gradient of the logits.
+    logits = 3 * min(rows * row.loss_bytes, row.most_loss_bytes)
     return DeviceMemory(
         base=base.total_bytes / parts,
         gathered=2 * base.largest_layer_bytes + base.total_bytes - base.layers_bytes if parts > 1 else 0,
@@ -66,7 +67,7 @@ def device_memory(workload: Workload, parts: int, rows: int, checkpointing: bool
         gradients=arms.trained_bytes / parts,
         moments=2 * arms.trained_bytes / parts,
         activations=rows * (row.checkpointed_bytes if checkpointing else row.kept_bytes),
-        largest=rows * (max(logits, row.recomputed_bytes) if checkpointing else logits),
+        largest=max(logits, rows * row.recomputed_bytes) if checkpointing else logits,
     )
 
 

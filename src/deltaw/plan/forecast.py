@@ -19,7 +19,7 @@ from deltaw.plan.shapes import ShapeRun, count
 from deltaw.plan.suggestion import Plan, Setup, suggest
 from deltaw.plan.table import GIB
 from deltaw.plan.workload import NF4_BYTES, Workload
-from deltaw.training.build import prepare_base
+from deltaw.training.build import objective_of, prepare_base
 
 
 class UnplannableError(UserError):
@@ -55,7 +55,8 @@ def workload_of(cfg: DictConfig, arms: list[Arm]) -> Workload:
     prompt, completion = _row_lengths(cfg)
     try:
         with ShapeRun():
-            modules, objective = prepare_base(cfg, base)
+            modules = prepare_base(cfg, base)
+            objective = objective_of(cfg, base, modules)
             shadows = shadows_of(arms, cfg.arms.shadows)
             attach(base.model, modules, arms, base.heads, shadows)
         model = base.model.double() if cfg.trainer.precision == "64-true" else base.model
@@ -85,8 +86,13 @@ def shape_of(cfg: DictConfig) -> Base:
 
 
 def _row_lengths(cfg: DictConfig) -> tuple[int, int]:
-    """Tokens of the longest prompt and of its completion; a completion of one token is the longest row to read."""
+    """Tokens of the longest prompt and of its completion. A causal row learns all of its tokens but the first, at most.
+
+    The one label of a classification has no token.
+    """
     longest = cfg.data.max_length
+    if cfg.task == "causal":
+        return 1, longest - 1
     return (longest, cfg.data.max_completion or longest) if cfg.task == "seq2seq" else (longest - 1, 1)
 
 

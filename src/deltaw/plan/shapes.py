@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from deltaw.data.example import Example
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import parameters_of
 from deltaw.model.names import block_of, is_conv1d
+from deltaw.model.output_layer import OutputLayer
 from deltaw.plan.workload import ArmsSize, BaseSize, RowCost, Workload
-from deltaw.training.objectives import Causal, Objective, summed_losses
+from deltaw.training.objectives import Causal, Objective, labels_at_once, losses_and_gradients, targets
 
 # Products, with the number of tensors that come before the two factors.
 _PRODUCTS: dict[Any, int] = {
@@ -31,6 +33,7 @@ _PRODUCTS: dict[Any, int] = {
     torch.bmm: 0,
     Tensor.bmm: 0,
     torch.addmm: 1,
+    Tensor.addmm_: 1,
     torch.nn.functional.grouped_mm: 0,  # experts
     torch.baddbmm: 1,
     Tensor.baddbmm: 1,
@@ -159,12 +162,13 @@ def count(
     owners |= {_storage(weight): "arms" for of_arm in factors.values() for weight in of_arm}
     layers = _layers(base, owners)
     run = ShapeRun(owners, autocast)
-    _forward(run, base, objective, layers, batch)
+    classes = _forward(run, base, objective, layers, batch)
+    at_once = labels_at_once(classes) / len(batch["labelled"]) if objective.body else inf
     tokens = sum(mask.shape[1] for mask in objective.read(batch))
     return Workload(
         _base_size(base, layers, owners),
         _arms_size(factors, arms),
-        _row_cost(run, layers, tokens, isinstance(objective, Causal), _weights(factors, shadows)),
+        _row_cost(run, layers, tokens, isinstance(objective, Causal), _weights(factors, shadows), at_once),
     )
 
 
@@ -180,16 +184,29 @@ def _layers(base: nn.Module, owners: Mapping[int, str]) -> dict[str, nn.Module]:
 
 
 def _forward(
-    run: ShapeRun, base: nn.Module, objective: Objective, layers: Mapping[str, nn.Module], batch: dict[str, Tensor]
-) -> None:
+    run: ShapeRun,
+    base: Any,
+    objective: Objective,
+    layers: Mapping[str, nn.Module],
+    batch: dict[str, Tensor],
+) -> int:
+    """Run the forward pass and the loss; returns the number of classes that a label has."""
     with ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(partial(run.enter, name)).remove)
             stack.callback(layer.register_forward_hook(partial(run.leave, "")).remove)
-        stack.callback(base.register_forward_hook(partial(run.leave, "loss")).remove)
         stack.enter_context(saved_tensors_hooks(run.keep, lambda tensor: tensor))
         stack.enter_context(run)
-        summed_losses(objective.logits(base, batch), objective.targets(batch), arms=1)
+        return objective.at_labels(base, batch, partial(_lose, run, targets(batch)))
+
+
+def _lose(run: ShapeRun, classes: Tensor, states: Tensor, layer: OutputLayer) -> int:
+    """Count the loss; returns the number of classes."""
+    run.place = "loss"
+    *_, gradients = losses_and_gradients(states, layer, classes)
+    run.place = ""
+    run.keep(gradients)
+    return layer(states[:0]).shape[1]
 
 
 def _base_size(base: nn.Module, layers: Mapping[str, nn.Module], owners: Mapping[int, str]) -> BaseSize:
@@ -232,8 +249,19 @@ def _arms_size(factors: Mapping[str, list[nn.Parameter]], arms: Iterable[Arm]) -
     )
 
 
-def _row_cost(run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool, of_shadows: int) -> RowCost:
-    """What a `run` of one row of each arm has counted; `of_shadows` is the number of the shadows' parameters."""
+def _row_cost(
+    run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool, of_shadows: int, at_once: float
+) -> RowCost:
+    """What a `run` of one row of each arm has counted.
+
+    Args:
+        run: done.
+        layers: names of the layers.
+        tokens: of the row.
+        causal: whether a token attends to earlier tokens alone.
+        of_shadows: number of the shadows' parameters.
+        at_once: the labels whose logits exist at the same time, at most, divided by the labels of the row.
+    """
     share = 0.5 if causal else 1.0  # of a row's tokens that a token attends to, on average
     flops = {key: times * (share if key[1] == "attention" else 1) for key, times in run.flops.items()}
     base_flops, attention_flops, arms_flops = (
@@ -250,6 +278,7 @@ def _row_cost(run: ShapeRun, layers: Iterable[str], tokens: int, causal: bool, o
         checkpointed_bytes=sum(storage.nbytes() for storage in run.inputs.values()) + recomputed[""],
         recomputed_bytes=max(recomputed[name] for name in layers),
         loss_bytes=kept["loss"],
+        most_loss_bytes=kept["loss"] * at_once,
         base_flops=base_flops,
         attention_flops=attention_flops,
         arms_flops=arms_flops,

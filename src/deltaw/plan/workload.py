@@ -73,10 +73,12 @@ class RowCost:
 
     Attributes:
         tokens: of one row.
-        kept_bytes: what the forward pass keeps for the backward pass, up to the logits.
+        kept_bytes: what the forward pass keeps for the backward pass: activations, and gradients of the losses by the
+            states that the output layer reads.
         checkpointed_bytes: the same under gradient checkpointing: inputs of layers, and what is kept outside of layers.
         recomputed_bytes: what the layer that keeps most of all keeps while it is computed again.
-        loss_bytes: what the loss keeps, above all log-probabilities.
+        loss_bytes: what the loss keeps of all labels, above all log-probabilities.
+        most_loss_bytes: what it keeps at a time, of any number of rows; infinite for logits that all exist at once.
         base_flops: products with weights of the base, forward.
         attention_flops: products of activations with each other, forward.
         arms_flops: products with weights of the arms, forward.
@@ -90,6 +92,7 @@ class RowCost:
     checkpointed_bytes: Number
     recomputed_bytes: Number
     loss_bytes: Number
+    most_loss_bytes: Number
     base_flops: Number
     attention_flops: Number
     arms_flops: Number

@@ -1,7 +1,7 @@
 """Build what a config describes: the arms, the data set, the base and the objective."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.utils import instantiate
@@ -21,10 +21,11 @@ from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
 from deltaw.model.four_bits import quantise
 from deltaw.model.loading import Base, load_base
-from deltaw.model.packed_attention import attention_of
+from deltaw.model.output_layer import body_of
+from deltaw.model.packed_attention import attention_of, by_positions
 from deltaw.model.projections import projections
 from deltaw.model.split import split
-from deltaw.training.objectives import OBJECTIVES, Causal, Objective
+from deltaw.training.objectives import Causal, Classification, Objective, Seq2Seq
 
 
 def arms_of(cfg: DictConfig) -> list[Arm]:
@@ -98,27 +99,47 @@ def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus)
     return load_base(cfg.model.path, tokenizer, cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.task, labels)
 
 
-def prepare_base(cfg: DictConfig, base: Base) -> tuple[dict[str, str], Objective]:
+def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
     """Make a base ready for arms: split fused layers, quantise to 4 bits, and find the modules to adapt.
 
     Args:
         cfg: the config of the run.
-        base: changed in place. On the meta device it is neither quantised nor tested for packing.
+        base: changed in place. On the meta device it is not quantised.
 
     Returns:
-        The projection of each module to adapt by the module's name, and the objective.
+        The projection of each module to adapt by the module's name.
 
     Raises:
-        UserError: the base cannot pack examples, or lacks the projections.
+        UserError: the base lacks the projections.
     """
-    wanted, objective = names_in(cfg.arms.projections), OBJECTIVES[cfg.task](base.pad)
+    wanted = names_in(cfg.arms.projections)
     split(base.model, wanted)
-    if base.model.device.type != "meta":
-        if cfg.model.dtype == NF4:
-            quantise(base.model)
-        if cfg.data.packing:
-            objective = Causal(base.pad, attention_of(base.model))
-    return projections(base.model, wanted, cfg.model.projections), objective
+    if cfg.model.dtype == NF4 and base.model.device.type != "meta":
+        quantise(base.model)
+    return projections(base.model, wanted, cfg.model.projections)
+
+
+def objective_of(cfg: DictConfig, base: Base, modules: Iterable[str]) -> Objective:
+    """The objective of the task.
+
+    Args:
+        cfg: the config of the run.
+        base: as `prepare_base` leaves it.
+        modules: names of those to adapt.
+
+    Raises:
+        UserError: the base cannot pack examples, or does not give logits for each token.
+    """
+    if cfg.task == "classification":
+        return Classification(base.pad)
+    body = body_of(base.model)
+    before_output = {module for part in body for module in part.modules()}
+    if not before_output.issuperset(map(base.model.get_submodule, modules)):
+        body = ()  # an arm behind it would get no gradient
+    if cfg.task == "seq2seq":
+        return Seq2Seq(base.pad, body if hasattr(base.model, "prepare_decoder_input_ids_from_labels") else ())
+    tried = cfg.data.packing and base.model.device.type != "meta"
+    return Causal(base.pad, attention_of(base.model) if tried else by_positions, body)
 
 
 def label_count(given: int | None, found: Sequence[str]) -> int:

@@ -1,41 +1,40 @@
-"""The metrics of a task beside its loss."""
+"""The metrics of a task beside its loss.
 
+- causal: accuracy, the share of correct tokens.
+- seq2seq: accuracy, and exact_match, the share of rows without a wrong token. Each token is predicted after the true
+  tokens before it. Greedy decoding writes exactly the same rows correctly: up to the first error, it reads the true
+  tokens as well.
+- classification: accuracy, f1 (the mean over the labels) and matthews (Matthews' correlation coefficient).
+
+Accuracy, exact_match and f1 are in [0, 1], matthews is in [-1, 1].
+"""
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassExactMatch,
-    MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
-)
-from transformers import PretrainedConfig
-
-from deltaw.data.example import IGNORED
-from deltaw.training.objectives import Classification, Objective, Seq2Seq
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassMatthewsCorrCoef
 
 
-def scores(objective: Objective, config: PretrainedConfig) -> MetricCollection:
-    """The metrics that compare predicted with true tokens or labels; `config` is the model's.
+def of_tokens(
+    right: Int[Tensor, "arms examples"], labels: Int[np.ndarray, " examples"], whole: bool
+) -> list[dict[str, float]]:
+    """The metrics of each arm by name.
 
-    - causal: accuracy, the share of correct tokens.
-    - seq2seq: accuracy, and exact_match, the share of rows without a wrong token. Each token is predicted after the
-      true tokens before it. Greedy decoding writes exactly the same rows correctly: up to the first error, it reads
-      the true tokens as well.
-    - classification: accuracy, f1 (the mean over the labels) and matthews (Matthews' correlation coefficient).
-
-    Accuracy, exact_match and f1 are in [0, 1], matthews is in [-1, 1].
+    Args:
+        right: rightly predicted tokens of each example.
+        labels: tokens of each example.
+        whole: whether exact_match is among them.
     """
-    if isinstance(objective, Classification):
-        return _of_labels(config.num_labels)  # type: ignore[arg-type]
-    tokens: int = config.get_text_config().vocab_size
-    metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy": MulticlassAccuracy(tokens, average="micro", ignore_index=IGNORED, validate_args=False)
-    }
-    if isinstance(objective, Seq2Seq):
-        metrics["exact_match"] = MulticlassExactMatch(tokens, ignore_index=IGNORED, validate_args=False)
-    return MetricCollection(metrics, compute_groups=False)
+    found = []
+    for of_arm in right.numpy():
+        exact = {"exact_match": float((of_arm == labels).mean())} if whole else {}
+        found.append({"accuracy": float(of_arm.sum() / labels.sum())} | exact)
+    return found
 
 
-def _of_labels(labels: int) -> MetricCollection:
+def of_classes(labels: int) -> MetricCollection:
+    """The metrics that compare predicted with true labels, counted from 0 to `labels` − 1."""
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(labels, average="micro"),
         "f1": MulticlassF1Score(labels, average="macro"),

@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
@@ -18,11 +16,14 @@ from deltaw.lora.attach import attach
 from deltaw.lora.layers import Moment, parameters_of, set_moment
 from deltaw.lora.shadows import shadows_of
 from deltaw.lora.sharded import gather
+from deltaw.model.compiled import compile_layers
+from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.heads import Initialiser
 from deltaw.model.loading import Base
-from deltaw.training.build import prepare_base
+from deltaw.training.build import objective_of, prepare_base
 from deltaw.training.engines import shard
-from deltaw.training.objectives import Objective, summed_losses
+from deltaw.training.objectives import Objective, by_row, label_losses
+from deltaw.training.optimiser import AdamWPerArm
 
 
 class LoraArms(LightningModule):
@@ -48,11 +49,14 @@ class LoraArms(LightningModule):
 
     Attributes:
         learners: the arms, then their shadows; each has a parameter group of its own.
+        skipped: steps that each learner skipped because its gradient was not finite.
+        learnt_last: the last step that each learner took.
     """
 
     base: PreTrainedModel
     step_loss: Tensor
     skipped: Tensor
+    learnt_last: Tensor
 
     def __init__(
         self,
@@ -77,17 +81,19 @@ class LoraArms(LightningModule):
         attach(base, modules, arms, heads, self.learners[len(arms) :])
         self.base = base
         self.register_buffer("skipped", torch.zeros(len(self.learners), dtype=torch.long))
+        self.register_buffer("learnt_last", torch.zeros(len(self.learners), dtype=torch.long), persistent=False)
 
     def loss_sums(self, batch: dict[str, Tensor]) -> Float[Tensor, " arms"]:
         """Cross-entropy of each arm with smoothed labels, summed over its labels, in nats."""
-        logits, targets = self.objective.logits(self.base, batch), self.objective.targets(batch)
-        return summed_losses(logits, targets, len(self.arms), self.label_smoothing)
+        losses = label_losses(self.objective, self.base, batch, self.label_smoothing)
+        return by_row(batch, losses).view(len(self.arms), -1).sum(1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
         place = self.trainer.global_step, micro_batch, self.trainer.global_rank
         set_moment(self.base, Moment(*place, batch.get("signs")))
-        losses = self.loss_sums(batch) / batch["completion_tokens"]
+        with examples_in_rows(packed="position_ids" in batch):
+            losses = self.loss_sums(batch) / batch["completion_tokens"]
         self.step_loss = losses.detach() if micro_batch == 0 else self.step_loss + losses.detach()
         # Lightning divides by the micro-batches of a step, and DDP by the processes: undo both.
         return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
@@ -101,7 +107,7 @@ class LoraArms(LightningModule):
             {"params": [weight for weight in parameters_of(self.base, k) if weight.requires_grad], "lr": arm.lr}
             for k, arm in enumerate(self.learners)
         ]
-        optimizer = AdamW(groups, weight_decay=self.weight_decay)
+        optimizer = AdamWPerArm(groups, self.weight_decay)
         schedule = LambdaLR(optimizer, lambda step: self._share_of_peak(step))  # LambdaLR saves nothing of a lambda
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -110,20 +116,13 @@ class LoraArms(LightningModule):
         rise = max(1, round(self.warmup * total))
         return min((step + 1) / rise, (total - step) / max(1, total - rise + 1))
 
-    def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        for k, group in enumerate(optimizer.param_groups):
-            norm = gather(nn.utils.clip_grad_norm_(group["params"], self.clip))
-            finite = norm.isfinite()
-            self.skipped[k] += not finite
-            if not finite and self.skipped[k] == self.max_skipped:
-                rank_zero_warn(
-                    f"{self.learners[k].name} stands still from step {self.trainer.global_step} on: its gradients were "
-                    f"not finite in optim.max_skipped={self.max_skipped} steps. Other arms go on; try a lower "
-                    "learning rate"
-                )
-            if not finite or self.skipped[k] >= self.max_skipped:
-                for weight in group["params"]:  # without a gradient, AdamW changes neither the weight nor its moments
-                    weight.grad = None
+    def configure_gradient_clipping(self, optimizer: AdamWPerArm, *_: object, **__: object) -> None:  # type: ignore[override]
+        norms = [gather(nn.utils.clip_grad_norm_(group["params"], self.clip)) for group in optimizer.param_groups]
+        finite = torch.stack(norms).isfinite()
+        self.skipped += ~finite
+        learns = finite & (self.skipped < self.max_skipped)
+        self.learnt_last.masked_fill_(learns, self.trainer.global_step + 1)
+        optimizer.sits_out = (~learns).float()
 
     def state_of_arms(self) -> dict[str, Tensor]:
         """Arms and shadows in a checkpoint, by name: factors (a frozen A too), heads, and counts of skipped steps."""
@@ -162,8 +161,13 @@ def task_with_arms(cfg: DictConfig, arms: list[Arm], base: Base) -> tuple[dict[s
         The projection of each adapted module by the module's name, and the task that trains the arms.
 
     Raises:
-        UserError: the base cannot pack examples, or lacks the projections.
+        UserError: the base cannot pack examples, does not give logits for each token, or lacks the projections; or
+            model.compile=true finds no compiler.
     """
-    modules, objective = prepare_base(cfg, base)
+    modules = prepare_base(cfg, base)
+    objective = objective_of(cfg, base, modules)
     optim = {str(key): value for key, value in cfg.optim.items() if key != "lr"}  # each arm has its own lr
-    return modules, LoraArms(base.model, list(modules), arms, base.heads, objective, **optim, shadows=cfg.arms.shadows)
+    task = LoraArms(base.model, list(modules), arms, base.heads, objective, **optim, shadows=cfg.arms.shadows)
+    if cfg.model.compile:
+        compile_layers(base.model, modules)
+    return modules, task

@@ -22,7 +22,7 @@ from deltaw.training.launching import Launch, dead_processes
 from deltaw.training.task import LoraArms
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-# Batches are a function of their number, so ours go on exactly where they stopped; making one takes no time.
+# Batches are a function of their number, so ours go on exactly where they stopped; on a CPU, one takes little time.
 warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 warnings.filterwarnings("ignore", ".*does not have many workers")
 warnings.filterwarnings("ignore", ".*broadcast_buffers.*")
@@ -55,6 +55,8 @@ def lightning_trainer(cfg: DictConfig, launch: Launch, engine: str, callbacks: l
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer={dict(cfg.trainer)} is refused by Lightning: {error}") from error
+    # Before every micro-batch it would ask all processes for a signal that `StopSignals` answers, and wait for the GPU.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     if trainer.world_size != launch.world:  # each process would train a run of its own, all in one directory
         raise UserError(
             f"{launch.by} started {launch.world} processes, and Lightning knows of {trainer.world_size}: "

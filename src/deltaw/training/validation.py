@@ -13,10 +13,16 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from tqdm import tqdm
 
-from deltaw.data.example import IGNORED
 from deltaw.run.metrics import COLUMNS_OF_EVALUATION, VALIDATION
-from deltaw.training.metrics import scores
-from deltaw.training.objectives import label_losses
+from deltaw.training.metrics import of_classes, of_tokens
+from deltaw.training.objectives import (
+    Classification,
+    Seq2Seq,
+    by_row,
+    losses_and_predictions,
+    repeated,
+    targets,
+)
 from deltaw.training.task import LoraArms
 
 Batches = list[tuple[NDArray[np.int64], dict[str, Tensor]]]  # as `Examples.batches` makes them
@@ -67,15 +73,17 @@ def validate(
         groups: of all examples of the data set.
 
     Returns:
-        By name, a value per arm: loss (nats per token, or per row of a classification), the metrics of the task (see
-        `scores`), and perplexity where the loss is per token. Then the rows of `COLUMNS_OF_EVALUATION`.
+        By name, a value per arm: loss (nats per token, or per row of a classification), the metrics in
+        `deltaw.training.metrics`, and perplexity where the loss is per token. Then the rows of `COLUMNS_OF_EVALUATION`.
     """
-    metrics = [scores(task.objective, task.base.config).to(task.device) for _ in task.arms]
+    classes = task.base.config.num_labels if isinstance(task.objective, Classification) else 0
+    metrics = [of_classes(classes).to(task.device) for _ in task.arms if classes]
     task.eval()
     each = measure(trainer, task, len(task.arms), batches, VALIDATION, metrics)
     task.train()
     mean = each.losses.sum(1) / each.labels.sum()
-    values = [metric.compute() for metric in metrics]  # over all processes
+    values: list[dict[str, Any]] = [metric.compute() for metric in metrics]  # over all processes
+    values = values or of_tokens(each.right, each.labels, whole=isinstance(task.objective, Seq2Seq))
     measured = {"loss": mean.tolist()} | {name: [float(value[name]) for value in values] for name in values[0]}
     perplexity = {"perplexity": mean.exp().tolist()} if task.objective.unit == "token" else {}
     whose: list[dict[str, Any]] = [
@@ -117,22 +125,23 @@ def measure(
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             losses, predicted = losses_and_classes(task, batch, arms)
         if number < len(batches):
-            targets = task.objective.targets(batch)
+            true = targets(batch)
             at = torch.from_numpy(np.searchsorted(examples, numbers)).to(sums.device)
-            sums[:, :, at] = torch.stack([losses.to(precise), (predicted == targets).sum(2).to(precise)])
+            right = torch.stack([by_row(batch, of_arm.to(precise)) for of_arm in predicted == true])
+            sums[:, :, at] = torch.stack([losses.to(precise), right])
             for metric, classes in zip(metrics, predicted, strict=False):
-                metric.update(classes, targets)
+                metric.update(classes, true)
     # The other processes have zeros where this one has counted, so the sum is the same on any number of processes.
     losses, right = trainer.strategy.reduce(sums, reduce_op="sum").cpu().double()
     labels = np.zeros(len(examples), np.int64)
     for numbers, batch in batches:
-        labels[np.searchsorted(examples, numbers)] = (task.objective.targets(batch) != IGNORED).sum(1).numpy()
+        labels[np.searchsorted(examples, numbers)] = by_row(batch, torch.ones_like(batch["labelled"])).numpy()
     return Measured(examples, labels, losses, right.long())
 
 
 def losses_and_classes(
     task: LoraArms, batch: dict[str, Tensor], arms: int
-) -> tuple[Float[Tensor, "arms rows"], Int[Tensor, "arms rows tokens"]]:
+) -> tuple[Float[Tensor, "arms rows"], Int[Tensor, "arms labels"]]:
     """Losses of all arms on the same rows, each row's summed over its labels, in nats, and the predicted classes.
 
     Args:
@@ -140,7 +149,6 @@ def losses_and_classes(
         batch: the rows once, not once per arm.
         arms: number of the arms, or of what stands in their place.
     """
-    repeated = {name: tensor.repeat(arms, 1) for name, tensor in batch.items()}
-    logits, targets = task.objective.logits(task.base, repeated), task.objective.targets(repeated)
-    losses = label_losses(logits, targets).sum(1)
-    return losses.unflatten(0, (arms, -1)), logits.argmax(-1).unflatten(0, (arms, -1))
+    rows = repeated(batch, arms)
+    losses, predicted = losses_and_predictions(task.objective, task.base, rows)
+    return by_row(rows, losses).view(arms, -1), predicted.view(arms, -1)

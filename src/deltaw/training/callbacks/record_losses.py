@@ -5,6 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -40,11 +41,17 @@ class RecordLosses(Callback):
         if trainer.global_step == 0:
             self._validate(trainer, task)
         self._count_from(trainer.global_step)
+        task.learnt_last.fill_(trainer.global_step)
+        self.skipped = task.skipped.tolist()
+
+    def on_train_end(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
+        self._warn_of_standstill(task)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, task: LoraArms, outputs: object, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        self.tokens += sum(int(mask.sum()) for mask in task.objective.read(batch)) * trainer.world_size
+        for mask in task.objective.read(batch):
+            self.tokens += mask.sum()  # on the device, which is read when the losses are
         if not ends_step(trainer, batch_idx):
             return
         if trainer.global_step % self.every == 0:
@@ -55,15 +62,27 @@ class RecordLosses(Callback):
             self.since += time.perf_counter() - started  # step_s leaves validations out
 
     def _count_from(self, step: int) -> None:
-        self.tokens, self.counted, self.since = 0, step, time.perf_counter()
+        self.tokens: Tensor | int = 0
+        self.counted, self.since = step, time.perf_counter()
 
     def _record_training(self, trainer: Trainer, task: LoraArms) -> None:
         losses = trainer.strategy.reduce(task.step_loss, reduce_op="sum").tolist()
         seconds, steps = time.perf_counter() - self.since, trainer.global_step - self.counted
-        skipped = [float(count) for count in task.skipped[: len(task.arms)].tolist()]
+        self._warn_of_standstill(task)
+        skipped = [float(count) for count in self.skipped[: len(task.arms)]]
         self._record(trainer, task, {"train/loss": losses, "train/skipped": skipped})
-        self._write(trainer, [("", "tokens_per_s", self.tokens / seconds), ("", "step_s", seconds / steps)])
+        tokens = int(self.tokens) * trainer.world_size
+        self._write(trainer, [("", "tokens_per_s", tokens / seconds), ("", "step_s", seconds / steps)])
         self._count_from(trainer.global_step)
+
+    def _warn_of_standstill(self, task: LoraArms) -> None:
+        before, self.skipped = self.skipped, task.skipped.tolist()
+        for arm, old, new, step in zip(task.learners, before, self.skipped, task.learnt_last.tolist(), strict=True):
+            if old < task.max_skipped <= new:
+                rank_zero_warn(
+                    f"{arm.name} has not learned since step {step} and stands still: its gradients were not finite in "
+                    f"optim.max_skipped={task.max_skipped} steps. Other arms go on; try a lower learning rate"
+                )
 
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
         measured, each = validate(trainer, task, self.validation, self.groups)

@@ -41,7 +41,7 @@ class Snapshots(Callback):
         if not ends_step(trainer, batch_idx):
             return
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
-        stop = trainer.strategy.reduce_boolean_decision(self.signals.caught is not None, all=False)
+        stop = self.signals.stop()
         started = time.perf_counter()
         if due:
             self._snapshot(trainer, task)

@@ -3,9 +3,12 @@
 import signal
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from deltaw.training.launching import say
@@ -17,16 +20,23 @@ class StopSignals(Callback):
     This callback is the first in the list: until its `on_train_start`, Lightning's own handlers are in place, and they
     raise in the middle of a step.
 
+    Args:
+        timeout: how long a process waits for the others; None for PyTorch's default.
+
     Attributes:
         caught: the number of the signal; None if none has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta | None = None):
+        self.timeout = timeout
         self.caught: int | None = None
+        self._group: dist.ProcessGroup | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._answer(self._note)
+        if trainer.world_size > 1:  # of processors: to ask through GPUs would wait for all that these have to compute
+            self._group = dist.new_group(backend="gloo", timeout=self.timeout)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._answer(_end)
@@ -36,6 +46,14 @@ class StopSignals(Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.caught = number
+
+    def stop(self) -> bool:
+        """Whether any process has caught a signal; all processes ask after the same step."""
+        if self._group is None:
+            return self.caught is not None
+        caught = torch.tensor(int(self.caught is not None))
+        dist.all_reduce(caught, dist.ReduceOp.MAX, self._group)
+        return bool(caught)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore()

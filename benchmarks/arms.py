@@ -1,0 +1,239 @@
+"""Memory and time of K arms in company, against K jobs of one arm each; and what shadows and snapshots cost.
+
+python benchmarks/arms.py                        on two quiet cores: about twelve minutes
+python benchmarks/arms.py --steps 10 --work /tmp/try --out /tmp/try/arms.json --plot /tmp/try/arms.png
+
+All on the bundled base and text. K arms have rank 8 and seeds 0 to K − 1; the jobs they are compared with have one of
+these seeds each. At batch 4 an arm takes `--steps` steps, at the default batch a fifth of them. Each process leaves a
+file under `--work`, where the same command finds it again: remove the folder after a change. Times are those of the
+steps, and those of whole processes. Memory is what is resident on the CPU, and what is allocated on a GPU.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from results_file import RESULTS, Results, measured_on
+from whole_run import GIB, first_step, last_step, only_steps, process
+
+from deltaw.run.directory import RunDirectory
+
+COMPANIES = (1, 2, 4, 8)  # numbers of arms
+DEFAULT_BATCH = 16
+SHADOWS = (0, 1, 4)
+EVERY = 50  # the default of snapshots.every
+
+PEAK = "import torch; print(torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)"
+TRAIN = f"from deltaw.entry.train import main; main(); {PEAK}"
+LOAD = f"""
+import peft, deltaw.commands.train, torch
+from deltaw.model.loading import load_base, load_tokenizer
+base = load_base("bundled", load_tokenizer("bundled")).model.to("cuda" if torch.cuda.is_available() else "cpu")
+{PEAK}
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of `train.py`, as one process.
+
+    Attributes:
+        batch: examples of one arm per step.
+        steps: of the optimiser.
+        ranks: and `seeds`: an arm for each rank and each seed.
+        seeds: see there.
+        shadows: of each arm.
+    """
+
+    batch: int
+    steps: int
+    ranks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    shadows: int = 0
+
+    @property
+    def name(self) -> str:
+        ranks, seeds = ("-".join(map(str, numbers)) for numbers in (self.ranks, self.seeds))
+        return f"batch{self.batch}-steps{self.steps}-r{ranks}-s{seeds}-shadows{self.shadows}"
+
+    def settings(self, run: Path) -> list[str]:
+        arms = [f"arms.ranks={list(self.ranks)}", f"arms.seeds={list(self.seeds)}", f"arms.shadows={self.shadows}"]
+        return [*only_steps(run, self.steps), *arms, f"data.batch={self.batch}", f"data.cache={run.parent}/cache"]
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a process took.
+
+    Attributes:
+        wall_s: from its command to its end.
+        processor_s: of all cores in this time, which tells what other processes on the machine do not change.
+        start_s: from its command to its first step.
+        steps_s: from there to the end of its last step.
+        peak_gib: most memory.
+        snapshot_s: a snapshot of all arms with its checkpoint.
+    """
+
+    wall_s: float
+    processor_s: float
+    start_s: float
+    steps_s: float
+    peak_gib: float
+    snapshot_s: float
+
+
+def main() -> None:
+    given = arguments()
+    work = given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    steps = {4: given.steps, DEFAULT_BATCH: max(1, given.steps // 5)}
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    results = Results(given.out, **measured_on(card))
+    base = loaded(work)
+    measure(work, Job(4, 1, (8,), (0,)))  # tokenises the text for all others
+    results.note(base_gib=base)
+    print(f"{results.found['machine']}\n{results.found['versions']}\n")
+    rows = [row for batch in steps for row in compared(work, batch, steps[batch], base)]
+    print(table(rows))
+    print(f"one base with all that a run loads: {base:.2f} GiB\n")
+    costs = shadow_costs(work, steps[DEFAULT_BATCH])
+    for one in [*rows, *costs]:
+        results.add(**one)
+    print(sentences(costs))
+    plot(rows, given.plot)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=150, help="of the optimiser")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "deltaw-arms", help="folder")
+    parser.add_argument("--out", type=Path, default=RESULTS / "arms.json")
+    parser.add_argument("--plot", type=Path, default=RESULTS / "arms.png")
+    return parser.parse_args()
+
+
+def compared(work: Path, batch: int, steps: int, base_gib: float) -> list[dict[str, Any]]:
+    """K arms in company and K jobs, for every K: measured in turns, so that a slower hour meets both."""
+    company: dict[int, Took] = {}
+    alone: list[Took] = []
+    for K in COMPANIES:
+        alone += [measure(work, Job(batch, steps, (8,), (seed,))) for seed in range(len(alone), K)]
+        company[K] = measure(work, Job(batch, steps, (8,), tuple(range(K))))
+    own = mean(job.peak_gib for job in alone) - base_gib
+    return [
+        {
+            "part": "company",
+            "batch": batch,
+            "steps": steps,
+            "arms": K,
+            "company": vars(company[K]),
+            "jobs": {
+                key: sum(getattr(job, key) for job in alone[:K])
+                for key in ("wall_s", "processor_s", "start_s", "steps_s", "peak_gib")
+            },
+            "base_and_arms_gib": base_gib + K * own,
+        }
+        for K in COMPANIES
+    ]
+
+
+def shadow_costs(work: Path, steps: int) -> list[dict[str, Any]]:
+    """r=8 and r=64 alone, and both in company without and with shadows, at the default batch."""
+    jobs = [Job(DEFAULT_BATCH, steps, (rank,), (0,)) for rank in (8, 64)]
+    jobs += [Job(DEFAULT_BATCH, steps, (8, 64), (0,), shadows) for shadows in SHADOWS]
+    return [
+        {"part": "shadows", "ranks": job.ranks, "shadows": job.shadows, "steps": steps, **vars(measure(work, job))}
+        for job in jobs
+    ]
+
+
+def measure(work: Path, job: Job) -> Took:
+    """What a job took, which is read if it has been measured before."""
+    file, run = work / f"{job.name}.json", work / job.name
+    if not file.exists():
+        print(f"{job.name} …", end=" ", flush=True)
+        shutil.rmtree(run, ignore_errors=True)  # of a job that was cut off
+        done = process("-c", TRAIN, *job.settings(run))
+        first, last = first_step(run), last_step(run, job.steps)
+        peak = int(done.printed.split()[-1]) or done.peak_bytes
+        snapshots = RunDirectory(run).metrics().query("name == 'snapshot_s'").value.median()
+        times = (done.wall_s, done.processor_s, first - done.began, last - first)
+        took = Took(*times, peak / GIB, float(snapshots))
+        file.write_text(json.dumps(vars(took)))
+        print(f"{took.wall_s:.1f} s", flush=True)
+    return Took(**json.loads(file.read_text()))
+
+
+def loaded(work: Path) -> float:
+    """Memory of a process that has loaded the base and all that a run imports, in GiB."""
+    file = work / "base.json"
+    if not file.exists():
+        done = process("-c", LOAD)
+        file.write_text(json.dumps((int(done.printed.split()[-1]) or done.peak_bytes) / GIB))
+    gib: float = json.loads(file.read_text())
+    return gib
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    head = [
+        "| batch | steps | K | steps: company, s | K jobs, s | ratio | all: company, s | K jobs, s | ratio "
+        "| company, GiB | a base and K arms, GiB | K jobs at once, GiB |",
+        "| ---: " * 12 + "|",
+    ]
+    return "\n".join([*head, *map(_row, rows)])
+
+
+def _row(row: dict[str, Any]) -> str:
+    company, jobs = row["company"], row["jobs"]
+    times = (f"{company[key]:.1f} | {jobs[key]:.1f} | {company[key] / jobs[key]:.2f}" for key in ("steps_s", "wall_s"))
+    memory = (company["peak_gib"], row["base_and_arms_gib"], jobs["peak_gib"])
+    numbers = [row["batch"], row["steps"], row["arms"], *times, *(f"{gib:.2f}" for gib in memory)]
+    return f"| {' | '.join(map(str, numbers))} |"
+
+
+def sentences(costs: list[dict[str, Any]]) -> str:
+    step = [cost["steps_s"] / cost["steps"] for cost in costs]
+    low, high, both, with_one, with_four = step
+    memory = ", ".join(f"{cost['peak_gib']:.2f} with {cost['shadows']} shadows" for cost in costs[2:])
+    return "\n".join(
+        [
+            f"seconds a step: r=8 alone {low:.3f}, r=64 alone {high:.3f}, in company {both:.3f}",
+            f"company / sum of both alone: {both / (low + high):.2f}",
+            f"with 1 shadow / without: {with_one / both:.3f}; with 4: {with_four / both:.3f}",
+            f"most memory, in GiB: {memory}",
+            f"snapshots and checkpoint, every {EVERY} steps: {costs[3]['snapshot_s'] / (EVERY * with_one):.2%}",
+        ]
+    )
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    """Seconds and memory against K, a row of panels for each batch."""
+    from matplotlib.figure import Figure  # here: to Linux, the most that this process held is held by those it starts
+
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    figure = Figure(figsize=(9, 3.2 * len(batches)), layout="constrained")
+    for panels, batch in zip(figure.subplots(len(batches), 3, squeeze=False), batches, strict=True):
+        of_batch = [row for row in rows if row["batch"] == batch]
+        arms, steps = [row["arms"] for row in of_batch], of_batch[0]["steps"]
+        for axes, key in zip(panels, ("steps_s", "wall_s", "peak_gib"), strict=True):
+            for side, colour, title in (("company", "C0", "in company"), ("jobs", "C1", "K jobs")):
+                at_once = ", at once" if (side, key) == ("jobs", "peak_gib") else ""
+                values = [row[side][key] for row in of_batch]
+                axes.plot(arms, values, f"{colour}o-", label=title + at_once)
+            if key == "peak_gib":
+                axes.plot(arms, [row["base_and_arms_gib"] for row in of_batch], "k:", label="one base and K arms")
+            label = {"steps_s": f"{steps} steps, s", "wall_s": "whole processes, s", "peak_gib": "memory, GiB"}[key]
+            axes.set(xlabel="arms K", ylabel=label, title=f"batch {batch}", xticks=arms, ylim=(0, None))
+            axes.legend(frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

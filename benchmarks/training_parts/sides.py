@@ -1,0 +1,150 @@
+"""Who trains, and how: each as whole processes, with a file of what they took."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from whole_run import first_step, last_step, only_steps, process
+
+from training_parts.workloads import RANKS, Workload, examples_of
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+OURS, DEFAULTS, BEST, TRL = "deltaw", "hugging-face", "hugging-face-best", "trl"
+EAGER = "hugging-face-best-eager"  # in bfloat16, the backward pass of SDPA on a CPU is slower than plain products
+TITLES = {
+    OURS: "`deltaw train`, both in company",
+    DEFAULTS: "Hugging Face Trainer + PEFT, defaults",
+    BEST: "Hugging Face Trainer + PEFT, at its best",
+    EAGER: "the same with `attn_implementation=eager`",
+    TRL: "TRL's SFTTrainer + PEFT, at its best",
+}
+# What a side gets besides the setting that is everyone's.
+QUIET = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none"}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    DEFAULTS: {},
+    BEST: {**QUIET, "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"},
+}
+ARGUMENTS[EAGER] = ARGUMENTS[BEST]
+ARGUMENTS[TRL] = ARGUMENTS[BEST] | {"gradient_checkpointing": False}  # TRL's default is True
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a whole process took, and what it left.
+
+    Attributes:
+        wall_s: from its command to its end.
+        start_up_s: from its command to its first step.
+        training_s: from there to the end of its last step.
+        peak_bytes: most memory of the process that was resident.
+        folders: the PEFT folder of each arm, by step.
+        reached_s: from its command until the folders of a step were written, by step; of our side alone.
+        told: its command or arguments.
+    """
+
+    wall_s: float
+    start_up_s: float
+    training_s: float
+    peak_bytes: int
+    folders: dict[str, dict[str, str]]
+    reached_s: dict[str, float]
+    told: Any
+
+
+def measure(workload: Workload, folder: Path, side: str, seed: int, python: str) -> list[Trained]:
+    """The processes of a side for one seed, one after another; each that has been measured before is read.
+
+    Args:
+        workload: what they train.
+        folder: of the workload, with what `prepare` wrote.
+        side: who trains.
+        seed: of the start and of the order of examples.
+        python: the interpreter of the side.
+    """
+    if side == OURS:
+        return [_once(folder / f"{side}-s{seed}", partial(ours, workload, folder, seed=seed))]
+    train = partial(theirs, workload, folder, side=side, seed=seed, python=python)
+    return [_once(folder / f"{side}-s{seed}-r{rank}", partial(train, rank=rank)) for rank in RANKS]
+
+
+def _once(place: Path, train: Callable[..., Trained]) -> Trained:
+    file = place / "trained.json"
+    if not file.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        print(f"{place.name} …", end=" ", flush=True)
+        found = train(place=place)
+        file.write_text(json.dumps(vars(found), indent=2))
+        print(f"{found.wall_s:.1f} s", flush=True)
+    return Trained(**json.loads(file.read_text()))
+
+
+def ours(workload: Workload, folder: Path, place: Path, seed: int) -> Trained:
+    """Both arms by `train.py`, without shadows, without judging, and with one example for the validation it has to do.
+
+    Step 0 ends with a snapshot before the first step, and so does the last step: their files tell the times.
+    """
+    about, run = json.loads((folder / "about.json").read_text()), place / "run"
+    arms = [f"arms.ranks=[{','.join(map(str, RANKS))}]", f"arms.seeds=[{seed}]", "arms.shadows=0"]
+    settings = [*workload.base, *examples_of(folder, about), *arms, "trainer.accelerator=cpu"]
+    settings += [*only_steps(run, workload.steps), f"snapshots.every={workload.every}"]
+    ended = process(str(BENCHMARKS.parent / "train.py"), *settings)
+    (place / "log.txt").write_text(ended.printed)
+    folders: dict[str, dict[str, str]] = {f"r{rank}": {} for rank in RANKS}
+    for rank in RANKS:
+        for snapshot in sorted((run / "snapshots" / f"r{rank}-s{seed}").iterdir()):
+            folders[f"r{rank}"][str(int(snapshot.name.removeprefix("step-")))] = str(snapshot)
+    first, last = first_step(run), last_step(run, workload.steps)
+    reached = {step: last_step(run, int(step)) - ended.began for step in folders[f"r{RANKS[0]}"]}
+    times = ended.wall_s, first - ended.began, last - first
+    return Trained(*times, ended.peak_bytes, folders, reached, ["python", "train.py", *settings])
+
+
+def theirs(workload: Workload, folder: Path, place: Path, side: str, seed: int, rank: int, python: str) -> Trained:
+    """One arm by another library, which is told what `train.py` is told and nothing else but `ARGUMENTS`."""
+    about = json.loads((folder / "about.json").read_text())
+    arguments = {
+        "output_dir": str(place / "output"),
+        "use_cpu": True,
+        "bf16": workload.mixed,
+        "max_steps": about["steps"],
+        "per_device_train_batch_size": about["batch"],
+        "learning_rate": about["lr"],
+        "weight_decay": about["weight_decay"],
+        "max_grad_norm": about["clip"],
+        "seed": seed,
+        **ARGUMENTS[side],
+    }
+    specification = {
+        "library": "trl" if side == TRL else "transformers",
+        "model": about["model"],
+        "dtype": about["dtype"],
+        "attention": "eager" if side == EAGER else None,
+        "tokens": str(folder / "train.tokens.json"),
+        "warmup_steps": about["warmup_steps"],
+        "lora": {"r": rank, "lora_alpha": about["alpha"], "target_modules": ["q_proj", "v_proj"]},
+        "arguments": arguments,
+    }
+    file = place / "specification.json"
+    file.write_text(json.dumps(specification, indent=2))
+    ended = process(str(BENCHMARKS / "training_parts" / "peer.py"), str(file), python=python)
+    (place / "log.txt").write_text(ended.printed)
+    found = json.loads((place / "found.json").read_text())
+    folders = {f"r{rank}": {str(workload.steps): str(place / "adapter")}}
+    times = ended.wall_s, found["began"] - ended.began, found["ended"] - found["began"]
+    return Trained(*times, ended.peak_bytes, folders, {}, specification)
+
+
+def call(module: str, *arguments: str) -> None:
+    """Run one of our own parts to its end, in a process of its own: this one stays small.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, and said why.
+    """
+    subprocess.run([sys.executable, "-m", f"training_parts.{module}", *arguments], cwd=BENCHMARKS, check=True)

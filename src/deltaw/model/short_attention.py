@@ -1,0 +1,60 @@
+"""Attention by plain products, where PyTorch's kernel is slow: short rows in bfloat16 on a CPU.
+
+There the kernel behind `scaled_dot_product_attention` takes 5 times as long as plain products for 48 tokens, 4 times
+for 106, 3 times for 160 and about as long for 512 (forward and backward, 8 rows, 9 heads of width 64; one core of an
+Intel Xeon, torch 2.13.0). A GPU's kernels are left to PyTorch: without a mask, which this project gives to decoders
+only for packed rows, it chooses flash attention.
+
+Shapes: R rows, H heads of the queries, T tokens, d the width of a head.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+
+LONGEST = 256  # tokens: the weights, which products keep, are no larger than q, k, v and output of heads 64 wide
+
+
+def use_products_for_short_rows() -> None:
+    """Let the models of transformers that attend by `scaled_dot_product_attention` attend by `attention`."""
+    AttentionInterface.register("sdpa", attention)
+
+
+def attention(
+    module: nn.Module,
+    query: Float[Tensor, "R H T d"],
+    key: Float[Tensor, "R _ S d"],
+    value: Float[Tensor, "R _ S e"],
+    attention_mask: Tensor | None,
+    **settings: Any,
+) -> tuple[Float[Tensor, "R T H e"], None]:
+    """Attention as transformers calls it; by plain products in training, if rows are short and nothing is masked.
+
+    A pass that computes activations again, to save memory, attends in the same way as the first.
+    """
+    if attention_mask is not None or not module.training or not _is_slow(query, key) or _is_special(settings):
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        return attended
+    groups = query.shape[1] // key.shape[1]
+    q, k, v = (part.flatten(0, 1) for part in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+    causal = settings.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    unseen = q.new_full((q.shape[1], q.shape[1]), -torch.inf).triu(1) if causal else q.new_zeros(1)
+    scaling = settings.get("scaling") or query.shape[-1] ** -0.5
+    weights = torch.baddbmm(unseen, q, k.mT, alpha=scaling).softmax(-1)
+    return torch.bmm(weights, v).unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
+
+
+def _is_slow(query: Tensor, key: Tensor) -> bool:
+    tokens = query.shape[2]
+    return query.device.type == "cpu" and query.dtype is torch.bfloat16 and tokens == key.shape[2] <= LONGEST
+
+
+def _is_special(settings: dict[str, Any]) -> bool:
+    return bool(settings.get("dropout")) or any(
+        settings.get(name) is not None for name in ("softcap", "position_bias", "cache")
+    )

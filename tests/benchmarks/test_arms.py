@@ -1,0 +1,48 @@
+"""K arms in company beside K jobs, from what their processes took."""
+
+import os
+from pathlib import Path
+
+import arms
+import pytest
+import whole_run
+
+
+def took(work: Path, job: arms.Job) -> arms.Took:
+    """Ten seconds of start, and for each arm two seconds of steps and half a GiB beyond the base's one."""
+    steps = 2.0 * len(job.seeds)
+    return arms.Took(10 + steps, 10 + steps, 10, steps, 1 + len(job.seeds) / 2, 0.1)
+
+
+def test_jobs_add_up_and_a_company_starts_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(arms, "measure", took)
+    rows = arms.compared(tmp_path, batch=4, steps=3, base_gib=1)
+    last = rows[-1]
+    assert [row["arms"] for row in rows] == [1, 2, 4, 8]
+    assert (last["company"]["wall_s"], last["jobs"]["wall_s"]) == (26, 96)
+    assert last["company"]["steps_s"] == last["jobs"]["steps_s"] == 16
+    assert last["company"]["peak_gib"] == last["base_and_arms_gib"] == 5
+    assert last["jobs"]["peak_gib"] == 12
+    assert arms.table(rows).endswith("| 4 | 3 | 8 | 16.0 | 16.0 | 1.00 | 26.0 | 96.0 | 0.27 | 5.00 | 5.00 | 12.00 |")
+    arms.plot(rows, tmp_path / "arms.png")
+    assert (tmp_path / "arms.png").stat().st_size > 10_000
+
+
+def test_every_job_has_a_name_of_its_own() -> None:
+    jobs = [arms.Job(4, 3, (8,), (0, 1)), arms.Job(4, 3, (8,), (0,)), arms.Job(4, 3, (8,), (0,), shadows=1)]
+    assert len({job.name for job in jobs}) == 3
+
+
+def test_steps_begin_when_every_arm_has_its_first_snapshot(tmp_path: Path) -> None:
+    for seconds, place in enumerate(["a/step-00000000", "b/step-00000000", "a/step-00000003", "b/step-00000003"], 1):
+        file = tmp_path / "snapshots" / place / "adapter_model.safetensors"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (seconds, seconds))
+    assert (whole_run.first_step(tmp_path), whole_run.last_step(tmp_path, 3)) == (2, 4)
+
+
+def test_a_process_that_fails_ends_the_benchmark_with_its_last_line() -> None:
+    assert whole_run.process("-c", "print(1)").printed == "1\n"
+    with pytest.raises(SystemExit, match="no luck"):
+        whole_run.process("-c", "raise SystemExit('no luck')")

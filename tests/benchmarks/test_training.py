@@ -1,0 +1,168 @@
+"""`benchmarks/training.py`: the same work for every side, and figures that compare what each took."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch.nn.functional import cross_entropy
+from training_parts import prepare
+from training_parts.peer import same_schedule
+from training_parts.report import figures, summary, table, upper_limit
+from training_parts.sides import BEST, DEFAULTS, OURS, Trained
+from training_parts.validation import loss_of
+from transformers import AutoModelForCausalLM
+
+from deltaw.model.loading import load_tokenizer
+from deltaw.training.build import corpus_of
+from deltaw.training.task import LoraArms
+from tests.support.tiny import ROOT, make_base, make_pairs
+
+STEPS, BATCH, LENGTH = 2, 16, 40
+WIDTH = 128  # with half as many outputs at k and v, the least that takes r=64
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    settings = ["model=hub", f"model.path={make_base(folder / 'base', WIDTH)}"]
+    data = ["data=jsonl", f"data.path={make_pairs(folder / 'pairs.jsonl', 200)}", f"data.max_length={LENGTH}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["prepare", str(folder), json.dumps(settings), json.dumps(data), str(STEPS)])
+        prepare.main()
+    return folder
+
+
+def rows(folder: Path, name: str) -> list[dict[str, list[int]]]:
+    found: list[dict[str, list[int]]] = json.loads((folder / f"{name}.tokens.json").read_text())
+    return found
+
+
+def read(file: Path) -> Counter[str]:
+    return Counter(file.read_text().splitlines())
+
+
+def test_every_side_learns_the_same_examples_once(prepared: Path) -> None:
+    parts = [read(prepared / f"{name}.jsonl") for name in ("train", "validation")]
+    assert [part.total() for part in parts] == [STEPS * BATCH, 128]
+    assert parts[0] + parts[1] <= read(prepared / "pairs.jsonl") and len(rows(prepared, "train")) == STEPS * BATCH
+
+
+def test_train_py_reads_the_tokens_that_peers_get(prepared: Path) -> None:
+    files = [f"data.path={prepared}/train.jsonl", f"data.validation_path={prepared}/validation.jsonl"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        base = f"model.path={prepared}/base"
+        cfg = compose("train", ["model=hub", base, "data=jsonl", *files, f"data.max_length={LENGTH}"])
+    corpus = corpus_of(cfg.data, cfg.task, load_tokenizer(cfg.model.path))
+    examples = [prepare.tokens_of(corpus, number) for number in range(len(corpus))]
+    assert examples == rows(prepared, "train") + rows(prepared, "validation")
+
+
+def test_labels_are_those_of_completions_alone(prepared: Path) -> None:
+    for row in rows(prepared, "train"):
+        learnt = [label for label in row["labels"] if label != -100]
+        assert learnt and row["input_ids"][-len(learnt) :] == learnt and len(row["labels"]) == len(row["input_ids"])
+
+
+def test_flops_are_those_of_the_formula(prepared: Path) -> None:
+    lengths = np.array([len(row["input_ids"]) for row in rows(prepared, "train")])
+    labels = sum(label != -100 for row in rows(prepared, "train") for label in row["labels"])
+    layer = WIDTH**2 * (1 + 1 + 0.5 + 0.5 + 3 * 1.5)  # q and o, k and v of half the heads, three of the MLP
+    arm = 8 * WIDTH * ((1 + 1) + (1 + 0.5))  # A and B at q and v, r=8
+    in_layers = (4 * layer + 6 * arm) * lengths.sum() + 12 * WIDTH * (lengths**2).sum() / 2
+    expected = 3 * in_layers + 4 * 300 * WIDTH * labels
+    train = json.loads((prepared / "about.json").read_text())["train"]
+    assert train["tokens"] == lengths.sum() and train["flops"]["8"] == pytest.approx(expected)
+
+
+def test_the_loss_is_the_mean_over_all_labels(prepared: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(prepared / "base", dtype=torch.float32).eval()
+    held_out = rows(prepared, "validation")
+    with torch.no_grad():
+        logits = [model(torch.tensor([row["input_ids"]])).logits[0, :-1] for row in held_out]
+    targets = torch.cat([torch.tensor(row["labels"][1:]) for row in held_out])
+    by_row = float(cross_entropy(torch.cat(logits), targets))
+    assert loss_of(model, held_out, mixed=False) == pytest.approx(by_row, rel=1e-5)
+
+
+@pytest.mark.parametrize(("total", "rise"), [(12, 1), (150, 9), (1, 1)])
+def test_peers_have_our_learning_rate_at_every_step(total: int, rise: int) -> None:
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1.0)
+    peer = SimpleNamespace(args=SimpleNamespace(max_steps=total), optimizer=optimizer, create_optimizer=lambda: None)
+    same_schedule(peer, rise)
+    task = cast(LoraArms, SimpleNamespace(trainer=SimpleNamespace(max_steps=total), warmup=rise / total))
+    (share,) = cast(Any, peer).lr_scheduler.lr_lambdas
+    assert [share(step) for step in range(total)] == [LoraArms._share_of_peak(task, step) for step in range(total)]
+
+
+def trained(wall: float, *arms: str) -> Trained:
+    return Trained(wall, 4.0, wall - 5, 2**30, {arm: {} for arm in arms}, {"5": wall / 2, "10": wall - 1}, None)
+
+
+def test_figures_of_two_processes_are_sums() -> None:
+    train = {"tokens": 1000, "flops": {"8": 1e9, "64": 2e9}}
+    found = figures([trained(15.0, "r8"), trained(25.0, "r64")], 10, train, 1e9, {})
+    assert (found["wall_s"], found["start_up_s"], found["step_s"]) == (40, 8, 3)
+    assert found["tokens_per_s"] == pytest.approx(2000 / 30) and found["mfu"] == pytest.approx(3 / 30)
+
+
+def measured(side: str, seed: int, wall: float, early: float, late: float) -> dict[str, Any]:
+    losses = {arm: {"5": early, "10": late} for arm in ("r8", "r64")}
+    reached = {"5": wall / 2, "10": wall}
+    numbers = {"start_up_s": 1.0, "step_s": wall / 10, "tokens_per_s": 5.0, "mfu": 0.5, "peak_gib": 1.0}
+    return {"side": side, "seed": seed, "wall_s": wall, **numbers, "losses": losses, "reached_s": reached}
+
+
+def test_the_time_to_a_loss_is_that_of_the_first_step_as_good_on_all_seeds() -> None:
+    noise = [0.004, -0.004, 0.002, -0.002]
+    results = [measured(DEFAULTS, seed, 40.0, 2.0, 1.0 + seed) for seed in range(4)]
+    results += [measured(OURS, seed, 20.0, 1.0 + seed + noise[seed], 0.9 + seed) for seed in range(4)]
+    found = summary(results, 10)
+    assert found["ours_as_a_share"][DEFAULTS] == {"wall_s": 0.5, "step_s": 0.5}
+    assert found["our_loss_minus_theirs"][DEFAULTS]["r8"]["mean"] == pytest.approx(-0.1)
+    reached = found["loss_of_defaults_reached"]
+    assert reached["step"] == 5 and reached["share_of_whole_job"] == {DEFAULTS: 0.25}
+    late = [
+        row if row["side"] == DEFAULTS else measured(OURS, row["seed"], 20.0, 9.0, row["seed"] + 1.0) for row in results
+    ]
+    assert summary(late, 10)["loss_of_defaults_reached"]["step"] == 10
+
+
+def test_one_seed_cannot_tell_when_a_loss_is_reached() -> None:
+    found = summary([measured(DEFAULTS, 0, 40.0, 2.0, 1.0), measured(OURS, 0, 20.0, 1.0, 0.5)], 10)
+    assert found["loss_of_defaults_reached"] is None
+
+
+def test_an_upper_limit_is_student_s() -> None:
+    assert upper_limit([1.0, 2.0, 3.0]) == pytest.approx(2 + 2.919986 / 3**0.5) and upper_limit([1.0]) is None
+
+
+def test_the_table_has_a_row_for_each_side(tmp_path: Path) -> None:
+    results = [measured(side, 0, wall, 2.0, 1.0) for side, wall in ((OURS, 20.0), (DEFAULTS, 40.0), (BEST, 30.0))]
+    about = {"title": "A base", "steps": 10, "batch": 16, "dtype": "float32"}
+    machine = {"processor": "P", "cores": 2}
+    file = tmp_path / "training-bundled.json"
+    file.write_text(json.dumps({"machine": machine, "workload": about, "summary": summary(results, 10)}))
+    head, *lines = table([file]).splitlines()
+    assert head.startswith("A base, r=8 and r=64, 10 steps of 16 examples, float32, 1 seed; P, 2 cores")
+    assert [line.split(" | ")[1:3] for line in lines[3:]] == [["20.0", ""], ["40.0", "0.50"], ["30.0", "0.67"]]
+
+
+@pytest.mark.slow
+def test_two_sides_train_and_are_compared(tmp_path: Path) -> None:
+    base, pairs = make_base(tmp_path / "base", WIDTH), make_pairs(tmp_path / "pairs.jsonl", 200)
+    words = ["smollm2", f"--model={base}", f"--data={pairs}", "--steps=2", "--seeds=1", f"--work={tmp_path}"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words, f"--out={tmp_path}/out.json"]
+    for _ in range(2):  # again, and nothing is measured again
+        subprocess.run([*command, "--sides", OURS, BEST], check=True, capture_output=True, text=True)
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert [row["side"] for row in found["results"]] == [OURS, BEST] and found["told"][BEST][0]["lora"]["r"] == 8
+    other = subprocess.run([*command, "--steps=3"], capture_output=True, text=True)
+    assert other.returncode and "give another --work" in other.stderr

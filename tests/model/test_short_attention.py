@@ -1,0 +1,57 @@
+"""Attention by plain products equals PyTorch's, up to bfloat16, and stands back where it brings nothing."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from deltaw.model import short_attention
+from deltaw.model.short_attention import LONGEST, attention
+
+
+def attended(function: Any, module: nn.Module, dtype: torch.dtype, tokens: int, causal: bool) -> list[Tensor]:
+    """Output and gradients of two rows with four heads, two for keys and values."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, heads, tokens, 8, generator=generator).to(dtype).requires_grad_() for heads in (4, 2, 2)]
+    output, _ = function(module, *parts, None, is_causal=causal, scaling=0.3)
+    return [output.detach(), *torch.autograd.grad(output.float().square().sum(), parts)]
+
+
+def layer(training: bool = True) -> nn.Module:
+    module = nn.Module().train(training)
+    module.num_key_value_groups = 2  # type: ignore[assignment]
+    return module
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_products_give_the_output_and_gradients_of_float32(causal: bool) -> None:
+    exact = attended(sdpa_attention_forward, layer(), torch.float32, 11, causal)
+    for one, other in zip(attended(attention, layer(), torch.bfloat16, 11, causal), exact, strict=True):
+        assert one.dtype is torch.bfloat16
+        assert_close(one.float(), other, rtol=0, atol=0.02 * other.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("training", "dtype", "tokens", "by_products"),
+    [
+        (True, torch.bfloat16, LONGEST, True),
+        (True, torch.bfloat16, LONGEST + 1, False),
+        (True, torch.float32, 11, False),
+        (False, torch.bfloat16, 11, False),
+    ],
+)
+def test_products_are_for_short_rows_in_bfloat16_in_training(
+    training: bool, dtype: torch.dtype, tokens: int, by_products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = []
+
+    def noted(*args: Any, **settings: Any) -> object:
+        kernel.append(True)
+        return sdpa_attention_forward(*args, **settings)
+
+    monkeypatch.setattr(short_attention, "sdpa_attention_forward", noted)
+    attended(attention, layer(training), dtype, tokens, causal=True)
+    assert bool(kernel) is not by_products
