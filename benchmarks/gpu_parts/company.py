@@ -6,7 +6,7 @@ from pathlib import Path
 from results_file import Results
 
 from gpu_parts.sizes import Sizes
-from gpu_parts.speed import GIB, ours
+from gpu_parts.speed import ours
 from gpu_parts.workload import Clock, free, run_on
 
 
@@ -26,8 +26,7 @@ def run(out: Path, sizes: Sizes) -> None:
                 with run_on(sizes, shape, tokens, *settings) as cfg:
                     clock = Clock(sizes)
                     moved = ours(cfg, shape, clock)
-                peak = clock.peak / GIB if sizes.device == "cuda" else None
-                results.add(**what, step_s=clock.seconds, peak_gib=peak, weights_moved=moved)
+                results.add(**what, step_s=clock.seconds, peak_gib=clock.peak_gib, weights_moved=moved)
                 seconds.append(clock.seconds)
             free(sizes.device)
         if len(seconds) == 3:

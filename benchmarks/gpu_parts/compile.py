@@ -6,7 +6,7 @@ from pathlib import Path
 from results_file import Results
 
 from gpu_parts.sizes import Sizes
-from gpu_parts.speed import GIB, ours
+from gpu_parts.speed import ours
 from gpu_parts.workload import Clock, free, run_on
 
 
@@ -25,6 +25,6 @@ def run(out: Path, sizes: Sizes) -> None:
             clock, started = Clock(sizes), time.perf_counter()
             moved = ours(cfg, shape, clock)
             before = time.perf_counter() - started - sizes.steps * clock.seconds
-            peak = clock.peak / GIB if sizes.device == "cuda" else None
-            results.add(compile=compiled, step_s=clock.seconds, before_s=before, peak_gib=peak, weights_moved=moved)
+            times = {"step_s": clock.seconds, "before_s": before}
+            results.add(compile=compiled, **times, peak_gib=clock.peak_gib, weights_moved=moved)
         free(sizes.device)

@@ -25,7 +25,6 @@ from deltaw.training.build import arms_of
 from gpu_parts.sizes import Shape, Sizes
 from gpu_parts.workload import Clock, RandomText, free, product_flops, random_base, random_llama, run_on, train_arms
 
-GIB = 2**30
 OURS, THEIRS, THEIR_BEST = "deltaw", "transformers Trainer + PEFT", "transformers Trainer + PEFT, at its best"
 LIGER = find_spec("liger_kernel") is not None
 AT_BEST: dict[str, Any] = {
@@ -79,7 +78,7 @@ def rates(clock: Clock, sizes: Sizes, arms: int, flops: float, product: float) -
     return {
         "step_s": clock.seconds,
         "tokens_per_s": sizes.batch_tokens * arms / clock.seconds,
-        "peak_gib": clock.peak / GIB if sizes.device == "cuda" else None,
+        "peak_gib": clock.peak_gib,
         "tflops": flops / clock.seconds / 1e12,
         "mfu": flops / clock.seconds / product,
     }

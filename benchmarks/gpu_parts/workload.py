@@ -135,11 +135,16 @@ class Clock:
 
     Args:
         sizes: how many of either there are.
+
+    Attributes:
+        seconds: of a step.
+        peak_gib: most memory that was allocated; None on a CPU.
     """
 
     def __init__(self, sizes: Sizes):
         self.sizes = sizes
-        self.seconds = self.peak = float("nan")
+        self.seconds = float("nan")
+        self.peak_gib: float | None = None
         self._started = 0.0
 
     def step_ended(self, step: int) -> None:
@@ -153,7 +158,7 @@ class Clock:
             synchronise(self.sizes.device)
             self.seconds = (time.perf_counter() - self._started) / self.sizes.steps
             if self.sizes.device == "cuda":
-                self.peak = torch.cuda.max_memory_allocated()
+                self.peak_gib = torch.cuda.max_memory_allocated() / 2**30
 
 
 class Watch(Callback):

@@ -7,12 +7,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from scipy.stats import t
+from whole_run import GIB
 
 from training_parts.sides import BEST, DEFAULTS, OURS, TITLES, Trained
 from training_parts.workloads import RANKS
 
 WITHIN = 0.02  # nats a token: a loss is reached when the upper limit of the paired difference is at most this
-GIB = 2**30
 
 
 def figures(
