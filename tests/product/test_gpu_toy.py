@@ -16,5 +16,5 @@ def test_every_part_runs_at_toy_size(tmp_path: Path) -> None:
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
     files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    parts = {f"{part}.json" for part in ("gpu", "tests", "plan", "speed", "profile", "deep96")}
+    parts = {f"{part}.json" for part in ("gpu", "tests", "plan", "speed", "company", "profile", "compile", "deep96")}
     assert files.keys() == parts | {"deep96.zip", "log.txt"} and max(files.values()) < 2**24
