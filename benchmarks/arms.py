@@ -11,16 +11,16 @@ steps, and those of whole processes. Memory is what is resident on the CPU, and 
 
 import argparse
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 from results_file import RESULTS, Results, measured_on
-from whole_run import GIB, first_step, last_step, only_steps, process
+from whole_run import GIB, first_step, last_step, once, only_steps, process
 
 from deltaw.run.directory import RunDirectory
 
@@ -155,19 +155,16 @@ def shadow_costs(work: Path, steps: int) -> list[dict[str, Any]]:
 
 def measure(work: Path, job: Job) -> Took:
     """What a job took, which is read if it has been measured before."""
-    file, run = work / f"{job.name}.json", work / job.name
-    if not file.exists():
-        print(f"{job.name} …", end=" ", flush=True)
-        shutil.rmtree(run, ignore_errors=True)  # of a job that was cut off
-        done = process("-c", TRAIN, *job.settings(run))
-        first, last = first_step(run), last_step(run, job.steps)
-        peak = int(done.printed.split()[-1]) or done.peak_bytes
-        snapshots = RunDirectory(run).metrics().query("name == 'snapshot_s'").value.median()
-        times = (done.wall_s, done.processor_s, first - done.began, last - first)
-        took = Took(*times, peak / GIB, float(snapshots))
-        file.write_text(json.dumps(vars(took)))
-        print(f"{took.wall_s:.1f} s", flush=True)
-    return Took(**json.loads(file.read_text()))
+    return Took(**once(work / job.name, partial(train, work / job.name / "run", job)))
+
+
+def train(run: Path, job: Job) -> Took:
+    done = process("-c", TRAIN, *job.settings(run))
+    first, last = first_step(run), last_step(run, job.steps)
+    peak = int(done.printed.split()[-1]) or done.peak_bytes
+    snapshots = RunDirectory(run).metrics().query("name == 'snapshot_s'").value.median()
+    times = (done.wall_s, done.processor_s, first - done.began, last - first)
+    return Took(*times, peak / GIB, float(snapshots))
 
 
 def loaded(work: Path) -> float:

@@ -1,13 +1,15 @@
 """Whole processes, timed from outside; what a run wrote tells when its first step began and its last one ended."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GIB = 2**30
 
@@ -48,6 +50,25 @@ def process(*command: str, python: str = sys.executable) -> Process:
         sys.exit(f"error: {' '.join(command)} failed: {printed.strip().splitlines()[-1:]}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Process(began, ended - began, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, printed)
+
+
+def once(folder: Path, measure: Callable[[], Any]) -> dict[str, Any]:
+    """The attributes of what `measure` gives; they stay in `folder`, and are read if they have been measured before.
+
+    Args:
+        folder: emptied of what a measurement left that was cut off.
+        measure: gives an object with `wall_s`, in seconds.
+    """
+    file = folder / "measured.json"
+    if not file.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        print(f"{folder.name} …", end=" ", flush=True)
+        found = vars(measure())
+        file.write_text(json.dumps(found, indent=2))
+        print(f"{found['wall_s']:.1f} s", flush=True)
+    measured: dict[str, Any] = json.loads(file.read_text())
+    return measured
 
 
 def first_step(run: Path) -> float:

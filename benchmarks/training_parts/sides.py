@@ -1,16 +1,14 @@
 """Who trains, and how: each as whole processes, with a file of what they took."""
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from whole_run import first_step, last_step, only_steps, process
+from whole_run import first_step, last_step, once, only_steps, process
 
 from training_parts.workloads import RANKS, Workload, examples_of
 
@@ -68,21 +66,11 @@ def measure(workload: Workload, folder: Path, side: str, seed: int, python: str)
         python: the interpreter of the side.
     """
     if side == OURS:
-        return [_once(folder / f"{side}-s{seed}", partial(ours, workload, folder, seed=seed))]
-    train = partial(theirs, workload, folder, side=side, seed=seed, python=python)
-    return [_once(folder / f"{side}-s{seed}-r{rank}", partial(train, rank=rank)) for rank in RANKS]
-
-
-def _once(place: Path, train: Callable[..., Trained]) -> Trained:
-    file = place / "trained.json"
-    if not file.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        print(f"{place.name} …", end=" ", flush=True)
-        found = train(place=place)
-        file.write_text(json.dumps(vars(found), indent=2))
-        print(f"{found.wall_s:.1f} s", flush=True)
-    return Trained(**json.loads(file.read_text()))
+        places = {folder / f"{side}-s{seed}": partial(ours, workload, folder, seed=seed)}
+    else:
+        train = partial(theirs, workload, folder, side=side, seed=seed, python=python)
+        places = {folder / f"{side}-s{seed}-r{rank}": partial(train, rank=rank) for rank in RANKS}
+    return [Trained(**once(place, partial(one, place=place))) for place, one in places.items()]
 
 
 def ours(workload: Workload, folder: Path, place: Path, seed: int) -> Trained:
