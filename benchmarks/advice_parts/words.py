@@ -1,11 +1,8 @@
 """The result in Markdown."""
 
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
-
-import torch
 
 from advice_parts.stages import best
 from advice_parts.statements import MARGIN, Statement, cost_of_pattern, ranks_by_module
@@ -33,13 +30,14 @@ def answer(advice: Advice, statements: Sequence[Statement]) -> str:
 
 def circumstances(run: RunDirectory, known: Judged, others: Judged) -> str:
     """What was trained and measured, and where."""
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    hardware, versions = run.record.hardware, run.record.versions
+    machine = ", ".join(hardware["accelerators"]) or f"{hardware['machine']} with {hardware['cpus']} CPUs"
     data, seeds = run.record.data, sorted({arm["seed"] for arm in run.record.arms})
     return (
         f"Base {run.record.base['name']}, step {known.step}, seeds {', '.join(map(str, seeds))}; "
         f"{data['learnt']:,} examples to learn, {data['validation']} for validation; the advice knows "
         f"{len(known.labels)} judged examples, and {len(others.labels):,} others check it. "
-        f"{machine}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}."
+        f"Trained on {machine} by deltaw {versions['deltaw']}, torch {versions['torch']}."
     )
 
 

@@ -78,7 +78,7 @@ def summary(results: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
     }
     agreement = {side: _beside(sides[OURS], rows, steps, steps) for side, rows in sides.items() if side != OURS}
     found: dict[str, Any] = {"means": means, "ours_as_a_share": shares, "our_loss_minus_theirs": agreement}
-    return found | {"loss_of_defaults_reached": _reached(sides, steps) if DEFAULTS in sides else None}
+    return found | {"reached": {side: _reached(sides, side, steps) for side in sides if side != OURS}}
 
 
 def _of(results: Sequence[Mapping[str, Any]], side: str) -> dict[int, Mapping[str, Any]]:
@@ -109,21 +109,26 @@ def _beside(
     return found
 
 
-def _reached(sides: Mapping[str, Mapping[int, Mapping[str, Any]]], last: int) -> dict[str, Any] | None:
-    """The first step at which both arms are as good as Hugging Face's at its defaults, and our time until then.
+def _reached(sides: Mapping[str, Mapping[int, Mapping[str, Any]]], of: str, last: int) -> dict[str, Any] | None:
+    """The first step at which both our arms are as good as another side's, and our time until then.
 
     As good is an upper limit of at most `WITHIN`. None if that was not reached, or if one seed cannot tell.
+
+    Args:
+        sides: the figures of each side, by seed.
+        of: the side whose losses are to be reached.
+        last: its last step.
     """
-    ours, seeds = sides[OURS], sides[OURS].keys() & sides[DEFAULTS].keys()
+    ours, seeds = sides[OURS], sides[OURS].keys() & sides[of].keys()
     steps = sorted(map(int, next(iter(ours.values()))["losses"][f"r{RANKS[0]}"]))
     for step in steps:
-        beside = _beside(ours, sides[DEFAULTS], step, last)
+        beside = _beside(ours, sides[of], step, last)
         if all(arm["upper"] is not None and arm["upper"] <= WITHIN for arm in beside.values()):
             seconds = mean(ours[seed]["reached_s"][str(step)] for seed in seeds)
             shares = {
-                side: seconds / mean(sides[side][seed]["wall_s"] for seed in sides[side].keys() & seeds)
-                for side in (DEFAULTS, BEST)
-                if side in sides
+                side: seconds / mean(rows[seed]["wall_s"] for seed in rows.keys() & seeds)
+                for side, rows in sides.items()
+                if side != OURS
             }
             return {"step": step, "seconds": seconds, "share_of_whole_job": shares, "difference": beside}
     return None
@@ -146,7 +151,7 @@ def _table(found: Mapping[str, Any]) -> str:
     shares = found["summary"]["ours_as_a_share"]
     rows = [_cells(side, row, shares.get(side)) for side, row in means.items()]
     lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---", *["---:"] * (len(columns) - 1)], *rows)]
-    return "\n".join([head, "", *lines, *_time_to_loss(found["summary"]["loss_of_defaults_reached"])])
+    return "\n".join([head, "", *lines, *_times_to_losses(found["summary"]["reached"])])
 
 
 def _cells(side: str, row: Mapping[str, Any], shares: Mapping[str, float] | None) -> list[str]:
@@ -156,14 +161,21 @@ def _cells(side: str, row: Mapping[str, Any], shares: Mapping[str, float] | None
     return [TITLES[side], *seconds, *rest, " / ".join(f"{loss:.3f}" for loss in row["losses"].values())]
 
 
-def _time_to_loss(reached: Mapping[str, Any] | None) -> list[str]:
-    if reached is None:
+def _times_to_losses(reached: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """A sentence for each side whose losses were reached."""
+    lines = []
+    for side, found in reached.items():
+        if found is None:
+            continue
+        shares = found["share_of_whole_job"]
+        at_best = (
+            f", and {shares[BEST]:.2f} of what it takes at its best" if side == DEFAULTS and BEST in shares else ""
+        )
+        lines.append(
+            f"- as good as {TITLES[side]}, after step {found['step']}: {found['seconds']:.1f} s, "
+            f"{shares[side]:.2f} of its whole job{at_best}"
+        )
+    if not lines:
         return []
-    shares = reached["share_of_whole_job"]
-    at_best = f", {shares[BEST]:.2f} of its time at its best" if BEST in shares else ""
-    return [
-        "",
-        "The validation loss of Hugging Face at its defaults (upper 95 % limit of the paired difference at most "
-        f"{WITHIN} nats) is reached at step {reached['step']}, after {reached['seconds']:.1f} s: "
-        f"{shares[DEFAULTS]:.2f} of its time{at_best}.",
-    ]
+    head = f"`deltaw train` is (upper 95 % limit of the paired difference of validation losses at most {WITHIN} nats)"
+    return ["", head, "", *lines]

@@ -127,17 +127,17 @@ def test_the_time_to_a_loss_is_that_of_the_first_step_as_good_on_all_seeds() -> 
     found = summary(results, 10)
     assert found["ours_as_a_share"][DEFAULTS] == {"wall_s": 0.5, "step_s": 0.5}
     assert found["our_loss_minus_theirs"][DEFAULTS]["r8"]["mean"] == pytest.approx(-0.1)
-    reached = found["loss_of_defaults_reached"]
+    reached = found["reached"][DEFAULTS]
     assert reached["step"] == 5 and reached["share_of_whole_job"] == {DEFAULTS: 0.25}
     late = [
         row if row["side"] == DEFAULTS else measured(OURS, row["seed"], 20.0, 9.0, row["seed"] + 1.0) for row in results
     ]
-    assert summary(late, 10)["loss_of_defaults_reached"]["step"] == 10
+    assert summary(late, 10)["reached"][DEFAULTS]["step"] == 10
 
 
 def test_one_seed_cannot_tell_when_a_loss_is_reached() -> None:
     found = summary([measured(DEFAULTS, 0, 40.0, 2.0, 1.0), measured(OURS, 0, 20.0, 1.0, 0.5)], 10)
-    assert found["loss_of_defaults_reached"] is None
+    assert found["reached"] == {DEFAULTS: None}
 
 
 def test_an_upper_limit_is_student_s() -> None:

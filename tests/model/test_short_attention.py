@@ -12,11 +12,13 @@ from deltaw.model import short_attention
 from deltaw.model.short_attention import LONGEST, attention
 
 
-def attended(function: Any, module: nn.Module, dtype: torch.dtype, tokens: int, causal: bool) -> list[Tensor]:
+def attended(
+    function: Any, module: nn.Module, dtype: torch.dtype, tokens: int, causal: bool, mask: Tensor | None = None
+) -> list[Tensor]:
     """Output and gradients of two rows with four heads, two for keys and values."""
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(2, heads, tokens, 8, generator=generator).to(dtype).requires_grad_() for heads in (4, 2, 2)]
-    output, _ = function(module, *parts, None, is_causal=causal, scaling=0.3)
+    output, _ = function(module, *parts, mask, is_causal=causal, scaling=0.3)
     return [output.detach(), *torch.autograd.grad(output.float().square().sum(), parts)]
 
 
@@ -24,6 +26,17 @@ def layer(training: bool = True) -> nn.Module:
     module = nn.Module().train(training)
     module.num_key_value_groups = 2  # type: ignore[assignment]
     return module
+
+
+@pytest.mark.parametrize("kind", ["packed", "packed, to add", "padded"])
+def test_products_heed_a_mask(kind: str) -> None:
+    example = torch.tensor([[0] * 4 + [1] * 7, [0] * 9 + [1] * 2])[:, None, None]
+    seen = (example.mT == example).tril() if "packed" in kind else example == 0
+    added = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.bfloat16).min)
+    exact = attended(sdpa_attention_forward, layer(), torch.float32, 11, True, seen)
+    found = attended(attention, layer(), torch.bfloat16, 11, True, added if "add" in kind else seen)
+    for one, other in zip(found, exact, strict=True):
+        assert_close(one.float(), other, rtol=0, atol=0.02 * other.abs().max().item())
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from deltaw.data.example import IGNORED, Example
 from deltaw.data.packing import packed_batch
 from deltaw.model.output_layer import body_of
+from deltaw.model.packed_attention import by_positions
 from deltaw.training import objectives
 from deltaw.training.objectives import Causal, Seq2Seq, by_row, label_losses, labels_at_once, losses_and_predictions
 from tests.support.architectures import ARCHITECTURES
@@ -113,8 +114,8 @@ def test_losses_gradients_and_predictions_are_those_of_all_logits(
 @given(rows=st.lists(examples(), min_size=2, max_size=4))
 def test_a_packed_row_loses_what_its_examples_lose_alone(rows: list[Example]) -> None:
     model = model_of("llama")
-    objective = Causal(0, body=body_of(model))
-    alone, packed = objective.collate(rows), packed_batch([rows], 48, objective.collate)
+    objective = Causal(0, by_positions, body_of(model))
+    alone, packed = objective.collate(rows), packed_batch([rows], objective.collate)
     with patch.object(objectives, "LOGITS_AT_ONCE", FEW_LOGITS):
         sums = [label_losses(objective, model, batch).sum() for batch in (alone, packed)]
     torch.testing.assert_close(*sums, rtol=0, atol=1e-10)

@@ -130,10 +130,11 @@ def test_nothing_predicts_the_first_token_of_a_row() -> None:
 
 
 def test_a_packed_row_has_the_labels_of_its_examples() -> None:
-    examples = [Example([1, 2], [3], [3]), Example([4], [5, 6, 7], [5, IGNORED, 7])]
-    batch = packed_batch([examples], 8, OBJECTIVES["causal"](9).collate)
-    assert sorted(targets(batch).tolist()) == [3, 5, 7]
-    assert by_row(batch, torch.ones(3)).tolist() == [3]
+    longest = Example([6], [5, 8, 9, 7], [5, IGNORED, 9, 7])
+    examples = [Example([1, 2], [3], [3]), longest, Example([4], [5], [5])]
+    batch = packed_batch([examples], OBJECTIVES["causal"](9).collate)
+    assert sorted(targets(batch).tolist()) == [3, 5, 5, 7, 9]
+    assert by_row(batch, torch.ones(5)).tolist() == [3, 2]
 
 
 def test_repeated_rows_have_the_same_labels_each_time() -> None:

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
-from deltaw.plan.forecast import UnplannableError, forecast, gpus_here
+from deltaw.plan.forecast import UnplannableError, forecast
 from deltaw.plan.table import verdict
 from deltaw.training.launching import Launch
 
@@ -38,20 +38,8 @@ def choose_engine(cfg: DictConfig, arms: list[Arm], launch: Launch) -> EngineCho
     if cfg.engine != "auto":
         return EngineChoice(cfg.engine, cfg.data.micro_batch, "as asked")
     if launch.world == 1:
-        return EngineChoice("single", cfg.data.micro_batch or _rows_alone(cfg), "there is one process")
+        return EngineChoice("single", cfg.data.micro_batch, "there is one process")
     return _engine_that_fits(cfg, arms, launch)
-
-
-def _rows_alone(cfg: DictConfig) -> int | None:
-    """Rows of one arm in a micro-batch of the only process.
-
-    On a CPU a forward pass on few rows costs no more for each row, and rows of like length pad less: a quarter of the
-    batch, or the next number that divides it. A GPU would wait between small passes, and packed rows need no padding.
-    """
-    if gpus_here(cfg) or cfg.data.packing:
-        return None
-    batch: int = cfg.data.batch
-    return next(rows for rows in range(max(1, batch // 4), 0, -1) if batch % rows == 0)
 
 
 def _engine_that_fits(cfg: DictConfig, arms: list[Arm], launch: Launch) -> EngineChoice:

@@ -6,9 +6,9 @@ from omegaconf import DictConfig
 
 from deltaw.config.limits import check
 from deltaw.errors import UserError
-from deltaw.plan.forecast import forecast, gpus_here
+from deltaw.plan.forecast import forecast
 from deltaw.plan.table import table
-from deltaw.training.build import arms_of
+from deltaw.training.build import arms_of, gpus_here
 
 
 def plan_table(cfg: DictConfig) -> str:

@@ -99,7 +99,9 @@ class DataConfig:
     micro_batch: Annotated[
         int | None, Key("most examples of one arm per forward pass of one device", limit=ONE_OR_MORE, identity=False)
     ]
-    packing: Annotated[bool, Key("put several examples into one row; attention does not cross them")]
+    packing: Annotated[
+        bool | None, Key("put several examples into one row; attention does not cross them", identity=False)
+    ]
     path: Annotated[str | None, Key("place of the examples", in_name=True)] = None
     validation_path: Annotated[str | None, Key("place of examples held out by the user, with the same fields")] = None
     validation_split: Annotated[str | None, Key("split to hold out, of data.validation_path or else of data.path")] = (

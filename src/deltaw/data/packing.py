@@ -14,19 +14,16 @@ from torch.nn.utils.rnn import pad_sequence
 from deltaw.data.example import IGNORED, Example
 
 
-def packed_batch(
-    arms: list[list[Example]], max_length: int, collate: Callable[[list[Example]], dict[str, Tensor]]
-) -> dict[str, Tensor]:
+def packed_batch(arms: list[list[Example]], collate: Callable[[list[Example]], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The batch of packed rows, as many for each arm and an arm's together.
 
     Beside the tensors of `collate`: `position_ids` (R, T) and, if the examples have S signs, `signs` (R, T, S).
 
     Args:
-        arms: the examples of each arm, equally many, each with a prompt and at most `max_length` tokens.
-        max_length: tokens of the longest row.
+        arms: the examples of each arm, equally many, each with a prompt.
         collate: makes tensors of rows.
     """
-    rows = [row for arm in pack(arms, max_length) for row in arm]
+    rows = [row for arm in pack(arms) for row in arm]
     positions = [torch.tensor([n for example in row for n in range(_tokens(example))]) for row in rows]
     batch = collate([_join(row) for row in rows]) | {"position_ids": pad_sequence(positions, batch_first=True)}
     if rows[0][0].signs:
@@ -35,15 +32,17 @@ def packed_batch(
     return batch
 
 
-def pack(arms: list[list[Example]], max_length: int) -> list[list[list[Example]]]:
-    """The examples of each arm in rows of at most `max_length` tokens: the fewest rows, equally many for each arm.
+def pack(arms: list[list[Example]]) -> list[list[list[Example]]]:
+    """The examples of each arm in rows no longer than the longest example: the fewest rows, equally many for each arm.
 
-    A longer row may not fit a model's table of masks or of ALiBi.
+    A longer row may not fit a model's table of masks or of ALiBi, and attention under a mask computes all pairs of its
+    tokens.
     """
-    fewest = -(-max(sum(map(_tokens, examples)) for examples in arms) // max_length)
+    longest = max(_tokens(example) for examples in arms for example in examples)
+    fewest = -(-max(sum(map(_tokens, examples)) for examples in arms) // longest)
     counts = range(fewest, len(arms[0]) + 1)  # with a row for each example, none is too long
     attempts = ([_balance(examples, count) for examples in arms] for count in counts)
-    return next(rows for rows in attempts if max(sum(map(_tokens, row)) for arm in rows for row in arm) <= max_length)
+    return next(rows for rows in attempts if max(sum(map(_tokens, row)) for arm in rows for row in arm) <= longest)
 
 
 def _balance(examples: list[Example], count: int) -> list[list[Example]]:

@@ -13,8 +13,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from deltaw.errors import UserError
-
 # From a model and the positions of packed rows to the inputs that the model needs beside the tokens.
 Attention = Callable[[nn.Module, Int[Tensor, "R T"]], dict[str, Tensor]]
 
@@ -33,20 +31,11 @@ def by_mask(model: nn.Module, positions: Int[Tensor, "R T"]) -> dict[str, Tensor
     return {"position_ids": positions, "attention_mask": mask}
 
 
-def attention_of(model: PreTrainedModel) -> Attention:
-    """The first attention that keeps the examples of a row apart in `model`, found by trying a short row.
-
-    Raises:
-        UserError: none does.
-    """
+def attention_of(model: PreTrainedModel) -> Attention | None:
+    """The first attention that keeps the examples of a row apart in `model`, found by trying a short row, or None."""
     windows = getattr(model.config.get_text_config(), "sliding_window", None)
-    for attention in [by_positions] if windows else [by_positions, by_mask]:  # a mask would replace the windows
-        if _keeps_apart(model, attention):
-            return attention
-    raise UserError(
-        f"{type(model).__name__} of {model.name_or_path} looks across the examples that share a row, so that "
-        "data.packing=true would teach each to read its neighbours: give data.packing=false"
-    )
+    tried = [by_positions] if windows else [by_positions, by_mask]  # a mask would replace the windows
+    return next((attention for attention in tried if _keeps_apart(model, attention)), None)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from deltaw.plan.shapes import ShapeRun, count
 from deltaw.plan.suggestion import Plan, Setup, suggest
 from deltaw.plan.table import GIB
 from deltaw.plan.workload import NF4_BYTES, Workload
-from deltaw.training.build import objective_of, prepare_base
+from deltaw.training.build import gpus_here, objective_of, prepare_base
 
 
 class UnplannableError(UserError):
@@ -118,8 +118,3 @@ def _memory_here(cfg: DictConfig, devices: int) -> float:
     if gpus_here(cfg):
         return torch.cuda.get_device_properties(0).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices
-
-
-def gpus_here(cfg: DictConfig) -> int:
-    """GPUs of this machine that the config allows."""
-    return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0

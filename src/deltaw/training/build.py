@@ -4,9 +4,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from deltaw.config.schema import NF4, names_in
@@ -22,7 +23,7 @@ from deltaw.lora.arms import arms_from
 from deltaw.model.four_bits import quantise
 from deltaw.model.loading import Base, load_base
 from deltaw.model.output_layer import body_of
-from deltaw.model.packed_attention import attention_of, by_positions
+from deltaw.model.packed_attention import Attention, attention_of, by_positions
 from deltaw.model.projections import projections
 from deltaw.model.split import split
 from deltaw.training.objectives import Causal, Classification, Objective, Seq2Seq
@@ -138,8 +139,34 @@ def objective_of(cfg: DictConfig, base: Base, modules: Iterable[str]) -> Objecti
         body = ()  # an arm behind it would get no gradient
     if cfg.task == "seq2seq":
         return Seq2Seq(base.pad, body if hasattr(base.model, "prepare_decoder_input_ids_from_labels") else ())
-    tried = cfg.data.packing and base.model.device.type != "meta"
-    return Causal(base.pad, attention_of(base.model) if tried else by_positions, body)
+    return Causal(base.pad, _packed_attention(cfg, base.model), body)
+
+
+def _packed_attention(cfg: DictConfig, model: PreTrainedModel) -> Attention | None:
+    """What keeps the examples of a row apart; None for rows of one example each.
+
+    On a CPU, packed rows save the padding and most of the small operations. On a GPU nobody has measured it yet, and
+    data.micro_batch=1 leaves nothing to pack.
+    """
+    packing = cfg.data.packing
+    if packing is None and (gpus_here(cfg) or cfg.data.micro_batch):
+        packing = False
+    if packing is False:
+        return None
+    if model.device.type == "meta":
+        return by_positions
+    attention = attention_of(model)
+    if packing and attention is None:
+        raise UserError(
+            f"{type(model).__name__} of {model.name_or_path} looks across the examples that share a row, so that "
+            "data.packing=true would teach each to read its neighbours: give data.packing=false"
+        )
+    return attention
+
+
+def gpus_here(cfg: DictConfig) -> int:
+    """GPUs of this machine that the config allows."""
+    return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
 
 
 def label_count(given: int | None, found: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from deltaw.data.example import IGNORED, Example
 from deltaw.model.output_layer import Body, Made, OutputLayer, Use, at_tokens
-from deltaw.model.packed_attention import Attention, by_positions
+from deltaw.model.packed_attention import Attention
 
 LOGITS_AT_ONCE = 2**25  # 128 MiB in float32; the loss holds about four times as much, with gradients
 
@@ -30,15 +30,20 @@ class Causal:
 
     Args:
         pad: the token that fills up rows.
-        attention: makes the arguments of the model that keep the examples of a packed row apart.
+        attention: makes the arguments of the model that keep the examples of a packed row apart; None for rows of one
+            example each.
         body: of the model, as `body_of` finds it; without one, the model makes logits of all tokens.
+
+    Attributes:
+        packs: whether examples share rows in training.
     """
 
     task_type = "CAUSAL_LM"  # as PEFT calls it
     unit = "token"  # losses are a mean over these
 
-    def __init__(self, pad: int, attention: Attention = by_positions, body: Body = ()):
+    def __init__(self, pad: int, attention: Attention | None = None, body: Body = ()):
         self.pad, self.attention, self.body = pad, attention, body
+        self.packs = attention is not None
 
     def collate(self, rows: list[Example]) -> dict[str, Tensor]:
         """Prompts with their completions, padded on the right: input_ids, attention_mask and labels, each (R, T)."""
@@ -48,7 +53,7 @@ class Causal:
 
     def at_labels(self, model: PreTrainedModel, batch: dict[str, Tensor], use: Use[Made]) -> Made:
         """What `use` makes of the tokens before the labels, see `at_tokens`; a batch with `position_ids` is packed."""
-        packed = self.attention(model, batch["position_ids"]) if "position_ids" in batch else {}
+        packed = self.attention(model, batch["position_ids"]) if self.attention and "position_ids" in batch else {}
         # Padding is on the right, where causal attention does not look; without a mask, PyTorch uses faster kernels.
         inputs = {"input_ids": batch["input_ids"]} | packed
         return at_tokens(model, inputs, batch["labelled"] - 1, use, self.body)
@@ -68,6 +73,7 @@ class Seq2Seq:
 
     task_type = "SEQ_2_SEQ_LM"
     unit = "token"
+    packs = False
 
     def __init__(self, pad: int, body: Body = ()):
         self.pad, self.body = pad, body
@@ -103,6 +109,7 @@ class Classification:
 
     task_type = "SEQ_CLS"
     unit = "row"
+    packs = False
     body: Body = ()  # its logits are few, and the arms learn its output layer
 
     def __init__(self, pad: int):
