@@ -103,7 +103,7 @@ def test_a_value_on_the_edge_of_its_limit_is_taken(override: str) -> None:
 
 def test_a_resumed_run_may_change_what_touches_no_arm_alone() -> None:
     assert {name for name, key in TRAIN.items() if not key.identity} == {
-        *("plan", "dry_run", "engine", "timeout", "run.dir", "data.micro_batch", "data.cache"),
+        *("plan", "dry_run", "engine", "timeout", "run.dir", "data.micro_batch", "data.packing", "data.cache"),
         *("trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
         *("device.memory", "device.bandwidth", "device.speed"),
         *("snapshots.every", "metrics.every", "metrics.validate_every", "logger"),
