@@ -1,0 +1,37 @@
+"""Names that others gave, made harmless: in HTML, in Markdown, and to the eye."""
+
+import html
+import re
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+
+def visible(text: str) -> str:
+    """The text with line breaks, control characters and marks that turn the reading direction as escapes, as \\u202e."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def in_html(text: object) -> str:
+    """The text as the content of an element, or as an attribute in quotes."""
+    return html.escape(visible(str(text)))
+
+
+def in_markdown(value: Any) -> Any:
+    """A text that Markdown shows as it is: no tag, link, code, emphasis or cell of a table begins in it.
+
+    Of a record, a list, a tuple or an object of JSON, a copy in which every text is; names of fields and keys stay.
+    """
+    if isinstance(value, str):
+        return re.sub(r"[\\`*<>&|]|\](?=[(\[:])", r"\\\g<0>", visible(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{one.name: in_markdown(getattr(value, one.name)) for one in fields(value)})
+    if isinstance(value, list | tuple):
+        return type(value)(map(in_markdown, value))
+    if isinstance(value, dict):
+        return {key: in_markdown(item) for key, item in value.items()}
+    return value
+
+
+def in_code(text: str) -> str:
+    """The text between the two backticks of Markdown's code, which no backtick of its own may end."""
+    return visible(text).replace("`", "'")
