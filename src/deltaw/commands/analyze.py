@@ -111,6 +111,7 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"base={cfg.base}: is no folder: give the folder with the base's config.json and safetensors")
     if not cfg.projections:
         raise UserError("projections=[]: name at least one, as [q,v]")
+    page.find_plotly()
 
 
 def _check_choice(key: str, given: str, known: list[str]) -> None:

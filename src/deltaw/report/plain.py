@@ -5,6 +5,8 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+CODE = ("command",)  # fields that the report sets as code, in which Markdown knows no escapes
+
 
 def visible(text: str) -> str:
     """The text with line breaks, control characters and marks that turn the reading direction as escapes, as \\u202e."""
@@ -24,14 +26,16 @@ def in_markdown(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"[\\`*<>&|]|\](?=[(\[:])", r"\\\g<0>", visible(value))
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{one.name: in_markdown(getattr(value, one.name)) for one in fields(value)})
+        kept = {one.name: getattr(value, one.name) for one in fields(value)}
+        return type(value)(**{name: in_code(item) if name in CODE else in_markdown(item) for name, item in kept.items()})
     if isinstance(value, list | tuple):
-        return type(value)(map(in_markdown, value))
+        items = map(in_markdown, value)
+        return value._make(items) if hasattr(value, "_make") else type(value)(items)  # _make: of a NamedTuple
     if isinstance(value, dict):
         return {key: in_markdown(item) for key, item in value.items()}
     return value
 
 
-def in_code(text: str) -> str:
+def in_code(text: str | None) -> str | None:
     """The text between the two backticks of Markdown's code, which no backtick of its own may end."""
-    return visible(text).replace("`", "'")
+    return visible(text).replace("`", "'") if text else text

@@ -68,7 +68,7 @@ def write(
         citation=html.escape(CITATION),
         data=as_json(content),
         style=(here / "page.css").read_text(encoding="utf-8"),
-        plotly=_plotly(),
+        plotly=find_plotly().read_text(encoding="utf-8"),
         script=(here / "page.js").read_text(encoding="utf-8"),
     )
     (folder / PAGE).write_text(text, encoding="utf-8")
@@ -81,10 +81,14 @@ def _answer(summary: Summary, advice: Advice | None) -> list[str]:
     return [text for n, text in enumerate(said) if n == 0 or sum(counts[: n + 1]) <= MOST_SENTENCES]
 
 
-def _plotly() -> str:
-    """The text of Plotly's JavaScript. Its Python package is not imported: nothing of it runs here."""
+def find_plotly() -> Path:
+    """The file of Plotly's JavaScript. Its Python package is not imported: nothing of it runs here.
+
+    Raises:
+        UserError: Plotly is not installed.
+    """
     found = find_spec("plotly")
     path = Path(found.origin).parent / "package_data" / PLOTLY if found and found.origin else None
     if path is None or not path.is_file():
         raise UserError(f"{PAGE} is drawn by Plotly, which is not installed here: pip install plotly")
-    return path.read_text(encoding="utf-8")
+    return path

@@ -27,7 +27,8 @@ def table_of_losses(losses: Mapping[str, Any] | None) -> str:
     rows += [[line["name"], "", f"{line['loss']:.4f}", ""] for line in losses["lines"]]
     body = "".join(f"<tr>{''.join(f'<td>{in_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
     head = "".join(f"<th scope=col>{in_html(name)}</th>" for name in ("what", "rank", losses["axis"], "from, to"))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<details><summary>The losses as a table</summary><div class="scroll">{table}</div></details>'
 
 
 def _interval(point: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ def _of_judged(judged: Judged, unit: str) -> dict[str, Any]:
     cuts = [{"name": f"{arm.name}, cut", "points": list(_cuts(judged, arm, means[arm.name]))} for arm in task if arm.cuts]
     lines = [{"name": "base", "loss": base}]
     lines += [{"name": arm.name, "loss": means[arm.name]} for arm in arms if arm.record["control"] is not None]
-    return _chart(f"loss of {len(judged.labels):,} judged examples, nats a {unit}", [*_trained(rows), *cuts], lines)
+    return _chart(f"judged loss, nats a {unit}", [*_trained(rows), *cuts], lines)
 
 
 def _cuts(judged: Judged, arm: JudgedArm, uncut: float) -> Iterator[dict[str, float]]:
@@ -65,7 +65,7 @@ def _of_validation(losses: pd.DataFrame) -> dict[str, Any] | None:
     lines = [{"name": "base", "loss": float(known.start.iloc[0])}] if known.start.notna().any() else []
     controls = known[known.control.notna()]
     lines += [{"name": str(row["arm"]), "loss": float(row["end"])} for row in controls.to_dict("records")]
-    return _chart(f"loss at the last validation, nats a {known.unit.iloc[0]}", list(_trained(rows)), lines)
+    return _chart(f"validation loss, nats a {known.unit.iloc[0]}", list(_trained(rows)), lines)
 
 
 def _chart(axis: str, series: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 "use strict";
 // Names reach the page through textContent, and the texts of Plotly, which knows a few tags, through plain().
 const data = JSON.parse(document.getElementById("data").textContent);
-const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito's
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+const OKABE_ITO = { light: ["#0072b2", "#d55e00", "#009e73", "#cc79a7"], dark: ["#56b4e9", "#e69f00", "#009e73", "#cc79a7"] };
+const FRAME = "#56b4e9";
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "cross"];
 const NAN = 65535;
@@ -13,7 +15,8 @@ const known = (value) => value !== null && value !== undefined;
 const short = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "not defined");
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const scaleOf = (colors) => colors.map((each, n) => [n / (colors.length - 1), each]);
-const style = (n) => ({ color: LINES[n % LINES.length], dash: DASHES[Math.floor(n / LINES.length) % DASHES.length] });
+const lines = () => OKABE_ITO[DARK.matches ? "dark" : "light"];
+const style = (n) => ({ color: lines()[n % lines().length], dash: DASHES[Math.floor(n / lines().length) % DASHES.length] });
 
 function words16(text) {
   const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
@@ -36,9 +39,9 @@ function draw(id, traces, layout) {
   const line = { gridcolor: color("line"), linecolor: color("line"), zeroline: false, automargin: true };
   const axes = Object.fromEntries(["xaxis", "yaxis"].map((axis) => [axis, { ...line, ...layout[axis] }]));
   return Plotly.react(id, traces, {
-    margin: { l: 48, r: 8, t: 32, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 48, r: 8, t: 36, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: color("ink"), family: "system-ui, sans-serif", size: 13 },
-    legend: { orientation: "h", y: -0.2, yanchor: "top" },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     hoverlabel: { bgcolor: color("paper"), bordercolor: color("faint"), font: { color: color("ink") }, align: "left" },
     dragmode: false, ...layout, ...axes,
   }, { responsive: true, displayModeBar: false, scrollZoom: false });
@@ -46,9 +49,11 @@ function draw(id, traces, layout) {
 
 // Losses against rank
 
+const NEAR = 0.1; // of the way from the lowest loss to the highest
+
 function drawLosses() {
   const losses = data.losses;
-  element("losses").hidden = !losses;
+  element("losses").hidden = element("near").hidden = !losses;
   if (!losses) return;
   element("losses-caption").textContent = losses.caption;
   const points = losses.series.flatMap((series) => series.points);
@@ -59,6 +64,9 @@ function drawLosses() {
     mode: "lines+markers", line: style(n), marker: { size: series.trained ? 10 : 7, symbol: MARKS[n % MARKS.length] },
     hovertemplate: "rank %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
   }));
+  const lowest = Math.min(...points.map((p) => p.loss), ...losses.lines.map((l) => l.loss));
+  const highest = Math.max(...points.map((p) => p.loss), ...losses.lines.map((l) => l.loss));
+  const near = element("near").getAttribute("aria-pressed") === "true" ? { range: [lowest - NEAR * (highest - lowest) / 10, lowest + NEAR * (highest - lowest)] } : {};
   const ends = ranks.length > 1 ? [ranks[0] / 1.2, ranks.at(-1) * 1.2] : [(ranks[0] ?? 1) / 2, (ranks[0] ?? 1) * 2];
   losses.lines.forEach((line, n) => traces.push({
     name: plain(line.name), x: ends, y: [line.loss, line.loss], mode: "lines",
@@ -67,7 +75,7 @@ function drawLosses() {
   }));
   draw("losses", traces, {
     xaxis: { title: { text: "rank" }, type: "log", tickvals: ranks, ticktext: ranks.map(String) },
-    yaxis: { title: { text: plain(losses.axis) } }, showlegend: true,
+    yaxis: { title: { text: plain(losses.axis) }, ...near }, showlegend: true,
   });
 }
 
@@ -136,6 +144,11 @@ function bar(scale, values) {
   };
 }
 
+function sizesUpTo(most) {
+  const step = Math.ceil(most / 8);
+  return unique([1, ...Array.from({ length: Math.floor(most / step) }, (_, n) => (n + 1) * step)]);
+}
+
 function drawGrid(site) {
   const scale = element("scale").value;
   element("grid").hidden = !site || !known(site.at);
@@ -150,8 +163,9 @@ function drawGrid(site) {
     type: "heatmap", z: shown, x0: 1, dx: 1, y0: 1, dy: 1, hovertext: cells.map((row) => row.map(text)),
     hoverinfo: "text", hoverongaps: false, ...range, colorbar: { ...colorbar, thickness: 12, outlinewidth: 0 },
   }], {
-    xaxis: { title: { text: plain(`j, of ${pairs[site.pair].right}`) }, showgrid: false, constrain: "domain" },
-    yaxis: { title: { text: plain(`i, of ${pairs[site.pair].left}`) }, autorange: "reversed", showgrid: false },
+    xaxis: { title: { text: plain(`j, of ${pairs[site.pair].right}`) }, showgrid: false, tickvals: sizesUpTo(site.columns) },
+    yaxis: { title: { text: plain(`i, of ${pairs[site.pair].left}`) }, autorange: "reversed", showgrid: false, tickvals: sizesUpTo(site.rows) },
+    margin: { l: 48, r: 8, t: 8, b: 44 },
     plot_bgcolor: color("blank"),
   });
 }
@@ -160,10 +174,9 @@ function drawAngles(site) {
   const counted = site.k_star ?? 0;
   draw("angles", [{
     x: site.cos2.map((_, n) => n + 1), y: site.cos2, mode: "markers", hovertemplate: "angle %{x}: cos² %{y:.3f}<extra></extra>",
-    marker: { size: 8, color: site.cos2.map((_, n) => (n < counted ? LINES[1] : LINES[0])), symbol: site.cos2.map((_, n) => (n < counted ? "circle" : "circle-open")) },
+    marker: { size: 8, color: site.cos2.map((_, n) => (n < counted ? lines()[1] : lines()[0])), symbol: site.cos2.map((_, n) => (n < counted ? "circle" : "circle-open")) },
   }], {
-    title: { text: "Principal angles (filled: counted by k_star)", font: { size: 14 } },
-    xaxis: { title: { text: "angle" }, rangemode: "tozero" }, yaxis: { title: { text: "cos²" }, range: [0, 1.03] },
+    margin: { l: 48, r: 8, t: 8, b: 44 }, xaxis: { title: { text: "angle" }, rangemode: "tozero" }, yaxis: { title: { text: "cos²" }, range: [0, 1.03] },
   });
 }
 
@@ -179,8 +192,7 @@ function drawSpectra(site) {
     };
   });
   draw("spectra", traces, {
-    title: { text: "Singular values", font: { size: 14 } }, showlegend: true,
-    xaxis: { title: { text: "direction" } }, yaxis: { type: "log", exponentformat: "power" },
+    showlegend: true, xaxis: { title: { text: "direction" } }, yaxis: { title: { text: "singular value" }, type: "log", dtick: "D2" },
   });
 }
 
@@ -189,8 +201,8 @@ const where = (site) => `layer ${site.layer}, ΔW_${site.projection}`;
 function siteWords(site) {
   if (!known(site.first)) return site.reason ?? "";
   const counted = known(site.k_star)
-    ? `k_star ${site.k_star} of ${site.cos2.length}${site.k_star ? `, mean cos² ${short(site.k_star_cos2)}` : ""}` : site.reason;
-  return `${counted}; φ(1, 1) ${short(site.first)} (chance ${short(site.null_first)}, p ${pText(site.p_first)}); `
+    ? `${site.k_star} of ${site.cos2.length} directions are shared beyond chance (k_star${site.k_star ? `; mean cos² ${short(site.k_star_cos2)}` : ""})` : site.reason;
+  return `${counted}. φ(1, 1) ${short(site.first)} (chance ${short(site.null_first)}, p ${pText(site.p_first)}); `
     + `φ of the whole spans ${short(site.corner)} (chance ${short(site.null_corner)}, p ${pText(site.p_corner)}).`;
 }
 
@@ -201,12 +213,10 @@ function drawSite() {
   const canControl = site && pairs[site.pair].controls.length > 0;
   fill("scale", Object.entries(SCALES).filter(([scale]) => scale !== "control" || canControl));
   drawGrid(site);
-  for (const id of ["angles", "spectra"]) element(id).hidden = !site;
+  for (const id of ["of-angles", "of-spectra"]) element(id).hidden = !site;
   if (!site) return;
   drawAngles(site);
   drawSpectra(site);
-  cursor = { layer: site.layer, projection: site.projection };
-  markCursor();
 }
 
 // The map of layers and matrices
@@ -218,9 +228,12 @@ const axesOfMap = () => {
 
 function mapTraces(layers, projections, value, hover, kind) {
   const z = projections.map((projection) => layers.map((layer) => value(layer, projection) ?? null));
-  const range = kind === "k_star" ? { zmin: 0, colorscale: "Cividis" } : { zmin: 0, zmax: 1, colorscale: scaleOf(data.colors.phi) };
+  const most = Math.max(...z.flat().filter(known), 0);
+  const range = kind === "k_star" ? { zmin: 0, zmax: Math.max(1, most), colorscale: "Cividis" }
+    : { zmin: 0, zmax: Math.max(1, Math.ceil(10 * most)) / 10, colorscale: scaleOf(data.colors.phi) };
+  const gap = layers.length > 32 ? 0 : 1;
   return [{
-    type: "heatmap", z, x: layers.map((_, n) => n), y: projections.map((_, n) => n), xgap: 1, ygap: 1, ...range, hoverongaps: false,
+    type: "heatmap", z, x: layers.map((_, n) => n), y: projections.map((_, n) => n), xgap: gap, ygap: 1, ...range, hoverongaps: false,
     hovertext: projections.map((projection) => layers.map((layer) => plain(hover(layer, projection)))), hoverinfo: "text",
     colorbar: { thickness: 12, outlinewidth: 0 },
   }];
@@ -242,22 +255,24 @@ function measureText(layer, projection) {
 
 function drawMap() {
   const { layers, projections } = axesOfMap(), measure = element("measure").value;
-  draw("map", mapTraces(layers, projections, (l, p) => siteAt(l, p)?.[measure], measureText, measure), mapLayout(layers, projections));
-  markCursor();
+  const x = layers.indexOf(cursor.layer), y = projections.indexOf(cursor.projection);
+  const frame = { type: "rect", x0: x - 0.5, x1: x + 0.5, y0: y - 0.5, y1: y + 0.5, line: { color: FRAME, width: 3 } };
+  draw("map", mapTraces(layers, projections, (l, p) => siteAt(l, p)?.[measure], measureText, measure), {
+    ...mapLayout(layers, projections), shapes: [frame],
+  });
+  element("map-cursor").textContent = measureText(cursor.layer, cursor.projection);
 }
 
-function markCursor() {
-  const { layers, projections } = axesOfMap();
-  const x = layers.indexOf(cursor.layer), y = projections.indexOf(cursor.projection);
-  if (x < 0 || y < 0 || !element("map").layout) return;
-  Plotly.relayout("map", { shapes: [{ type: "rect", x0: x - 0.5, x1: x + 0.5, y0: y - 0.5, y1: y + 0.5, line: { color: LINES[5], width: 3 } }] });
-  element("map-cursor").textContent = measureText(cursor.layer, cursor.projection);
+function chooseSite() {
+  cursor = { layer: Number(element("layer").value), projection: element("projection").value };
+  drawMap();
+  drawSite();
 }
 
 function openSite(layer, projection) {
   element("layer").value = layer;
   element("projection").value = projection;
-  drawSite();
+  chooseSite();
   element("site-title").focus();
 }
 
@@ -269,7 +284,7 @@ function moveCursor(event) {
   const { layers, projections } = axesOfMap(), [dx, dy] = moves[event.key];
   const x = layers.indexOf(cursor.layer) + dx, y = projections.indexOf(cursor.projection) + dy;
   if (layers[x] !== undefined && projections[y] !== undefined) cursor = { layer: layers[x], projection: projections[y] };
-  return markCursor();
+  return drawMap();
 }
 
 function choosePair() {
@@ -288,8 +303,7 @@ function chooseBasis() {
   const { layers, projections } = axesOfMap();
   fill("layer", layers.map((layer) => [layer, layer]));
   fill("projection", projections.map((projection) => [projection, projection]));
-  drawMap();
-  drawSite();
+  chooseSite();
 }
 
 // Training
@@ -347,11 +361,15 @@ if (data.evolution) {
   fill("evolution-measure", [["phi_corner", "φ of the whole spans, with the last step"], ["phi_first", "φ(1, 1), with the last step"]]);
 }
 const CONTROLS = {
-  pair: choosePair, step: chooseStep, basis: chooseBasis, measure: drawMap, layer: drawSite, projection: drawSite, scale: drawSite,
+  pair: choosePair, step: chooseStep, basis: chooseBasis, measure: drawMap, layer: chooseSite, projection: chooseSite, scale: drawSite,
   "evolution-arm": drawEvolution, "evolution-measure": drawEvolution,
 };
 for (const [id, changed] of Object.entries(CONTROLS)) element(id).addEventListener("change", changed);
 element("evolution-slider").addEventListener("input", drawEvolution);
+element("near").addEventListener("click", ({ currentTarget: button }) => {
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  drawLosses();
+});
 element("map").addEventListener("keydown", moveCursor);
 if (pairs.length) choosePair();
 drawLosses();
@@ -361,5 +379,5 @@ element("map").on?.("plotly_click", ({ points }) => {
   const { layers, projections } = axesOfMap();
   openSite(layers[points[0].x], projections[points[0].y]);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+DARK.addEventListener("change", drawAll);
 document.documentElement.dataset.ready = "yes"; // every chart is drawn
