@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -54,12 +54,14 @@ def opened(browser: "Browser", analysis: Path, tmp_path: Path) -> Iterator[Open]
     wrong: list[str] = []
     contexts = []
 
-    def open_page(width: int = 1100, scheme: str = "light", change: tuple[str, str] = ("", "")) -> "Page":
+    def open_page(
+        width: int = 1100, scheme: Literal["light", "dark"] = "light", change: tuple[str, str] = ("", "")
+    ) -> "Page":
         file = tmp_path / "report.html"
         text = (analysis / "report.html").read_text(encoding="utf-8")
         assert change[0] in text
         file.write_text(text.replace(*change) if change[0] else text, encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)  # type: ignore[arg-type]
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: wrong.append(message.text))
@@ -110,7 +112,9 @@ def check_grid(page: "Page", phi: pd.DataFrame, layer: int, projection: str, bas
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_grid_is_the_table_whatever_is_chosen(opened: Open, phi: pd.DataFrame, scheme: str) -> None:
+def test_the_grid_is_the_table_whatever_is_chosen(
+    opened: Open, phi: pd.DataFrame, scheme: Literal["light", "dark"]
+) -> None:
     page = opened(scheme=scheme)
     picture(page, f"all-{scheme}")
     check_grid(page, phi, 1, "q", "A")
@@ -121,7 +125,9 @@ def test_the_grid_is_the_table_whatever_is_chosen(opened: Open, phi: pd.DataFram
     assert page.text_content("#site-title") == "layer 3, ΔW_v"
 
 
-@pytest.mark.parametrize("broken", ["basis: chooseBasis, ", "layer: chooseSite, ", "projection: chooseSite, ", "scale: drawSite,"])
+@pytest.mark.parametrize(
+    "broken", ["basis: chooseBasis, ", "layer: chooseSite, ", "projection: chooseSite, ", "scale: drawSite,"]
+)
 def test_a_control_that_does_nothing_is_noticed(opened: Open, phi: pd.DataFrame, broken: str) -> None:
     page = opened(change=(broken, ""))
     site = {"layer": "1", "projection": "q", "basis": "A"}
@@ -198,7 +204,10 @@ def test_all_can_be_reached_by_the_keyboard(opened: Open) -> None:
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert reached[-1] == "BODY" or outline != "none", reached[-1]
     order = "near SUMMARY pair step basis measure map layer projection scale evolution-arm evolution-measure".split()
-    assert [one for one in reached if one in (*order, "evolution-slider")] [: len(order) + 1] == [*order, "evolution-slider"]
+    assert [one for one in reached if one in (*order, "evolution-slider")][: len(order) + 1] == [
+        *order,
+        "evolution-slider",
+    ]
     page.focus("#map")
     for key in ("ArrowRight", "ArrowDown", "ArrowRight", "ArrowRight"):  # the last one is beyond the edge
         page.keyboard.press(key)
@@ -234,7 +243,7 @@ def test_the_losses_are_in_the_chart_and_in_its_table(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_needs_no_sideways_scrolling(opened: Open, scheme: str) -> None:
+def test_a_phone_needs_no_sideways_scrolling(opened: Open, scheme: Literal["light", "dark"]) -> None:
     page = opened(width=NARROW, scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW
     picture(page, f"phone-{scheme}")

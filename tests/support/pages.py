@@ -18,7 +18,7 @@ LAYERS = 3
 
 
 def write_learned(path: Path) -> Path:
-    """A run of ranks 2 and 4 with a shadow each, snapshots after steps 0, 5 and 10, and the larger arm cut to 1 and 2."""
+    """A run of ranks 2 and 4 with a shadow each, snapshots after steps 0, 5 and 10, and cuts of the larger arm."""
     examples = Examples(count=60)
     low, high = examples.arm(1.0), examples.arm(1.2)
     arms = {"r2-s0": Measured(low), "r4-s0": Measured(high, 0.9, {2: examples.arm(-0.01, of=high), 1: low})}

@@ -9,7 +9,7 @@ CODE = ("command",)  # fields that the report sets as code, in which Markdown kn
 
 
 def visible(text: str) -> str:
-    """The text with line breaks, control characters and marks that turn the reading direction as escapes, as \\u202e."""
+    """The text with escapes for line breaks, control characters and marks that turn the direction, as \\u202e."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -27,7 +27,9 @@ def in_markdown(value: Any) -> Any:
         return re.sub(r"[\\`*<>&|]|\](?=[(\[:])", r"\\\g<0>", visible(value))
     if is_dataclass(value) and not isinstance(value, type):
         kept = {one.name: getattr(value, one.name) for one in fields(value)}
-        return type(value)(**{name: in_code(item) if name in CODE else in_markdown(item) for name, item in kept.items()})
+        return type(value)(
+            **{name: in_code(item) if name in CODE else in_markdown(item) for name, item in kept.items()}
+        )
     if isinstance(value, list | tuple):
         items = map(in_markdown, value)
         return value._make(items) if hasattr(value, "_make") else type(value)(items)  # _make: of a NamedTuple

@@ -118,7 +118,9 @@ def hostile(tmp_path: Path) -> Path:
         write_adapter(tmp_path / name, rank, 2, seed=rank, base_model_name_or_path=f"<img src=x onerror=alert({rank})>")
         for name, rank in zip(HOSTILE, (2, 4), strict=True)
     )
-    sides = [f"{side}='{str(path).replace(chr(39), chr(92) + chr(39))}'" for side, path in (("left", left), ("right", right))]
+    sides = [
+        f"{side}='{str(path).replace(chr(39), chr(92) + chr(39))}'" for side, path in (("left", left), ("right", right))
+    ]
     return analysed(tmp_path / "out", *sides, "exhibits=[]")
 
 

@@ -1,7 +1,7 @@
 """φ in every cell of every site, in two bytes a number, with what each pair shares and the spectrum of each side."""
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,10 @@ def _fitting(phi: pd.DataFrame, view: View) -> tuple[pd.DataFrame, str]:
     """The cells that fit into the page, and what was left out of them."""
     subject = view.subject
     steps: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = [
-        (f"sizes above {MOST_DIRECTIONS}", lambda all_: all_[(all_.i <= MOST_DIRECTIONS) & (all_.j <= MOST_DIRECTIONS)]),
+        (
+            f"sizes above {MOST_DIRECTIONS}",
+            lambda all_: all_[(all_.i <= MOST_DIRECTIONS) & (all_.j <= MOST_DIRECTIONS)],
+        ),
         ("layers that the figures leave out", lambda all_: all_[all_.layer.isin(view.layers)]),
         ("other pairs", lambda all_: rows_of(subject.pairing, all_)),
     ]
@@ -66,6 +69,10 @@ def _fitting(phi: pd.DataFrame, view: View) -> tuple[pd.DataFrame, str]:
         phi, left_out = part(phi), [*left_out, what]
     cells = f"The page has no cells of {', '.join(left_out)}: {len(phi):,} cells are here, all are in phi.parquet."
     return phi, cells if left_out else ""
+
+
+def _rows(table: pd.DataFrame) -> Iterator[Any]:
+    return iter(table.itertuples())
 
 
 def _key(row: Any) -> tuple[object, ...]:
@@ -79,7 +86,7 @@ def _key_of(pairing: Pairing) -> tuple[object, ...]:
 
 
 def _pairs(shown: pd.DataFrame, pairings: Iterable[Pairing]) -> list[dict[str, Any]]:
-    keys = [_key(row) for row in shown.itertuples()]
+    keys = [_key(row) for row in _rows(shown)]
     number = {key: n for n, key in enumerate(keys)}
     controls = {_key_of(pairing): [_key_of(one) for one in control_pairs(pairing)] for pairing in pairings}
     return [
@@ -93,18 +100,20 @@ def _pairs(shown: pd.DataFrame, pairings: Iterable[Pairing]) -> list[dict[str, A
     ]
 
 
-def _sites(
-    pairs: pd.DataFrame, shown: pd.DataFrame, cells: pd.DataFrame
-) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+def _sites(pairs: pd.DataFrame, shown: pd.DataFrame, cells: pd.DataFrame) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """What each pair with cells shares at each site and in each basis; and the cells in the order of `at`."""
-    number = {_key(row): n for n, row in enumerate(shown.itertuples())}
+    number = {_key(row): n for n, row in enumerate(_rows(shown))}
     grids: dict[tuple[object, ...], dict[str, int]] = {}
     parts, at = [], 0
     for _, grid in cells.groupby(list(PAIR), sort=False, dropna=False):
-        first = next(grid.itertuples())
+        first = next(_rows(grid))
         rows, columns = int(grid.i.max()), int(grid.j.max())
         if rows * columns == len(grid):
-            grids[(*_key(first), first.basis, first.layer, first.projection)] = {"at": at, "rows": rows, "columns": columns}
+            grids[(*_key(first), first.basis, first.layer, first.projection)] = {
+                "at": at,
+                "rows": rows,
+                "columns": columns,
+            }
             parts.append(grid)
             at += len(grid)
     sites = [
@@ -127,14 +136,14 @@ def _sites(
             "reason": row.reason,
         }
         | grids.get((*_key(row), row.basis, row.layer, row.projection), {})
-        for row in pairs.drop_duplicates(list(PAIR)).itertuples()
+        for row in _rows(pairs.drop_duplicates(list(PAIR)))
         if _key(row) in number
     ]
     return sites, pd.concat(parts) if parts else cells[:0]
 
 
 def _spectra(sites: pd.DataFrame, shown: pd.DataFrame) -> list[dict[str, Any]]:
-    keys = [_key(row) for row in shown.itertuples()]
+    keys = [_key(row) for row in _rows(shown)]
     sides = {side for left, right, one, other in keys for side in ((left, one), (right, other))}
     return [
         {
@@ -146,7 +155,7 @@ def _spectra(sites: pd.DataFrame, shown: pd.DataFrame) -> list[dict[str, Any]]:
             "module": row.module,
             "values": list(map(float, row.singular_values)),
         }
-        for row in sites.itertuples()
+        for row in _rows(sites)
         if (row.arm, -1 if pd.isna(row.step) else int(row.step)) in sides
     ]
 

@@ -17,7 +17,9 @@ Row = tuple[str, int, float]  # what sets its recipe apart, rank, loss
 CAPTION = "Bars span the seeds of a rank; a bar of a cut is the 95 % interval of its difference from the uncut arm."
 
 
-def loss_against_rank(runs: Sequence[RunDirectory], losses: pd.DataFrame, advice: Advice | None) -> dict[str, Any] | None:
+def loss_against_rank(
+    runs: Sequence[RunDirectory], losses: pd.DataFrame, advice: Advice | None
+) -> dict[str, Any] | None:
     """The chart's series (points with rank, loss, low and high, all in nats) and its lines (name and loss).
 
     The losses are those of the judged examples where an advice rests on them, else of the last validation.
@@ -40,7 +42,9 @@ def _of_judged(judged: Judged, unit: str) -> dict[str, Any]:
     base = float(judged.ratios(arms[0].base).means[0])
     task = [arm for arm in arms if arm.record["control"] is None]
     rows = [(_recipe(arm.record), arm.record["rank"], means[arm.name]) for arm in task]
-    cuts = [{"name": f"{arm.name}, cut", "points": list(_cuts(judged, arm, means[arm.name]))} for arm in task if arm.cuts]
+    cuts = [
+        {"name": f"{arm.name}, cut", "points": list(_cuts(judged, arm, means[arm.name]))} for arm in task if arm.cuts
+    ]
     lines = [{"name": "base", "loss": base}]
     lines += [{"name": arm.name, "loss": means[arm.name]} for arm in arms if arm.record["control"] is not None]
     return _chart(f"judged loss, nats a {unit}", [*_trained(rows), *cuts], lines)

@@ -192,7 +192,7 @@ function drawSpectra(site) {
     };
   });
   draw("spectra", traces, {
-    showlegend: true, xaxis: { title: { text: "direction" } }, yaxis: { title: { text: "singular value" }, type: "log", dtick: "D2" },
+    showlegend: true, xaxis: { title: { text: "direction" } }, yaxis: { title: { text: "singular value" }, type: "log", exponentformat: "power" },
   });
 }
 
@@ -229,8 +229,9 @@ const axesOfMap = () => {
 function mapTraces(layers, projections, value, hover, kind) {
   const z = projections.map((projection) => layers.map((layer) => value(layer, projection) ?? null));
   const most = Math.max(...z.flat().filter(known), 0);
+  const top = kind === "evolution" ? 1 : Math.max(1, Math.ceil(10 * most)) / 10; // one scale for all steps
   const range = kind === "k_star" ? { zmin: 0, zmax: Math.max(1, most), colorscale: "Cividis" }
-    : { zmin: 0, zmax: Math.max(1, Math.ceil(10 * most)) / 10, colorscale: scaleOf(data.colors.phi) };
+    : { zmin: 0, zmax: top, colorscale: scaleOf(data.colors.phi) };
   const gap = layers.length > 32 ? 0 : 1;
   return [{
     type: "heatmap", z, x: layers.map((_, n) => n), y: projections.map((_, n) => n), xgap: gap, ygap: 1, ...range, hoverongaps: false,
@@ -324,7 +325,7 @@ function drawEvolution() {
   const value = (layer, projection) => at.get(`${layer} ${projection}`);
   const hover = (layer, projection) => `step ${step}, layer ${layer}, ΔW_${projection}: ${short(value(layer, projection))}`;
   element("evolution-map").setAttribute("aria-label", `φ of step ${step} with the last step of ${arm}, by layer and matrix`);
-  draw("evolution-map", mapTraces(layers, projections, value, hover, "phi"), mapLayout(layers, projections));
+  draw("evolution-map", mapTraces(layers, projections, value, hover, "evolution"), mapLayout(layers, projections));
 }
 
 function drawCurves() {

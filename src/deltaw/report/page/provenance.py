@@ -15,8 +15,8 @@ CITATION = f"""\
 
 @article{{hu2021lora,
   title   = {{LoRA: Low-Rank Adaptation of Large Language Models}},
-  author  = {{Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean and
-             Wang, Lu and Chen, Weizhu}},
+  author  = {{Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi
+             and Wang, Shean and Wang, Lu and Chen, Weizhu}},
   journal = {{arXiv preprint arXiv:2106.09685}},
   year    = {{2021}}
 }}
@@ -32,7 +32,7 @@ def provenance(summary: Summary, runs: Sequence[RunDirectory], command: str) -> 
         yield "Run", str(run.path)
         precision = f", {record.base['dtype']}" if record.base.get("dtype") else ""
         yield "Base", f"{record.base['name']}{precision}, SHA-256 {record.base['sha256'][:12]}"
-        counts = [f"{data[key]:,} {key}" for key in ("learnt", "validation", "judged") if key in data]  # type: ignore[literal-required]
+        counts = [f"{data[key]:,} {key}" for key in ("learnt", "validation", "judged") if key in data]
         yield "Data", ", ".join([data.get("name", "not recorded"), *counts, *_fingerprint(data.get("fingerprint"))])
         yield "Task", ", ".join(filter(None, [record.task, record.init]))
         yield "Versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()) or "not recorded"
