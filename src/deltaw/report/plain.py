@@ -10,6 +10,8 @@ CODE = ("command",)  # fields that the report sets as code, in which Markdown kn
 
 def visible(text: str) -> str:
     """The text with escapes for line breaks, control characters and marks that turn the direction, as \\u202e."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 

@@ -41,7 +41,7 @@ def grids_of(tables: Tables, view: View, pairings: Iterable[Pairing]) -> dict[st
     p = -np.log10(np.clip(order.p_value.to_numpy(dtype=float), 10.0**-SMALLEST_P, 1.0)) / SMALLEST_P
     return {
         "pairs": pairs,
-        "bases": {basis: MEANINGS[basis] for basis in dict.fromkeys(tables.comparison.phi.basis)},
+        "bases": {basis: MEANINGS[basis] for basis in tables.comparison.phi.basis.unique()},
         "sites": sites,
         "spectra": _spectra(tables.comparison.sites, shown),
         "phi": _bytes(order.phi.to_numpy(dtype=float)),
@@ -77,7 +77,11 @@ def _rows(table: pd.DataFrame) -> Iterator[Any]:
 
 def _key(row: Any) -> tuple[object, ...]:
     """The two names and steps of a pair; −1 for no step."""
-    return (row.left, row.right, *(-1 if pd.isna(step) else int(step) for step in (row.step_left, row.step_right)))
+    return (row.left, row.right, _step(row.step_left), _step(row.step_right))
+
+
+def _step(step: Any) -> int:
+    return -1 if pd.isna(step) else int(step)
 
 
 def _key_of(pairing: Pairing) -> tuple[object, ...]:
@@ -105,15 +109,13 @@ def _sites(pairs: pd.DataFrame, shown: pd.DataFrame, cells: pd.DataFrame) -> tup
     number = {_key(row): n for n, row in enumerate(_rows(shown))}
     grids: dict[tuple[object, ...], dict[str, int]] = {}
     parts, at = [], 0
-    for _, grid in cells.groupby(list(PAIR), sort=False, dropna=False):
-        first = next(_rows(grid))
+    names: Any
+    for names, grid in cells.groupby(list(PAIR), sort=False, dropna=False):
+        left, right, one, other, layer, projection, basis = names
         rows, columns = int(grid.i.max()), int(grid.j.max())
         if rows * columns == len(grid):
-            grids[(*_key(first), first.basis, first.layer, first.projection)] = {
-                "at": at,
-                "rows": rows,
-                "columns": columns,
-            }
+            key = (left, right, _step(one), _step(other), basis, layer, projection)
+            grids[key] = {"at": at, "rows": rows, "columns": columns}
             parts.append(grid)
             at += len(grid)
     sites = [
@@ -148,7 +150,7 @@ def _spectra(sites: pd.DataFrame, shown: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "arm": row.arm,
-            "step": None if pd.isna(row.step) else int(row.step),
+            "step": None if _step(row.step) == -1 else _step(row.step),
             "basis": row.basis,
             "layer": row.layer,
             "projection": row.projection,
@@ -156,7 +158,7 @@ def _spectra(sites: pd.DataFrame, shown: pd.DataFrame) -> list[dict[str, Any]]:
             "values": list(map(float, row.singular_values)),
         }
         for row in _rows(sites)
-        if (row.arm, -1 if pd.isna(row.step) else int(row.step)) in sides
+        if (row.arm, _step(row.step)) in sides
     ]
 
 
