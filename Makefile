@@ -16,7 +16,7 @@ FAST := tests/config tests/maths tests/analysis tests/report tests/docs
 
 demo: .venv/ready
 	$(BIN)/deltaw train
-	$(BIN)/deltaw analyze run=runs/bundled-calls-r8-s0_r64-s0
+	$(BIN)/deltaw analyze run=runs/bundled-calls-r8-s0_r64-s0 'exhibits=[fig6,evolution]'
 
 lint: .venv/ready
 	$(BIN)/ruff check
