@@ -19,9 +19,9 @@ const lines = () => OKABE_ITO[DARK.matches ? "dark" : "light"];
 const style = (n) => ({ color: lines()[n % lines().length], dash: DASHES[Math.floor(n / lines().length) % DASHES.length] });
 
 function words16(text) {
-  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Uint16Array.from({ length: bytes.length / 2 }, (_, n) => view.getUint16(2 * n, true));
+  const bytes = atob(text), words = new Uint16Array(bytes.length / 2);
+  for (let n = 0; n < words.length; n += 1) words[n] = bytes.charCodeAt(2 * n) | (bytes.charCodeAt(2 * n + 1) << 8);
+  return words;
 }
 
 function fill(id, choices) {
