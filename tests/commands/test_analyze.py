@@ -34,7 +34,7 @@ register()
 SCRIPT = Path(__file__).parents[2] / "analyze.py"
 FIGURES = [f"fig6{variant}.{kind}" for variant in ("-times-chance", "") for kind in ("pdf", "png")]
 TABLES = ["excess.parquet", "losses.parquet", "pairs.parquet", "phi.parquet", "sites.parquet"]
-FILES = [*FIGURES, *TABLES, "advice.json", "summary.json", "summary.md", "tables.json"]
+FILES = [*FIGURES, *TABLES, "advice.json", "report.html", "summary.json", "summary.md", "tables.json"]
 
 
 def config(*overrides: str) -> DictConfig:
@@ -71,7 +71,7 @@ def test_the_newest_run_is_analysed_into_itself(tmp_path: Path) -> None:
     assert "comparing r4-s0 with r8-s0 of runs/newest after step 10 at 8 sites" in done.stdout.splitlines()
     pictures = ["runs/newest/analysis/fig6-times-chance.png", "runs/newest/analysis/fig6.png"]
     sentences = json.loads((analysis / "advice.json").read_text())["sentences"]
-    told = [*findings, "", *sentences, *pictures]
+    told = [*findings, "", *sentences, *pictures, "runs/newest/analysis/report.html"]
     assert done.stdout.splitlines()[-len(told) :] == told
     assert all(finding in (analysis / "summary.md").read_text() for finding in findings)
 

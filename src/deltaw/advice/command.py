@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from deltaw.advice.judged import Judged, JudgedArm
 from deltaw.advice.recipes import Recipe
@@ -74,7 +74,7 @@ def command_of(settling: Settling) -> str | None:
     arms = {"arms.ranks": settling.ranks, "arms.seeds": settling.seed_numbers, "arms.lrs": settling.rates}
     judged = {"data.judged": settling.judged, "run.suffix": f"-judged{settling.judged}"}  # a name tells arms alone
     settings = {**own, **arms, **judged}
-    return " ".join(["deltaw train", *(shlex.quote(f"{key}={_typed(value)}") for key, value in settings.items())])
+    return " ".join(["deltaw train", *(shlex.quote(f"{key}={typed(value)}") for key, value in settings.items())])
 
 
 def times_of(settling: Settling, judged: Judged) -> float | None:
@@ -153,12 +153,12 @@ def _plain(file: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file))
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as one types it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, list | ListConfig):
+        return f"[{','.join(map(typed, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,18 +1,22 @@
 """An analysis of two adapters: measure tables, then make the exhibits and the summary from the tables."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from deltaw import report
 from deltaw.advice.advise import advice_of
+from deltaw.advice.command import typed
 from deltaw.analysis.bases import BASES
 from deltaw.analysis.experiment import experiment
 from deltaw.analysis.output import (
+    PAGE,
     TABLES,
     digits_of,
     files_of,
@@ -26,6 +30,7 @@ from deltaw.analysis.output import (
 from deltaw.analysis.pairs import AdapterPair, adapter_pair
 from deltaw.analysis.selection import arms_called, default_pair, find_adapter, is_folder
 from deltaw.commands.ship import cut_to_ship, where_it_lies
+from deltaw.config.folder import CONF
 from deltaw.config.limits import check_each_key, check_paths
 from deltaw.config.schema import AnalyzeConfig, names_in
 from deltaw.errors import UserError, nearest
@@ -34,6 +39,7 @@ from deltaw.exhibit.picture import drawing
 from deltaw.exhibit.record import is_of, record
 from deltaw.exhibit.selection import EXHIBITS, pictures, select
 from deltaw.exhibit.view import view_of
+from deltaw.report import page
 from deltaw.run.directory import RunDirectory
 
 PATHS = ("run", "left", "right", "left_start", "right_start", "base", "output")
@@ -65,6 +71,8 @@ def analyse(cfg: DictConfig) -> None:
                 tables.write(folder)
                 summary = report.summarise(tables, selection.view, list(selection.pairings))
                 report.write(summary, advice, folder)
+                shown = list(chain([subject.pairing], *selection.pairings.values()))
+                page.write(folder, tables, selection.view, shown, summary, advice, runs, _command(cfg, given, names))
                 if cut:
                     cut.write(folder)
             written = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -73,7 +81,18 @@ def analyse(cfg: DictConfig) -> None:
     drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
     answer = ["", *report.sentences(advice, summary)] if advice else []
     answer += [where_it_lies(output, cut)] if advice and cfg.advice else []
-    print(*selection.left_out, *summary.remarks, *report.findings(summary), *answer, *drawn, sep="\n")
+    print(*selection.left_out, *summary.remarks, *report.findings(summary), *answer, *drawn, output / PAGE, sep="\n")
+
+
+def _command(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, str]) -> str:
+    """The command that makes this analysis again, with the runs and the adapters that it chose."""
+    shipped = OmegaConf.load(CONF / "analyze.yaml")
+    assert isinstance(shipped, DictConfig)
+    given = {str(key): value for key, value in cfg.items() if value != shipped.get(key)}
+    paths = [str(run.path) for run in runs]
+    chosen = {"run": paths[0] if len(paths) == 1 else paths} if paths else {}
+    settings = {**chosen, "left": names[0], "right": names[1], **given}
+    return " ".join(["deltaw analyze", *(shlex.quote(f"{key}={typed(value)}") for key, value in settings.items())])
 
 
 def _check(cfg: DictConfig) -> None:
@@ -92,6 +111,7 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"base={cfg.base}: is no folder: give the folder with the base's config.json and safetensors")
     if not cfg.projections:
         raise UserError("projections=[]: name at least one, as [q,v]")
+    page.find_plotly()
 
 
 def _check_choice(key: str, given: str, known: list[str]) -> None:

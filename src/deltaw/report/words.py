@@ -13,6 +13,7 @@ from deltaw.report.caveats import caveats
 from deltaw.report.findings import contrast, course, decimals_of, depth, findings
 from deltaw.report.levels import Level, Levels, Spectra
 from deltaw.report.numbers import Side, Spread, Summary
+from deltaw.report.plain import in_markdown
 from deltaw.report.sharing import ENOUGH
 from deltaw.report.table import table
 from deltaw.run.metrics import MEASURED
@@ -20,6 +21,7 @@ from deltaw.run.metrics import MEASURED
 
 def markdown(summary: Summary, advice: Advice | None = None) -> str:
     """The summary as Markdown; adapters outside of a run have no losses, and so no advice."""
+    summary, advice = in_markdown(summary), in_markdown(advice)
     left, right = summary.left, summary.right
     numbered = (f"{number}. {sentence}" for number, sentence in enumerate(findings(summary), start=1))
     remarks = "\n".join(f"- {remark}." for remark in summary.remarks)

@@ -8,15 +8,12 @@ from math import ceil, floor
 import pandas as pd
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 
-# Lightness rises evenly, so that the figure can also be read in grey. Cells that are left out have another colour.
-BLANK = "#d9dfeb"
-COLORS = LinearSegmentedColormap.from_list(
-    "phi", ["#0a0618", "#571c52", "#c81d51", "#f3835a", "#fbeadc"]
-).with_extremes(bad=BLANK)
-# Blue below 0 and orange above, which the colour-blind tell apart. Blank is grey, since pale blue is just below 0.
-DIVERGING = LinearSegmentedColormap.from_list(
-    "excess", ["#08306b", "#2f79b8", "#9fc8e6", "#fafafa", "#f7b26a", "#d3620b", "#6b2703"]
-).with_extremes(bad="#c0c0c0")
+from deltaw.exhibit.colors import EXCESS, PHI
+
+BLANK = "#d9dfeb"  # cells that are left out
+COLORS = LinearSegmentedColormap.from_list("phi", PHI).with_extremes(bad=BLANK)
+# Blank is grey, since pale blue is just below 0.
+DIVERGING = LinearSegmentedColormap.from_list("excess", EXCESS).with_extremes(bad="#c0c0c0")
 
 
 @dataclass(frozen=True)
