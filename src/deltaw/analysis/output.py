@@ -23,6 +23,7 @@ ANALYSIS = "analysis"  # of the default pair, after its last step, in all bases;
 PHI = "phi.parquet"
 PAIRS = "pairs.parquet"
 SITES = "sites.parquet"
+MERGE = "merge.parquet"
 EXCESS = "excess.parquet"
 LOSSES = "losses.parquet"
 AMPLIFICATION = "amplification.parquet"
@@ -30,7 +31,7 @@ TABLES = "tables.json"
 SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
 ADVICE = "advice.json"
-FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS, ADVICE)
+FILES = (PHI, PAIRS, SITES, MERGE, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS, ADVICE)
 SHIP = "ship"  # the folder of cut adapters
 
 
