@@ -15,8 +15,8 @@ from deltaw.maths.subspace import shared
 
 def merge_row(measures: SiteMeasures, one: int, other: int) -> dict[str, object]:
     """The columns of `columns.MERGE` for two adapters, known by their numbers; B of both was read."""
-    left, right = (measures.factors[number] for number in (one, other))
-    found = products(left.inner, left.scale * left.outer, right.inner, right.scale * right.outer)
+    arms = [measures.factors[number] for number in (one, other)]
+    found = products(*(factor for arm in arms for factor in (arm.inner, arm.scale * arm.outer.double())))
     lora = measures.adapters[one].sites[measures.site]
     key = vars(pair_key(measures, "", one, other))
     return {name: key[name] for name in columns.MERGE if name in key} | {

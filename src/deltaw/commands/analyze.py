@@ -73,15 +73,8 @@ def analyse(cfg: DictConfig) -> None:
     drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
     answer = ["", *report.sentences(advice, summary)] if advice else []
     answer += [where_it_lies(output, cut)] if advice and cfg.advice else []
-    print(
-        *selection.left_out,
-        *summary.remarks,
-        *report.findings(summary),
-        *report.verdicts(summary.merge),
-        *answer,
-        *drawn,
-        sep="\n",
-    )
+    found = [*summary.remarks, *report.findings(summary), *report.verdicts(summary.merge)]
+    print(*selection.left_out, *found, *answer, *drawn, sep="\n")
 
 
 def _check(cfg: DictConfig) -> None:

@@ -62,9 +62,8 @@ class Tables:
     def write(self, folder: Path) -> None:
         """Write a Parquet file for each table that has rows."""
         tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites, EXCESS: self.excess}
-        for name, table in (
-            tables | {MERGE: self.merge, LOSSES: self.losses, AMPLIFICATION: self.amplification}
-        ).items():
+        tables |= {MERGE: self.merge, LOSSES: self.losses, AMPLIFICATION: self.amplification}
+        for name, table in tables.items():
             if len(table):
                 table.to_parquet(folder / name, index=False)
 

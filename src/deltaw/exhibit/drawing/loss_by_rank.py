@@ -36,7 +36,7 @@ def draw(losses: pd.DataFrame, unit: str, examples: int, steps: Sequence[int] = 
         "Loss by rank",
         subtitle(source, pd.Series(steps, dtype=int)),
         join_notes(
-            f"{examples:,} judged examples, which chose nothing",
+            f"{examples:,} judged examples, by which nothing was chosen",
             "arms: mean over seeds, bars from lowest to highest" if seeds > 1 else "",
             "cuts: 95 % intervals of the difference to the uncut arm" if len(cuts) else "",
         ),
