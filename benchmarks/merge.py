@@ -2,9 +2,9 @@
 
 python benchmarks/merge.py runs/merge > benchmarks/merge.md
 
-Arms of r = 8 learn two tasks on the bundled base: the names of the functions that a function calls, and the names of
-its arguments. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples of each task. What is there of an
-earlier start is not trained again: three minutes on one core, then half a minute.
+Arms of r = 8 learn three tasks on the bundled base: the names of the functions that a function calls, the names of its
+arguments, and lists of numbers in reverse. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples of
+each task. What is there of an earlier start is not trained again: five minutes on one core, then one.
 """
 
 import ast
@@ -29,7 +29,7 @@ from deltaw.report.merging import Merge, merges_of
 from deltaw.run.directory import RunDirectory
 
 HELD_OUT, STEPS, RANK, BATCH = 128, 100, 8, 32
-ARMS = (("calls", 0), ("calls", 1), ("arguments", 1))  # task and seed
+ARMS = (("calls", 0), ("calls", 1), ("arguments", 1), ("numbers", 2))  # task and seed
 WEIGHTS = "adapter_model.safetensors"
 
 Update = Mapping[str, Tensor]  # ΔW by the module's name
@@ -46,13 +46,15 @@ class Side:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tasks(folder)
-    calls, again, arguments = (Side(train(folder, task, seed), task) for task, seed in ARMS)
+    calls, again, arguments, numbers = (Side(train(folder, task, seed), task) for task, seed in ARMS)
     base = Base(folder)
     copy = changed(calls, folder / "copy", lambda name, tensor: tensor)
     negative = changed(calls, folder / "negative", lambda name, tensor: -tensor if "lora_B" in name else tensor)
     draw = torch.Generator().manual_seed(0)
     noise = changed(calls, folder / "random", lambda name, tensor: like(tensor, draw))
-    print(f"# Verdicts about merging, and losses of the sums\n\nr = {RANK}, {STEPS} steps, the bundled base. Kept is the")
+    print(
+        f"# Verdicts about merging, and losses of the sums\n\nr = {RANK}, {STEPS} steps, the bundled base. Kept is the"
+    )
     print("share of an arm's gain over the base that is left once the other arm is added, on its own task.\n")
     head = ["ΔW₁ + ΔW₂", "verdict", "cosine", "input overlap (chance)", "output overlap (chance)", "norm ratio"]
     print_row(*head, "task 1: base, alone, sum", "kept", "task 2: base, alone, sum", "kept")
@@ -61,7 +63,8 @@ def main(folder: Path) -> None:
         ("a copy", calls, copy),
         ("B → −B", calls, negative),
         ("random, of equal norms", calls, noise),
-        ("two tasks", calls, arguments),
+        ("two tasks of like prompts", calls, arguments),
+        ("two tasks of other prompts", calls, numbers),
         ("two seeds of one task", calls, again),
     ):
         (found,) = merges_of(compare(left.folder, right.folder).merge)
@@ -70,7 +73,7 @@ def main(folder: Path) -> None:
 
 
 def write_tasks(folder: Path) -> None:
-    """The same functions with two questions, as JSON lines; each file begins with the prompts that are held out."""
+    """The same functions with two questions, and lists of numbers, as JSON lines."""
     pairs = [(pair, names) for pair in Calls().pairs if (names := arguments_of(pair.prompt))]
     random.Random(0).shuffle(pairs)
     rows = {
@@ -79,11 +82,18 @@ def write_tasks(folder: Path) -> None:
             {"prompt": pair.prompt.replace("\n\ncalls = (", "\n\narguments = ("), "completion": f"{', '.join(names)})"}
             for pair, names in pairs
         ],
+        "numbers": [reversed_numbers(random.Random(seed)) for seed in range(len(pairs))],
     }
     for task, of_task in rows.items():
         for part, some in (("validation", of_task[:HELD_OUT]), ("train", of_task[HELD_OUT:])):
             text = "".join(json.dumps(row) + "\n" for row in some)
             (folder / f"{task}-{part}.jsonl").write_text(text, encoding="utf-8")
+
+
+def reversed_numbers(draw: random.Random) -> dict[str, str]:
+    """A list of three to eight numbers below 100, and the same backwards."""
+    numbers = [str(draw.randrange(100)) for _ in range(draw.randint(3, 8))]
+    return {"prompt": f"numbers: {', '.join(numbers)}\nreversed: ", "completion": f"{', '.join(numbers[::-1])}\n"}
 
 
 def arguments_of(prompt: str) -> list[str]:

@@ -47,7 +47,9 @@ def check(one: Adapter, other: Adapter) -> None:
     assert rows.norm_left.to_numpy() == pytest.approx([float(update.norm()) for update in left])
     assert rows.norm_right.to_numpy() == pytest.approx([float(update.norm()) for update in right])
     assert (rows.norm_ratio * rows.norm_left).to_numpy() == pytest.approx(rows.norm_right.to_numpy())
-    cosines = [float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0)) for x, y in zip(left, right, strict=True)]
+    cosines = [
+        float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0)) for x, y in zip(left, right, strict=True)
+    ]
     assert rows.cosine.to_numpy() == pytest.approx(cosines, abs=1e-9)
     assert rows.random_sd.unique() == pytest.approx([1 / WIDTH])
     everything = [torch.cat([update.flatten() for update in side]) for side in (left, right)]

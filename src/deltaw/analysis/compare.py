@@ -66,14 +66,19 @@ class Comparison:
         """Means over the sites by basis, and the remarks: short, however many sites there are."""
         pairs = self.pairs[["left", "right"]].drop_duplicates().to_numpy().tolist()
         what = " with ".join(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
-        sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
-        means = pd.DataFrame({name: self._mean(name) for name in REPORTED}).round(3)
-        lines = [
-            f"{what} at {sites} sites (tables: phi, pairs, sites)",
-            "means over the sites:",
-            means.to_string(),
-        ]
+        lines = [f"{what}: {self.about}", self.means.to_string()]
         return "\n".join([*lines, *(f"- {remark}" for remark in self.remarks)])
+
+    @property
+    def about(self) -> str:
+        """What `means` are over, and the names of all tables."""
+        sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
+        return f"means over {sites} sites (tables: phi, pairs, sites, merge)"
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """What the pairs share, on average over the sites: a row per basis."""
+        return pd.DataFrame({name: self._mean(name) for name in REPORTED}).round(3)
 
     def _mean(self, column: str) -> pd.Series:
         """The mean over the sites by basis, each finding counted once."""
@@ -115,10 +120,15 @@ def compare(
     """
     if device.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"device={device}: give cpu or cuda")
-    return compare_all([Pairing(_adapter("left", left), _adapter("right", right))], [basis], device)
+    return compare_all([Pairing(opened("left", left), opened("right", right))], [basis], device)
 
 
-def _adapter(argument: str, given: object) -> Adapter:
+def opened(argument: str, given: object) -> Adapter:
+    """An adapter that is given as such or as its folder.
+
+    Raises:
+        UserError: `argument` is something else, or the folder cannot be read.
+    """
     if isinstance(given, str | Path):
         return load_adapter(given)
     if not isinstance(given, Adapter):

@@ -10,14 +10,14 @@ from deltaw.analysis.merge import over_sites
 from deltaw.report.table import table
 
 DUPLICATE = 0.9  # cosine from which two ΔW are one update twice
-ALIKE = 0.3  # cosine from which two ΔW that share directions agree there
+ALIKE = 0.2  # cosine from which two ΔW that share directions agree there; two seeds of a task have 0.26 and more
 CANCEL = -0.1  # cosine up to which one ΔW takes back a tenth of the other, at equal norms
 TIMES_CHANCE = 1.5  # overlap on both sides from which two ΔW work in the same place; random ones stay below 1.2
 
 VERDICTS = {
     "duplicates": "near duplicates: their sum is one update at about twice its size; keep one, or average",
     "cancel": "expect interference: each ΔW takes back a part of the other",
-    "alike": "partly duplicates: they agree on much of what they share, and their sum counts it twice; average them",
+    "alike": "partly duplicates: they agree on what they share, as two seeds of one task do; their sum does little harm",
     "shared": "expect interference: both ΔW read and write shared directions, and do not agree there",
     "apart": "merge by addition: on at least one side they share no more directions than random ones",
     "zero": "nothing to merge: a ΔW is 0",
