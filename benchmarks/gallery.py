@@ -1,7 +1,7 @@
 """Every exhibit of a run as a small picture: docs/exhibits/, which docs/exhibits.md and README.md show.
 
-deltaw train experiment=section7 run.name=section7
-python benchmarks/gallery.py runs/section7
+deltaw train experiment=controls 'arms.seeds=[0,1,2]' run.name=controls
+python benchmarks/gallery.py runs/controls
 """
 
 import subprocess

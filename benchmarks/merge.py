@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
     print(
         f"# Verdicts about merging, and losses of the sums\n\nr = {RANK}, {STEPS} steps, the bundled base. Kept is the"
     )
-    print("share of an arm's gain over the base that is left once the other arm is added, on its own task.\n")
+    print("the share of an arm's gain over the base that is left once the other arm is added, on its own task.\n")
     head = ["ΔW₁ + ΔW₂", "verdict", "cosine", "input overlap (chance)", "output overlap (chance)", "norm ratio"]
     print_row(*head, "task 1: base, alone, sum", "kept", "task 2: base, alone, sum", "kept")
     print_row(*["---"] * (len(head) + 4))

@@ -7,11 +7,11 @@ if TYPE_CHECKING:
     from deltaw.maths.random_subspaces import chance, k_star
     from deltaw.maths.spectrum import spectrum
     from deltaw.maths.subspace import similarity
-    from deltaw.report.notebook import advise, compare
+    from deltaw.report.notebook import advise, compare, load_arm
     from deltaw.run.adapter import load_adapter
 
 __version__ = "0.3.0.dev0"
-__all__ = ["advise", "chance", "compare", "k_star", "load_adapter", "similarity", "spectrum"]
+__all__ = ["advise", "chance", "compare", "k_star", "load_adapter", "load_arm", "similarity", "spectrum"]
 
 _HOMES = {
     "advise": "deltaw.report.notebook",
@@ -19,6 +19,7 @@ _HOMES = {
     "compare": "deltaw.report.notebook",
     "k_star": "deltaw.maths.random_subspaces",
     "load_adapter": "deltaw.run.adapter",
+    "load_arm": "deltaw.report.notebook",
     "similarity": "deltaw.maths.subspace",
     "spectrum": "deltaw.maths.spectrum",
 }

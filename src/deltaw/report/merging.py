@@ -17,7 +17,7 @@ TIMES_CHANCE = 1.5  # overlap on both sides from which two ΔW work in the same 
 VERDICTS = {
     "duplicates": "near duplicates: their sum is one update at about twice its size; keep one, or average",
     "cancel": "expect interference: each ΔW takes back a part of the other",
-    "alike": "partly duplicates: they agree on what they share, as two seeds of one task do; their sum does little harm",
+    "alike": "partly duplicates: they agree on what they share, as two seeds of one task do; the sum does little harm",
     "shared": "expect interference: both ΔW read and write shared directions, and do not agree there",
     "apart": "merge by addition: on at least one side they share no more directions than random ones",
     "zero": "nothing to merge: a ΔW is 0",

@@ -141,6 +141,20 @@ def compare(
     return PairComparison(**found, left=one, right=other, basis=basis, device=device)
 
 
+def load_arm(run: str | Path, name: str, step: int | None = None) -> Adapter:
+    """An arm of a run, with its start and its shadows: its comparisons have the basis update and control pairs.
+
+    Args:
+        run: its directory.
+        name: of the arm, as r8-s0.
+        step: of the snapshot; None for the last one.
+
+    Raises:
+        UserError: there is no such run, arm or snapshot.
+    """
+    return find_adapter(name, experiment([Path(run)]), step)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer(Advice):
     """The advice of a run, with its sentences.
