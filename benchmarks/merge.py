@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
     for name, left, right in (
         ("a copy", calls, copy),
         ("B → −B", calls, negative),
-        ("random, of equal norms", calls, noise),
+        ("random factors", calls, noise),
         ("two tasks of like prompts", calls, arguments),
         ("two tasks of other prompts", calls, numbers),
         ("two seeds of one task", calls, again),

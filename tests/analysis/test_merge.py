@@ -2,6 +2,7 @@
 
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def dense(adapter: Adapter) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"alpha_pattern": {"layers.1.q_proj": 64}}])
-def test_a_row_has_the_numbers_of_dense_updates(tmp_path: Path, config: dict[str, object]) -> None:
+def test_a_row_has_the_numbers_of_dense_updates(tmp_path: Path, config: dict[str, Any]) -> None:
     one = load_adapter(write_adapter(tmp_path / "a", 3, seed=1, **config))
     other = load_adapter(write_adapter(tmp_path / "b", 5, seed=2))
     check(one, other)
@@ -52,8 +53,8 @@ def check(one: Adapter, other: Adapter) -> None:
     ]
     assert rows.cosine.to_numpy() == pytest.approx(cosines, abs=1e-9)
     assert rows.random_sd.unique() == pytest.approx([1 / WIDTH])
-    everything = [torch.cat([update.flatten() for update in side]) for side in (left, right)]
-    assert over_sites(rows).cosine == pytest.approx(float(torch.cosine_similarity(*everything, dim=0)))
+    one_long, other_long = (torch.cat([update.flatten() for update in side]) for side in (left, right))
+    assert over_sites(rows).cosine == pytest.approx(float(torch.cosine_similarity(one_long, other_long, dim=0)))
 
 
 def test_overlaps_are_those_of_the_whole_spans_in_the_table_of_pairs(tmp_path: Path) -> None:
@@ -81,6 +82,6 @@ def test_an_update_of_0_has_a_norm_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_without_b_there_is_no_row(tmp_path: Path) -> None:
-    pair = [load_adapter(write_adapter(tmp_path / name, 3, seed=seed)) for seed, name in enumerate("ab")]
-    assert compare_all([Pairing(*pair)], ["A"]).merge.empty
-    assert len(compare_all([Pairing(*pair)], ["output"]).merge) == len(pair[0].sites)
+    left, right = (load_adapter(write_adapter(tmp_path / name, 3, seed=seed)) for seed, name in enumerate("ab"))
+    assert compare_all([Pairing(left, right)], ["A"]).merge.empty
+    assert len(compare_all([Pairing(left, right)], ["output"]).merge) == len(left.sites)

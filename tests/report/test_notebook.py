@@ -95,7 +95,7 @@ def test_advice_prints_its_sentences_and_has_its_numbers(tmp_path: Path) -> None
     assert answer.ship and answer.ship.ship and answer.ship.ship.cut == 4
     assert repr(answer).splitlines() == answer.sentences and answer.sentences[0].startswith("Ship r8-s0 cut to 4")
     assert answer._repr_html_().startswith("<p><b>Ship r8-s0 cut to 4")
-    with pytest.raises(UserError, match="margin=2.0: give a share"):
+    with pytest.raises(UserError, match="give a share between 0 and 1"):
         deltaw.advise(run.path, margin=2.0)
 
 

@@ -58,8 +58,7 @@ def test_the_figure_shows_means_intervals_and_lines(tmp_path: Path) -> None:
     labels = whole.get_legend_handles_labels()[1]
     assert set(labels) == {"base", "control shuffled, r=8", "trained at this rank", "r8-s0 cut to this rank"}
     arms = table[table.kind == "arm"].groupby("rank").loss.mean()
-    drawn = zoomed.containers[0].lines[0]  # type: ignore[union-attr]
-    assert np.allclose(drawn.get_xydata(), np.stack([arms.index, arms], axis=1))
+    assert np.allclose(zoomed.lines[0].get_xydata(), np.stack([arms.index, arms], axis=1))
     base = table.loc[table.kind == "base", "loss"].item()
     assert zoomed.get_ylim()[1] < base < whole.get_ylim()[1]
 
