@@ -53,7 +53,7 @@ def test_a_plot_that_cannot_be_made_says_why(tmp_path: Path, exhibit: str, varia
 def test_it_prints_short_names_and_where_they_lie(tmp_path: Path) -> None:
     comparison = folders(tmp_path)
     first, *lines = repr(comparison).splitlines()
-    assert first.startswith("low with high: means over 8 sites")
+    assert first.startswith("low with high at 8 sites")
     assert f"low: {tmp_path / 'low'}" in lines and f"high: {tmp_path / 'high'}" in lines
     html = comparison._repr_html_()
     assert "<b>low</b> with <b>high</b>" in html and str(tmp_path / "low") in html and "<table" in html

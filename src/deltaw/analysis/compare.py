@@ -66,14 +66,14 @@ class Comparison:
         """Means over the sites by basis, and the remarks: short, however many sites there are."""
         pairs = self.pairs[["left", "right"]].drop_duplicates().to_numpy().tolist()
         what = " with ".join(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
-        lines = [f"{what}: {self.about}", self.means.to_string()]
+        lines = [f"{what} {self.about}:", self.means.to_string()]
         return "\n".join([*lines, *(f"- {remark}" for remark in self.remarks)])
 
     @property
     def about(self) -> str:
         """What `means` are over, and the names of all tables."""
         sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
-        return f"means over {sites} sites (tables: phi, pairs, sites, merge)"
+        return f"at {sites} sites (tables: phi, pairs, sites, merge), means over the sites"
 
     @property
     def means(self) -> pd.DataFrame:

@@ -110,14 +110,14 @@ class PairComparison(Comparison):
         """Means over the sites by basis, where the adapters lie, and the remarks."""
         what, places = " with ".join(self._legend), [f"{name}: {place}" for name, place in self._legend.items()]
         remarks = [f"- {remark}" for remark in self.remarks]
-        return "\n".join([f"{what}: {self.about}", self.means.to_string(), *places, *remarks])
+        return "\n".join([f"{what} {self.about}:", self.means.to_string(), *places, *remarks])
 
     def _repr_html_(self) -> str:
         """The same as HTML; names come from folders and are escaped."""
         what = " with ".join(f"<b>{escape(name)}</b>" for name in self._legend)
         places = "<br>".join(f"{escape(name)}: <code>{escape(place)}</code>" for name, place in self._legend.items())
         remarks = "".join(f"<li>{escape(remark)}</li>" for remark in self.remarks)
-        return f"<p>{what}: {self.about}</p>{self.means.to_html()}<p>{places}</p><ul>{remarks}</ul>"
+        return f"<p>{what} {self.about}:</p>{self.means.to_html()}<p>{places}</p><ul>{remarks}</ul>"
 
 
 def compare(
