@@ -58,7 +58,7 @@ def test_without_b_for_the_figures_it_is_read_for_the_verdict(tmp_path: Path, fo
 
 def test_a_dora_has_no_verdict(tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     a, b, _ = folders
-    dora = write_adapter(tmp_path / "dora", 2, seed=5, use_dora=True)  # type: ignore[arg-type]
+    dora = write_adapter(tmp_path / "dora", 2, seed=5, use_dora=True)
     analyze(tmp_path / "out", f"left={a}", f"right={dora}", f"others=[{b}]")
     (line,) = lines(capsys.readouterr().out)
     assert line.startswith(f"a + {b}: ")
