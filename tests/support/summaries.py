@@ -12,6 +12,7 @@ from deltaw import report
 from deltaw.analysis.compare import Comparison
 from deltaw.analysis.excess import excess_of
 from deltaw.analysis.losses import losses_of
+from deltaw.analysis.merge import merge_table
 from deltaw.analysis.pairs import AdapterPair
 from deltaw.exhibit.measure import measure
 from deltaw.exhibit.selection import Selection
@@ -86,9 +87,10 @@ def summarise(
     """Of two adapter folders with these cells, angles and remarks; `excess` and `amplification` replace theirs."""
     phi = phi.assign(p_value=random_p(phi.phi.to_numpy(), phi.i.to_numpy(), phi.j.to_numpy(), WIDTH))
     pairs = pair(phi, cos2 or [0.1] * RANK_LEFT)
-    comparison = Comparison(phi, pairs, SITES, remarks or [])
+    comparison = Comparison(phi, pairs, SITES, merge_table([]), remarks or [])
     table = excess_of(SUBJECT.study, pairs) if excess is None else excess
-    tables = Tables(phi, comparison, table, losses_of([]), pd.DataFrame() if amplification is None else amplification)
+    amplification = pd.DataFrame() if amplification is None else amplification
+    tables = Tables(phi, comparison, table, comparison.merge, losses_of([]), amplification)
     view = View(SUBJECT, "A", ["q", "v"], layers=[1, int(phi.layer.max())], middle=1, left_out=[])
     return report.summarise(tables, view, ["fig6"])
 

@@ -49,6 +49,19 @@ PAIRS = PAIR | {
     "p_corner": "as p_first, for phi_corner; NaN for several directions in a width below 16",
 }
 
+# A row for each pair of adapters and site, where B was read: what adding their ΔW means.
+MERGE = {name: words for name, words in PAIR.items() if name != "basis"} | {
+    "norm_left": "‖ΔW‖_F of the left adapter",
+    "norm_right": "‖ΔW‖_F of the right adapter",
+    "norm_ratio": "norm_right / norm_left; NaN where the left ΔW is 0",
+    "cosine": "⟨ΔW_left, ΔW_right⟩ / (norm_left · norm_right), in [−1, 1]; NaN where a ΔW is 0",
+    "random_sd": "standard deviation of the cosine of random ΔW, whose mean is 0: 1/√(d_in d_out)",
+    "overlap_input": "φ between all input directions of both ΔW, in [0, 1]; NaN where a ΔW is 0",
+    "chance_input": "mean of overlap_input between random subspaces",
+    "overlap_output": "as overlap_input, for the output directions",
+    "chance_output": "as chance_input, for the output directions",
+}
+
 # A row for each adapter, site and basis. X is the matrix whose directions are compared: A, A − A₀ or ΔW.
 SITES = {
     "arm": "name of the adapter",

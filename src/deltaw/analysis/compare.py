@@ -13,6 +13,7 @@ from tqdm import tqdm
 from deltaw.analysis.bases import choose_bases
 from deltaw.analysis.comparable import PYTHON_START, at_shared_sites, check_comparable
 from deltaw.analysis.equal_factors import distinct, first_sites_with_A
+from deltaw.analysis.merge import merge_row, merge_table
 from deltaw.analysis.phi_table import PhiGrid, phi_table
 from deltaw.analysis.remarks import remarks_of
 from deltaw.analysis.site import measure_site
@@ -49,6 +50,7 @@ class Comparison:
         phi: a row per pair, site, basis and cell (i, j): `columns.PHI`.
         pairs: a row per pair, site and basis: `columns.PAIRS`.
         sites: a row per adapter, site and basis: `columns.SITES`.
+        merge: a row per pair and site: `columns.MERGE`; no rows where the bases asked for need no B.
         remarks: what changes the meaning of the tables, a sentence each, the gravest first.
         missing: a sentence for the basis that "all" leaves out, if it leaves out one.
     """
@@ -56,6 +58,7 @@ class Comparison:
     phi: pd.DataFrame
     pairs: pd.DataFrame
     sites: pd.DataFrame
+    merge: pd.DataFrame
     remarks: list[str]
     missing: list[str] = field(default_factory=list)
 
@@ -63,14 +66,19 @@ class Comparison:
         """Means over the sites by basis, and the remarks: short, however many sites there are."""
         pairs = self.pairs[["left", "right"]].drop_duplicates().to_numpy().tolist()
         what = " with ".join(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
-        sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
-        means = pd.DataFrame({name: self._mean(name) for name in REPORTED}).round(3)
-        lines = [
-            f"{what} at {sites} sites (tables: phi, pairs, sites)",
-            "means over the sites:",
-            means.to_string(),
-        ]
+        lines = [f"{what} {self.about}:", self.means.to_string()]
         return "\n".join([*lines, *(f"- {remark}" for remark in self.remarks)])
+
+    @property
+    def about(self) -> str:
+        """What `means` are over, and the names of all tables."""
+        sites = len(self.pairs[["layer", "projection"]].drop_duplicates())
+        return f"at {sites} sites (tables: phi, pairs, sites, merge), means over the sites"
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """What the pairs share, on average over the sites: a row per basis."""
+        return pd.DataFrame({name: self._mean(name) for name in REPORTED}).round(3)
 
     def _mean(self, column: str) -> pd.Series:
         """The mean over the sites by basis, each finding counted once."""
@@ -80,17 +88,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SiteRows:
-    """Rows of the three tables, from one site or several; each grid becomes a row per cell."""
+    """Rows of the four tables, from one site or several; each grid becomes a row per cell."""
 
     grids: list[PhiGrid]
     pairs: list[dict[str, object]]
     sites: list[dict[str, object]]
+    merge: list[dict[str, object]] = field(default_factory=list)
 
     def extend(self, other: "SiteRows") -> None:
         """Append the rows of `other`."""
         self.grids.extend(other.grids)
         self.pairs.extend(other.pairs)
         self.sites.extend(other.sites)
+        self.merge.extend(other.merge)
 
 
 def compare(
@@ -110,10 +120,15 @@ def compare(
     """
     if device.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"device={device}: give cpu or cuda")
-    return compare_all([Pairing(_adapter("left", left), _adapter("right", right))], [basis], device)
+    return compare_all([Pairing(opened("left", left), opened("right", right))], [basis], device)
 
 
-def _adapter(argument: str, given: object) -> Adapter:
+def opened(argument: str, given: object) -> Adapter:
+    """An adapter that is given as such or as its folder.
+
+    Raises:
+        UserError: `argument` is something else, or the folder cannot be read.
+    """
     if isinstance(given, str | Path):
         return load_adapter(given)
     if not isinstance(given, Adapter):
@@ -158,7 +173,7 @@ def compare_all(
     pairs, sites = pairs_table(rows.pairs), pd.DataFrame(rows.sites).astype({"step": "Int64"})
     compared = [(pairing.left, pairing.right) for pairing in pairings]
     remarks = remarks_of(compared, adapters, first_sites, pairs, sites)
-    return Comparison(phi_table(rows.grids), pairs, sites, remarks, missing)
+    return Comparison(phi_table(rows.grids), pairs, sites, merge_table(rows.merge), remarks, missing)
 
 
 def concatenate(one: Comparison, other: Comparison) -> Comparison:
@@ -170,6 +185,7 @@ def concatenate(one: Comparison, other: Comparison) -> Comparison:
     return Comparison(
         phi=pd.concat([table for table in (one.phi, other.phi) if len(table)] or [one.phi], ignore_index=True),
         pairs=pd.concat([one.pairs, other.pairs], ignore_index=True),
+        merge=pd.concat([table for table in (one.merge, other.merge) if len(table)] or [one.merge], ignore_index=True),
         sites=sites[~sites.duplicated(["arm", "step", "layer", "projection", "basis"])].reset_index(drop=True),
         remarks=one.remarks,
         missing=one.missing,
@@ -222,6 +238,8 @@ def _compare_site(
             "A_right": str(first[other]),
             "full_rank": measures.full_rank(one) and measures.full_rank(other),
         }
+        if measures.stacks.outer:
+            rows.merge.append(merge_row(measures, one, other))
         for basis in bases:
             rows.pairs.append(pair_row(measures, basis, one, other, level) | in_all_bases)
             if pairing.cells:

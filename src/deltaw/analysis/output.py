@@ -23,6 +23,7 @@ ANALYSIS = "analysis"  # of the default pair, after its last step, in all bases;
 PHI = "phi.parquet"
 PAIRS = "pairs.parquet"
 SITES = "sites.parquet"
+MERGE = "merge.parquet"
 EXCESS = "excess.parquet"
 LOSSES = "losses.parquet"
 AMPLIFICATION = "amplification.parquet"
@@ -31,7 +32,10 @@ SUMMARY_WORDS = "summary.md"
 SUMMARY_NUMBERS = "summary.json"
 ADVICE = "advice.json"
 PAGE = "report.html"
-FILES = (PHI, PAIRS, SITES, EXCESS, LOSSES, AMPLIFICATION, TABLES, SUMMARY_WORDS, SUMMARY_NUMBERS, ADVICE, PAGE)
+FILES = (
+    *(PHI, PAIRS, SITES, MERGE, EXCESS, LOSSES, AMPLIFICATION, TABLES),
+    *(SUMMARY_WORDS, SUMMARY_NUMBERS, ADVICE, PAGE),
+)
 SHIP = "ship"  # the folder of cut adapters
 
 

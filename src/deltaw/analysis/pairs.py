@@ -2,9 +2,10 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -33,11 +34,13 @@ class AdapterPair:
 
     Attributes:
         base: folder of the base; None for the place that the run or the adapter's config names.
+        others: more adapters to merge with them.
     """
 
     left: Adapter
     right: Adapter
     base: Path | None = None
+    others: tuple[Adapter, ...] = ()
 
     @property
     def runs(self) -> list[RunDirectory]:
@@ -59,6 +62,18 @@ class AdapterPair:
     def study(self) -> Study:
         """Left with right at every seed, beside their shadows."""
         return study_of(self.left, self.right)
+
+    @property
+    def to_merge(self) -> list[Pairing]:
+        """Every pair that may be merged. Two arms of one experiment alone are none: they learned one task.
+
+        Nor is a DoRA, since its ΔW has a magnitude besides.
+        """
+        one, other = self.left.origin, self.right.origin
+        if one and other and one.runs == other.runs and not self.others:
+            return []
+        adapters = [adapter for adapter in (self.left, self.right, *self.others) if not adapter.direction_only]
+        return [Pairing(*both, cells=False) for both in combinations(adapters, 2)]
 
     def controls(self) -> list[Pairing]:
         """Left with each control of the right arm: the same rank, seed, learning rate and variant, at the same step."""
@@ -142,15 +157,31 @@ class AdapterPair:
         return list({side.folder: side for side in (self.left, self.right)}.values())
 
 
-def adapter_pair(left: Adapter, right: Adapter, base: Path | None = None) -> AdapterPair:
+def adapter_pair(
+    left: Adapter, right: Adapter, base: Path | None = None, others: Sequence[Adapter] = ()
+) -> AdapterPair:
     """Two adapters with short names, at the sites that both adapt; two runs are one experiment where they can be.
+
+    Args:
+        left, right: the two adapters.
+        base: folder of the base; None for the place that the run or the adapter's config names.
+        others: more adapters to merge with them.
 
     Raises:
         UserError: they cannot be compared.
     """
     check_comparable(left, right, COMMAND_START)
     left, right = at_shared_sites(with_distinct_names(*joined(left, right)))
-    return AdapterPair(left, right, base)
+    others = tuple(other.named_as(left) for other in others)
+    for one, other in combinations([left, right, *others], 2):
+        check_comparable(one, other, COMMAND_START)
+        at_shared_sites([one, other])
+    return AdapterPair(left, right, base, others)
+
+
+def named(name: str, adapter: Adapter) -> Adapter:
+    """The adapter under the name that the user gave it."""
+    return replace(adapter, name=name)
 
 
 def with_distinct_names(left: Adapter, right: Adapter) -> tuple[Adapter, Adapter]:

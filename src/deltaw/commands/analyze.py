@@ -27,7 +27,7 @@ from deltaw.analysis.output import (
     replace_files,
     shipped_in,
 )
-from deltaw.analysis.pairs import AdapterPair, adapter_pair
+from deltaw.analysis.pairs import AdapterPair, adapter_pair, named
 from deltaw.analysis.selection import arms_called, default_pair, find_adapter, is_folder
 from deltaw.commands.ship import cut_to_ship, where_it_lies
 from deltaw.config.folder import CONF
@@ -42,7 +42,7 @@ from deltaw.exhibit.view import view_of
 from deltaw.report import page
 from deltaw.run.directory import RunDirectory
 
-PATHS = ("run", "left", "right", "left_start", "right_start", "base", "output")
+PATHS = ("run", "left", "others", "right", "left_start", "right_start", "base", "output")
 
 
 def analyse(cfg: DictConfig) -> None:
@@ -81,7 +81,8 @@ def analyse(cfg: DictConfig) -> None:
     drawn = sorted(str(output / file) for file in files if file.endswith(".png"))
     answer = ["", *report.sentences(advice, summary)] if advice else []
     answer += [where_it_lies(output, cut)] if advice and cfg.advice else []
-    print(*selection.left_out, *summary.remarks, *report.findings(summary), *answer, *drawn, output / PAGE, sep="\n")
+    found = [*summary.remarks, *report.findings(summary), *report.verdicts(summary.merge)]
+    print(*selection.left_out, *found, *answer, *drawn, output / PAGE, sep="\n")
 
 
 def _command(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, str]) -> str:
@@ -151,7 +152,8 @@ def _subject(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, st
         find_adapter(name, runs, step, start, cfg.base)
         for name, start in zip(names, (cfg.left_start, cfg.right_start), strict=True)
     )
-    return adapter_pair(left, right, Path(cfg.base) if cfg.base else None)
+    others = [named(name, find_adapter(name, runs, step, base=cfg.base)) for name in names_in(cfg.others)]
+    return adapter_pair(left, right, Path(cfg.base) if cfg.base else None, others)
 
 
 def _output(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, str], subject: AdapterPair) -> Path:

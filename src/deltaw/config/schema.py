@@ -195,6 +195,7 @@ class AnalyzeConfig:
     run: Annotated[Any, Key("a run directory, or several of one experiment")]  # a list of paths, or one
     left: Annotated[str | None, Key("an arm of the run, a run of one arm, or a folder with adapter_config.json")]
     right: Annotated[str | None, Key("the same")]
+    others: Annotated[Any, Key("more adapters to merge with left and right")]  # a list of paths, or one
     step: Annotated[int | str, Key("snapshot of an arm, by its step")]
     left_start: Annotated[str | None, Key("an adapter folder with the left adapter before its first step")]
     right_start: Annotated[str | None, Key("the same for the right adapter")]

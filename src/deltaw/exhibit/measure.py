@@ -10,12 +10,14 @@ from deltaw.analysis.against_base import against_base
 from deltaw.analysis.bases import width_in
 from deltaw.analysis.comparable import COMMAND_START
 from deltaw.analysis.compare import Comparison, Pairing, compare_all, concatenate
-from deltaw.analysis.excess import excess_of
+from deltaw.analysis.excess import excess_of, rows_of
 from deltaw.analysis.phi_table import gaussian_cells
 from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.selection import EXHIBITS, Selection
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
+
+SIDES = ("input", "output")  # the bases that tell what a ΔW reads and writes
 
 
 def measure(selection: Selection, basis: str, device: str) -> Tables:
@@ -35,7 +37,8 @@ def measure(selection: Selection, basis: str, device: str) -> Tables:
         of_base, amplification = _against_base(view, device)
         cells.append(of_base)
     excess = excess_of(view.subject.study, comparison.pairs)
-    return Tables(pd.concat(cells, ignore_index=True), comparison, excess, view.subject.losses, amplification)
+    merge = _merge(view, comparison, device)
+    return Tables(pd.concat(cells, ignore_index=True), comparison, excess, merge, view.subject.losses, amplification)
 
 
 def _compare(selection: Selection, basis: str, device: str) -> Comparison:
@@ -50,6 +53,15 @@ def _compare(selection: Selection, basis: str, device: str) -> Comparison:
     for pairing in chain(*selection.pairings.values()):
         groups.setdefault(_arm_over_time(pairing), []).append(pairing)
     return reduce(concatenate, (compare_all(group, [basis], device, COMMAND_START) for group in groups.values()))
+
+
+def _merge(view: View, comparison: Comparison, device: str) -> pd.DataFrame:
+    """`columns.MERGE` of every pair to merge, each at all sites that its two adapters share."""
+    tables = []
+    for pairing in view.subject.to_merge:
+        measured = rows_of(pairing, comparison.merge)
+        tables.append(measured if len(measured) else compare_all([pairing], SIDES, device, COMMAND_START).merge)
+    return pd.concat(tables or [comparison.merge[:0]], ignore_index=True)
 
 
 def _arm_over_time(pairing: Pairing) -> tuple[Path, str] | None:

@@ -41,6 +41,14 @@ class Picture:
         """The name of its files, without a suffix."""
         return f"{self.exhibit}-{self.variant}" if self.variant else self.exhibit
 
+    def draw(self) -> Any:
+        """The figure of matplotlib; this loads matplotlib."""
+        from deltaw.exhibit.drawing import DRAW  # here, because only drawing processes and notebooks load matplotlib
+        from deltaw.exhibit.drawing.scale import SCALES
+
+        scale = {"scale": SCALES[self.variant]} if self.variant else {}
+        return DRAW[self.exhibit](**self.contents, **scale, source=self.source)
+
 
 def prepare() -> None:
     """Begin to load matplotlib in the server process; this returns at once."""
@@ -58,9 +66,6 @@ def drawing(pictures: Iterable[Picture], folder: Path) -> Iterator[None]:
 
 
 def _draw(picture: Picture, folder: Path) -> None:
-    from deltaw.exhibit.drawing import DRAW  # here, because only drawing processes load matplotlib
     from deltaw.exhibit.drawing.files import save
-    from deltaw.exhibit.drawing.scale import SCALES
 
-    scale = {"scale": SCALES[picture.variant]} if picture.variant else {}
-    save(DRAW[picture.exhibit](**picture.contents, **scale, source=picture.source), folder / picture.name)
+    save(picture.draw(), folder / picture.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from deltaw.analysis.compare import Pairing
 from deltaw.errors import UserError
-from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
+from deltaw.exhibit import evolution, fig3, fig4, fig6, fig7, fig8, loss_by_rank, table6, table7
 from deltaw.exhibit.picture import Picture
 from deltaw.exhibit.source import source_of
 from deltaw.exhibit.tables import Tables
@@ -42,6 +42,7 @@ EXHIBITS = {
     "table6": Exhibit(table6.pairings, table6.contents),
     "table7": Exhibit(table7.pairings, table7.contents, needs_base=True),
     "evolution": Exhibit(evolution.pairings, evolution.contents),
+    "loss_by_rank": Exhibit(loss_by_rank.pairings, loss_by_rank.contents),
 }
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from deltaw.analysis.compare import Comparison, Pairing
 from deltaw.analysis.excess import rows_of
-from deltaw.analysis.output import AMPLIFICATION, EXCESS, LOSSES, PAIRS, PHI, SITES
+from deltaw.analysis.output import AMPLIFICATION, EXCESS, LOSSES, MERGE, PAIRS, PHI, SITES
 from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.view import View
 from deltaw.run.adapter import Adapter
@@ -24,6 +24,7 @@ class Tables:
         phi: the cells of `comparison`, of arms against W, and of two Gaussian matrices.
         comparison: the pairs of the study, left with the controls of right, and the pairs that exhibits need.
         excess: what left and right share beyond their control pair: see `excess_of`.
+        merge: a row per pair to merge and site: `columns.MERGE`.
         losses: a row per arm of the runs: see `losses_of`.
         amplification: a row per arm and projection at one layer: see `against_base`.
     """
@@ -31,6 +32,7 @@ class Tables:
     phi: pd.DataFrame
     comparison: Comparison
     excess: pd.DataFrame
+    merge: pd.DataFrame
     losses: pd.DataFrame
     amplification: pd.DataFrame
 
@@ -60,7 +62,8 @@ class Tables:
     def write(self, folder: Path) -> None:
         """Write a Parquet file for each table that has rows."""
         tables = {PHI: self.phi, PAIRS: self.comparison.pairs, SITES: self.comparison.sites, EXCESS: self.excess}
-        for name, table in (tables | {LOSSES: self.losses, AMPLIFICATION: self.amplification}).items():
+        tables |= {MERGE: self.merge, LOSSES: self.losses, AMPLIFICATION: self.amplification}
+        for name, table in tables.items():
             if len(table):
                 table.to_parquet(folder / name, index=False)
 

@@ -10,10 +10,11 @@ from deltaw.advice.answer import Advice
 from deltaw.analysis.output import ADVICE, SUMMARY_NUMBERS, SUMMARY_WORDS
 from deltaw.report.advice import sentences
 from deltaw.report.findings import findings
+from deltaw.report.merging import verdicts
 from deltaw.report.numbers import Summary, summarise
 from deltaw.report.words import markdown
 
-__all__ = ["findings", "sentences", "summarise", "write"]
+__all__ = ["findings", "sentences", "summarise", "verdicts", "write"]
 
 
 def write(summary: Summary, advice: Advice | None, folder: Path) -> None:

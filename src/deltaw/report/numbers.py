@@ -16,6 +16,7 @@ from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 from deltaw.report.learning import Learning, learning_of
 from deltaw.report.levels import Control, Levels, Spectra, controls_of, levels_of, spectra_of
+from deltaw.report.merging import Merge, merges_of
 from deltaw.report.sharing import Contrast, Excess, Slope, contrast_of, depth_of, excesses
 from deltaw.run.adapter import Adapter
 
@@ -93,6 +94,7 @@ class Summary:
     half_at: int | None  # the first i where `by_i` has at most half of its lead over chance at i = 1
     losses: list[dict[str, Any]]  # rows of `losses_of`
     amplification: list[dict[str, Any]]  # rows of Table 7
+    merge: list[Merge]  # by pair; none for two arms of one experiment
 
     @property
     def levels_in_basis(self) -> Levels | None:
@@ -153,6 +155,7 @@ def summarise(tables: Tables, view: View, exhibits: list[str]) -> Summary:
         half_at=_half_at((by_i.phi - by_i.null_mean).tolist()),
         losses=_records(tables.losses),
         amplification=_records(tables.amplification),
+        merge=merges_of(tables.merge),
     )
 
 

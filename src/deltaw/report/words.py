@@ -7,6 +7,7 @@ from typing import Any
 from deltaw.advice.answer import Advice
 from deltaw.analysis.bases import MEANINGS
 from deltaw.analysis.compare import RARE
+from deltaw.report import merging
 from deltaw.report.advice import NOT_KNOWN, sentences
 from deltaw.report.advice_tables import section
 from deltaw.report.caveats import caveats
@@ -32,6 +33,7 @@ def markdown(summary: Summary, advice: Advice | None = None) -> str:
         "## Findings",
         "\n".join(numbered),
         "\n".join(f"- {caveat}" for caveat in caveats(summary)),
+        *(["## Merging", merging.section(summary.merge)] if summary.merge else []),
         "## What is compared",
         _compared(summary),
         *(["## Beside the control pair", _excess(summary)] if _has_floor_or_ceiling(summary) else []),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from deltaw.exhibit.drawing import evolution, fig3, fig4, fig6, fig7, fig8, table6, table7
+from deltaw.exhibit.drawing import evolution, fig3, fig4, fig6, fig7, fig8, loss_by_rank, table6, table7
 
 DRAW: dict[str, Callable[..., Figure]] = {
     "fig3": fig3.draw,
@@ -15,4 +15,5 @@ DRAW: dict[str, Callable[..., Figure]] = {
     "table6": table6.draw,
     "table7": table7.draw,
     "evolution": evolution.draw,
+    "loss_by_rank": loss_by_rank.draw,
 }

@@ -1,0 +1,204 @@
+"""Whether the verdict about merging agrees with the loss of the merged model, where both are known.
+
+python benchmarks/merge.py runs/merge > benchmarks/merge.md
+
+Arms of r = 8 learn three tasks on the bundled base: the names of the functions that a function calls, the names of its
+arguments, and lists of numbers in reverse. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples of
+each task. What is there of an earlier start is not trained again: five minutes on one core, then one.
+"""
+
+import ast
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from deltaw import compare, load_adapter
+from deltaw.config.folder import BUNDLED
+from deltaw.data.calls import Calls
+from deltaw.report.merging import Merge, merges_of
+from deltaw.run.directory import RunDirectory
+
+HELD_OUT, STEPS, RANK, BATCH = 128, 100, 8, 32
+ARMS = (("calls", 0), ("calls", 1), ("arguments", 1), ("numbers", 2))  # task and seed
+WEIGHTS = "adapter_model.safetensors"
+
+Update = Mapping[str, Tensor]  # ΔW by the module's name
+
+
+@dataclass(frozen=True)
+class Side:
+    """One adapter of a pair: its folder, and the task that its sum with another is measured on."""
+
+    folder: Path
+    task: str
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tasks(folder)
+    calls, again, arguments, numbers = (Side(train(folder, task, seed), task) for task, seed in ARMS)
+    base = Base(folder)
+    copy = changed(calls, folder / "copy", lambda name, tensor: tensor)
+    negative = changed(calls, folder / "negative", lambda name, tensor: -tensor if "lora_B" in name else tensor)
+    draw = torch.Generator().manual_seed(0)
+    noise = changed(calls, folder / "random", lambda name, tensor: like(tensor, draw))
+    print(
+        f"# Verdicts about merging, and losses of the sums\n\nr = {RANK}, {STEPS} steps, the bundled base. Kept is the"
+    )
+    print("the share of an arm's gain over the base that is left once the other arm is added, on its own task.\n")
+    head = ["ΔW₁ + ΔW₂", "verdict", "cosine", "input overlap (chance)", "output overlap (chance)", "norm ratio"]
+    print_row(*head, "task 1: base, alone, sum", "kept", "task 2: base, alone, sum", "kept")
+    print_row(*["---"] * (len(head) + 4))
+    for name, left, right in (
+        ("a copy", calls, copy),
+        ("B → −B", calls, negative),
+        ("random factors", calls, noise),
+        ("two tasks of like prompts", calls, arguments),
+        ("two tasks of other prompts", calls, numbers),
+        ("two seeds of one task", calls, again),
+    ):
+        (found,) = merges_of(compare(left.folder, right.folder).merge)
+        of_right = [] if right in (negative, noise) else [base.measured(right, left)]
+        print_row(name, *words(found), *(cell for cells in (base.measured(left, right), *of_right) for cell in cells))
+
+
+def write_tasks(folder: Path) -> None:
+    """The same functions with two questions, and lists of numbers, as JSON lines."""
+    pairs = [(pair, names) for pair in Calls().pairs if (names := arguments_of(pair.prompt))]
+    random.Random(0).shuffle(pairs)
+    rows = {
+        "calls": [{"prompt": pair.prompt, "completion": pair.completion} for pair, _ in pairs],
+        "arguments": [
+            {"prompt": pair.prompt.replace("\n\ncalls = (", "\n\narguments = ("), "completion": f"{', '.join(names)})"}
+            for pair, names in pairs
+        ],
+        "numbers": [reversed_numbers(random.Random(seed)) for seed in range(len(pairs))],
+    }
+    for task, of_task in rows.items():
+        for part, some in (("validation", of_task[:HELD_OUT]), ("train", of_task[HELD_OUT:])):
+            text = "".join(json.dumps(row) + "\n" for row in some)
+            (folder / f"{task}-{part}.jsonl").write_text(text, encoding="utf-8")
+
+
+def reversed_numbers(draw: random.Random) -> dict[str, str]:
+    """A list of three to eight numbers below 100, and the same backwards."""
+    numbers = [str(draw.randrange(100)) for _ in range(draw.randint(3, 8))]
+    return {"prompt": f"numbers: {', '.join(numbers)}\nreversed: ", "completion": f"{', '.join(numbers[::-1])}\n"}
+
+
+def arguments_of(prompt: str) -> list[str]:
+    """Names of the arguments of the function in a prompt."""
+    (function,) = ast.parse(prompt.rpartition("\n\n")[0]).body
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    found = function.args
+    return [one.arg for one in (*found.posonlyargs, *found.args, *found.kwonlyargs)]
+
+
+def train(folder: Path, task: str, seed: int) -> Path:
+    """Train an arm, unless it is there; the folder of its last snapshot."""
+    run = folder / f"{task}-s{seed}"
+    settings = {
+        "run.dir": run,
+        "data": "jsonl",
+        "data.path": folder / f"{task}-train.jsonl",
+        "data.validation_path": folder / f"{task}-validation.jsonl",
+        "data.judged": 0,
+        "data.max_length": 192,
+        "data.batch": 16,
+        "arms.ranks": f"[{RANK}]",
+        "arms.seeds": f"[{seed}]",
+        "arms.shadows": 0,
+        "truncate": "[]",
+        "trainer.max_steps": STEPS,
+        "trainer.accelerator": "cpu",
+    }
+    command = [sys.executable, "-m", "deltaw", "train", *(f"{key}={value}" for key, value in settings.items())]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    return RunDirectory(run).adapter(f"r{RANK}-s{seed}").folder
+
+
+def changed(side: Side, folder: Path, change: Callable[[str, Tensor], Tensor]) -> Side:
+    """The adapter with each tensor changed, in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    tensors = {name: change(name, tensor).contiguous() for name, tensor in load_file(side.folder / WEIGHTS).items()}
+    save_file(tensors, folder / WEIGHTS)
+    (folder / "adapter_config.json").write_bytes((side.folder / "adapter_config.json").read_bytes())
+    return Side(folder, side.task)
+
+
+def like(tensor: Tensor, draw: torch.Generator) -> Tensor:
+    """Random numbers with the norm of a tensor."""
+    found = torch.randn(tensor.shape, generator=draw)
+    return found * tensor.norm() / found.norm()
+
+
+class Base:
+    """The bundled base, which updates are added to, and the held-out examples of both tasks."""
+
+    def __init__(self, folder: Path):
+        self.model = AutoModelForCausalLM.from_pretrained(BUNDLED).eval()
+        self.weights = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+        tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
+        self.examples: dict[str, list[tuple[list[int], int]]] = {}
+        for task in {task for task, _ in ARMS}:
+            lines = (folder / f"{task}-validation.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [[tokenizer(text).input_ids for text in json.loads(line).values()] for line in lines]
+            self.examples[task] = [(prompt + completion, len(prompt)) for prompt, completion in rows]
+
+    def measured(self, one: Side, other: Side) -> list[str]:
+        """Losses on the task of `one`: of the base, of `one`, and of its sum with `other`; and the gain kept."""
+        base, alone, together = (self.loss(one.task, *sides) for sides in ([], [one], [one, other]))
+        return [f"{base:.2f}, {alone:.2f}, {together:.2f}", f"{(base - together) / (base - alone):.0%}"]
+
+    @torch.no_grad()
+    def loss(self, task: str, *sides: Side) -> float:
+        """Mean loss of the base with the sum of some adapters, in nats per token of the completions."""
+        self.model.load_state_dict(self.weights, strict=False)
+        for side in sides:
+            for module, update in update_of(side.folder).items():
+                self.model.get_submodule(module).weight += update
+        summed, count = 0.0, 0
+        for start in range(0, HELD_OUT, BATCH):
+            batch = self.examples[task][start : start + BATCH]
+            tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids, _ in batch], batch_first=True)
+            labels = tokens.clone()
+            for row, (ids, prompt) in zip(labels, batch, strict=True):
+                row[:prompt] = row[len(ids) :] = -100
+            logits = self.model(input_ids=tokens).logits[:, :-1]  # what is padded stands behind the labels
+            summed += float(cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"))
+            count += int((labels[:, 1:] != -100).sum())
+        return summed / count
+
+
+def update_of(folder: Path) -> Update:
+    """ΔW by module."""
+    adapter = load_adapter(folder)
+    return {site.module: lora.scale * adapter.B(site) @ adapter.A(site) for site, lora in adapter.sites.items()}
+
+
+def words(found: Merge) -> list[str]:
+    return [
+        found.verdict,
+        f"{found.cosine:.2f}".replace("-", "−"),
+        f"{found.overlap_input:.3f} ({found.chance_input:.3f})",
+        f"{found.overlap_output:.3f} ({found.chance_output:.3f})",
+        f"{found.norm_ratio:.2f}",
+    ]
+
+
+def print_row(*cells: object) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,93 @@
+"""Inner products of two updates, against dense matrices."""
+
+from dataclasses import astuple
+from math import isnan, sqrt
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from deltaw.maths.merge import Products, products
+
+D_OUT, D_IN = 14, 18
+ranks, seeds = st.integers(1, 5), st.integers(0, 2**32)
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def factors(rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    return random(rank, D_IN, seed=seed), random(D_OUT, rank, seed=seed + 1)
+
+
+def dense(A: Tensor, B: Tensor) -> list[list[float]]:
+    """B A by plain loops."""
+    return [[sum(B[o, k].item() * A[k, i].item() for k in range(len(A))) for i in range(D_IN)] for o in range(D_OUT)]
+
+
+@given(ranks, ranks, seeds)
+def test_products_are_those_of_dense_matrices(rank: int, other: int, seed: int) -> None:
+    one, two = factors(rank, seed), factors(other, seed + 2)
+    first, second = dense(*one), dense(*two)
+
+    def between(x: list[list[float]], y: list[list[float]]) -> float:
+        return sum(a * b for row, line in zip(x, y, strict=True) for a, b in zip(row, line, strict=True))
+
+    found = products(*one, *two)
+    expected = (between(first, second), between(first, first), between(second, second))
+    assert astuple(found) == pytest.approx(expected, abs=1e-9)
+    assert found.cosine == pytest.approx(expected[0] / sqrt(expected[1] * expected[2]), abs=1e-12)
+    assert found.norm_ratio == pytest.approx(sqrt(expected[2] / expected[1]))
+
+
+@given(ranks, ranks, seeds)
+def test_the_cosine_is_symmetric_and_turns_with_b(rank: int, other: int, seed: int) -> None:
+    (A, B), (A_other, B_other) = factors(rank, seed), factors(other, seed + 2)
+    cosine = products(A, B, A_other, B_other).cosine
+    assert products(A_other, B_other, A, B).cosine == pytest.approx(cosine, abs=1e-12)
+    assert products(A, -B, A_other, B_other).cosine == -cosine
+
+
+@given(ranks, seeds, st.floats(0.01, 100))
+def test_a_multiple_of_an_update_has_its_direction(rank: int, seed: int, scale: float) -> None:
+    A, B = factors(rank, seed)
+    for sign in (1, -1):
+        found = products(A, B, A, sign * scale * B)
+        assert found.cosine == pytest.approx(sign) and found.norm_ratio == pytest.approx(scale)
+
+
+@given(ranks, ranks, seeds)
+def test_only_the_product_of_the_factors_counts(rank: int, other: int, seed: int) -> None:
+    (A, B), two = factors(rank, seed), factors(other, seed + 2)
+    R = torch.linalg.qr(random(rank, rank, seed=seed + 4)).Q * torch.linspace(0.5, 2, rank, dtype=torch.float64)
+    mixed = products(R @ A, B @ torch.linalg.inv(R), *two)
+    assert astuple(mixed) == pytest.approx(astuple(products(A, B, *two)), abs=1e-8)
+
+
+def test_random_updates_have_a_cosine_of_0_with_the_deviation_of_their_size() -> None:
+    cosines = [products(*factors(3, seed=4 * n), *factors(4, seed=4 * n + 2)).cosine for n in range(2000)]
+    found = torch.tensor(cosines)
+    assert abs(found.mean()) < 4 / sqrt(D_OUT * D_IN * 2000)
+    assert found.std() == pytest.approx(1 / sqrt(D_OUT * D_IN), rel=0.08)
+
+
+def test_sites_add_up_to_one_long_update() -> None:
+    sites = [(factors(2, seed=n), factors(3, seed=n + 50)) for n in range(0, 12, 4)]
+    each = [products(*one, *two) for one, two in sites]
+    long = [torch.cat([(B @ A).flatten() for A, B in side]) for side in zip(*sites, strict=True)]
+    together = sum(each, Products(0.0, 0.0, 0.0))
+    assert together.cosine == pytest.approx(float(torch.cosine_similarity(long[0], long[1], dim=0)))
+
+
+def test_an_update_of_0_has_no_direction() -> None:
+    A, B = factors(2, seed=0)
+    assert isnan(products(A, 0 * B, A, B).cosine) and isnan(products(A, 0 * B, A, B).norm_ratio)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_factors_of_less_precision_are_multiplied_in_double(dtype: torch.dtype) -> None:
+    four = [factor.to(dtype) for factor in (*factors(2, seed=0), *factors(3, seed=2))]
+    assert products(*four) == products(*(factor.double() for factor in four))
