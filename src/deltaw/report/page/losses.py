@@ -1,18 +1,13 @@
 """Loss against rank: trained arms with the spread of their seeds, cuts with intervals, base and controls as lines."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite, sqrt
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from deltaw.advice.answer import Advice
-from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
+from deltaw.advice.by_rank import judged_in, losses_by_rank
 from deltaw.run.directory import RunDirectory
-
-Row = tuple[str, int, float]  # what sets its recipe apart, rank, loss
 
 CAPTION = "Bars span the seeds of a rank; a bar of a cut is the 95 % interval of its difference from the uncut arm."
 
@@ -31,64 +26,45 @@ def loss_against_rank(
         None where no loss is known.
     """
     if advice and advice.evidence:
-        judged = judged_of(runs, [judged_rows(run) for run in runs])
-        return _of_judged(judged, advice.evidence.unit)
+        return _of_judged(losses_by_rank(judged_in(runs)), advice.evidence.unit)
     return _of_validation(losses)
 
 
-def _of_judged(judged: Judged, unit: str) -> dict[str, Any]:
-    arms = [arm for arm in judged.arms if not arm.diverged]
-    means = {arm.name: float(judged.ratios(arm.uncut).means[0]) for arm in arms}
-    base = float(judged.ratios(arms[0].base).means[0])
-    task = [arm for arm in arms if arm.record["control"] is None]
-    rows = [(_recipe(arm.record), arm.record["rank"], means[arm.name]) for arm in task]
-    cuts = [
-        {"name": f"{arm.name}, cut", "points": list(_cuts(judged, arm, means[arm.name]))} for arm in task if arm.cuts
-    ]
-    lines = [{"name": "base", "loss": base}]
-    lines += [{"name": arm.name, "loss": means[arm.name]} for arm in arms if arm.record["control"] is not None]
-    return _chart(f"judged loss, nats a {unit}", [*_trained(rows), *cuts], lines)
-
-
-def _cuts(judged: Judged, arm: JudgedArm, uncut: float) -> Iterator[dict[str, float]]:
-    """The cuts of an arm from the smallest up, as far as their losses are finite."""
-    for cut, losses in sorted(arm.cuts.items()):
-        found = judged.ratios(losses - arm.uncut)
-        loss = uncut + float(found.means[0])
-        half = float(stdtrit(found.clusters - 1, 0.975)) * sqrt(found.covariance[0, 0])
-        if isfinite(loss):
-            yield {"rank": cut, "loss": loss, "low": loss - half, "high": loss + half}
+def _of_judged(table: pd.DataFrame, unit: str) -> dict[str, Any]:
+    """The same numbers as `exhibits=[loss_by_rank]` draws."""
+    cuts, others = table[table.kind == "cut"], table[~table.kind.isin(["arm", "cut"])]
+    series = [{"name": "trained", "points": _spans(table[table.kind == "arm"]), "trained": True}]
+    if len(cuts):
+        points = cuts[["rank", "loss", "low", "high"]].to_dict("records")
+        series.append({"name": f"{cuts.arm.iloc[0]}, cut", "points": points})
+    lines = [{"name": arm or "base", "loss": loss} for arm, loss in zip(others.arm, others.loss, strict=True)]
+    return _chart(f"judged loss, nats a {unit}", series, lines)
 
 
 def _of_validation(losses: pd.DataFrame) -> dict[str, Any] | None:
-    known = losses[losses.end.notna()]
+    known = losses[losses.end.notna()].rename(columns={"end": "loss"})
     if known.empty:
         return None
-    task = known[known.control.isna()]
-    rows = [(_recipe(row), int(row["rank"]), float(row["end"])) for row in task.to_dict("records")]
-    lines = [{"name": "base", "loss": float(known.start.iloc[0])}] if known.start.notna().any() else []
-    controls = known[known.control.notna()]
-    lines += [{"name": str(row["arm"]), "loss": float(row["end"])} for row in controls.to_dict("records")]
-    return _chart(f"validation loss, nats a {known.unit.iloc[0]}", list(_trained(rows)), lines)
+    task, controls = known[known.control.isna()], known[known.control.notna()]
+    recipes = list(task.groupby(["lr", "variant"], sort=False))
+    series = [
+        {"name": _named(*recipe) if len(recipes) > 1 else "trained", "points": _spans(arms), "trained": True}
+        for recipe, arms in recipes
+    ]
+    lines = [{"name": "base", "loss": known.start.iloc[0]}] if known.start.notna().any() else []
+    lines += controls[["arm", "loss"]].rename(columns={"arm": "name"}).to_dict("records")
+    return _chart(f"validation loss, nats a {known.unit.iloc[0]}", series, lines)
+
+
+def _named(lr: float, variant: str) -> str:
+    return f"trained, learning rate {lr:g}" + (f", {variant}" if variant else "")
+
+
+def _spans(arms: pd.DataFrame) -> list[dict[str, Any]]:
+    """A point per rank: the mean over its seeds, and the lowest and the highest loss."""
+    spans = arms.groupby("rank").loss.agg(loss="mean", low="min", high="max")
+    return spans.reset_index().to_dict("records")
 
 
 def _chart(axis: str, series: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[str, Any]:
     return {"axis": axis, "series": series, "lines": lines, "caption": CAPTION}
-
-
-def _recipe(arm: Any) -> str:
-    variant = arm.get("variant", "")
-    return f"learning rate {arm['lr']:g}" + (f", {variant}" if variant else "")
-
-
-def _trained(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-    """A series per recipe, with a point per rank: the mean over its seeds, and the lowest and the highest loss."""
-    recipes: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for recipe, rank, loss in rows:
-        recipes[recipe][rank].append(loss)
-    for recipe, ranks in recipes.items():
-        points = [
-            {"rank": rank, "loss": sum(losses) / len(losses), "low": min(losses), "high": max(losses)}
-            for rank, losses in sorted(ranks.items())
-        ]
-        yield {"name": "trained" if len(recipes) == 1 else f"trained, {recipe}", "points": points, "trained": True}
