@@ -1,6 +1,7 @@
 """Which rank to train, on arms whose costs are known."""
 
 import shlex
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +192,9 @@ def test_the_command_is_one_that_deltaw_takes_and_keeps_the_settings(tmp_path: P
         config = composed(typed)
         examples = Examples()
         arms = arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.015)
-        run = write_judged(tmp_path / "mine", examples, arms, config=config)
+        older = deepcopy(config)  # of a version that did not know this key
+        del older["model"]["compile"]
+        run = write_judged(tmp_path / "mine", examples, arms, config=older)
         train = advice_of([run], 0.01).train
         assert train is not None and train.command is not None and train.seeds_needed is not None
         program, command, *words = shlex.split(train.command)

@@ -116,7 +116,10 @@ def _own_settings(arm: JudgedArm) -> dict[str, Any] | None:
         return None
     config.arms.alpha, config.arms.scaling = arm.record["alpha"], arm.record["scaling"]  # arms.list may give others
     chosen = {name: choice for name, choice in groups.items() if choice != _DEFAULTS[name]}
-    own = differences(config, _shipped(groups), _LEFT_OUT)
+    shipped = _shipped(groups)
+    filled = OmegaConf.merge(shipped, config)  # the file of an older version lacks some keys
+    assert isinstance(filled, DictConfig)
+    own = differences(filled, shipped, _LEFT_OUT)
     return chosen | {key: value for key, (value, _) in own.items()}
 
 
