@@ -46,24 +46,25 @@ def _of_validation(losses: pd.DataFrame) -> dict[str, Any] | None:
     if known.empty:
         return None
     task, controls = known[known.control.isna()], known[known.control.notna()]
-    recipes = list(task.groupby(["lr", "variant"], sort=False))
+    recipes = [arms for _, arms in task.groupby(["lr", "variant"], sort=False)]
     series = [
-        {"name": _named(*recipe) if len(recipes) > 1 else "trained", "points": _spans(arms), "trained": True}
-        for recipe, arms in recipes
+        {"name": _recipe(arms) if len(recipes) > 1 else "trained", "points": _spans(arms), "trained": True}
+        for arms in recipes
     ]
     lines = [{"name": "base", "loss": known.start.iloc[0]}] if known.start.notna().any() else []
-    lines += controls[["arm", "loss"]].rename(columns={"arm": "name"}).to_dict("records")
+    lines += [{"name": arm, "loss": loss} for arm, loss in zip(controls.arm, controls.loss, strict=True)]
     return _chart(f"validation loss, nats a {known.unit.iloc[0]}", series, lines)
 
 
-def _named(lr: float, variant: str) -> str:
+def _recipe(arms: pd.DataFrame) -> str:
+    lr, variant = arms.lr.iloc[0], arms.variant.iloc[0]
     return f"trained, learning rate {lr:g}" + (f", {variant}" if variant else "")
 
 
 def _spans(arms: pd.DataFrame) -> list[dict[str, Any]]:
     """A point per rank: the mean over its seeds, and the lowest and the highest loss."""
-    spans = arms.groupby("rank").loss.agg(loss="mean", low="min", high="max")
-    return spans.reset_index().to_dict("records")
+    losses = {int(of_rank["rank"].iloc[0]): of_rank.loss for _, of_rank in arms.groupby("rank")}
+    return [{"rank": rank, "loss": each.mean(), "low": each.min(), "high": each.max()} for rank, each in losses.items()]
 
 
 def _chart(axis: str, series: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[str, Any]:
