@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deltaw.analysis.compare import compare
 from deltaw.analysis.losses import losses_of
 from deltaw.analysis.selection import default_pair, find_adapter
 from deltaw.analysis.study import study_of
 from deltaw.model.fused import Fused
+from deltaw.report.notebook import compare
 from deltaw.run.adapter import Adapter, load_adapter
 from deltaw.run.directory import RunDirectory
 from deltaw.run.peft_files import SPLIT, WEIGHTS

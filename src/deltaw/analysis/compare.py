@@ -103,26 +103,6 @@ class SiteRows:
         self.merge.extend(other.merge)
 
 
-def compare(
-    left: Adapter | str | Path, right: Adapter | str | Path, basis: str = "all", device: str = "cpu"
-) -> Comparison:
-    """φ between two adapters of one base, at every site that both adapt and for every pair of sizes, beside chance.
-
-    Args:
-        left, right: adapters, or folders for `load_adapter`. `i` counts the directions of the left one, `j` of the
-            right one.
-        basis: "A", "update", "input", "output", or "all" for every basis that both adapters have.
-        device: device that multiplies the factors, "cpu" or "cuda".
-
-    Raises:
-        UserError: no site is adapted by both, the widths at one differ, the runs recorded two different bases, an
-            adapter lacks the basis, or an argument is something else.
-    """
-    if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"device={device}: give cpu or cuda")
-    return compare_all([Pairing(opened("left", left), opened("right", right))], [basis], device)
-
-
 def opened(argument: str, given: object) -> Adapter:
     """An adapter that is given as such or as its folder.
 
@@ -145,11 +125,13 @@ def compare_all(
 
     Args:
         pairings: the first is left with right; the others, if any, are of arms beside them.
-        bases, device: as `basis` and `device` of `compare`.
+        bases: "A", "update", "input", "output", or "all" for every basis that the adapters have.
+        device: device that multiplies the factors, "cpu" or "cuda".
         give_start: how the caller gives an adapter's start, for errors and remarks.
 
     Raises:
-        UserError: as `compare` does.
+        UserError: two adapters share no site, have other widths at one or were recorded with two different bases, or
+            one lacks a basis.
     """
     pairings = _unique(pairings)
     for pairing in pairings:

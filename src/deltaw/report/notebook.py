@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from deltaw.advice.advise import advice_of
 from deltaw.advice.answer import Advice
-from deltaw.analysis import compare as analysis
-from deltaw.analysis.compare import Comparison
+from deltaw.analysis.compare import Comparison, Pairing, compare_all, opened
 from deltaw.analysis.experiment import experiment
 from deltaw.analysis.pairs import AdapterPair, adapter_pair
 from deltaw.analysis.selection import default_pair, find_adapter
@@ -135,8 +134,10 @@ def compare(
         UserError: no site is adapted by both, the widths at one differ, the runs recorded two different bases, an
             adapter lacks the basis, or an argument is something else.
     """
-    one, other = analysis.opened("left", left), analysis.opened("right", right)
-    tables = analysis.compare(one, other, basis, device)
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device={device}: give cpu or cuda")
+    one, other = opened("left", left), opened("right", right)
+    tables = compare_all([Pairing(one, other)], [basis], device)
     found = {field.name: getattr(tables, field.name) for field in fields(tables)}
     return PairComparison(**found, left=one, right=other, basis=basis, device=device)
 
