@@ -43,7 +43,7 @@ def analysed(run: Path, *overrides: str) -> list[str]:
     return sorted(str(path.relative_to(run / "out")) for path in (run / "out").rglob("*/*") if path.is_file())
 
 
-def test_the_answer_is_the_last_thing_told_and_the_first_of_the_summary(
+def test_the_answer_is_told_last_before_the_page_and_first_in_the_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = judged_run(tmp_path / "run", cut4=0.001, cut2=0.1)
@@ -52,7 +52,7 @@ def test_the_answer_is_the_last_thing_told_and_the_first_of_the_summary(
     first = advice["sentences"][0]
     assert first.startswith("Ship r8-s0 cut to 4: it keeps 99.9") and first.endswith("in half of the parameters.")
     told = capsys.readouterr().out.splitlines()
-    assert told[-len(advice["sentences"]) - 1 :] == ["", *advice["sentences"]]
+    assert told[-len(advice["sentences"]) - 2 :] == ["", *advice["sentences"], str(run / "out" / "report.html")]
     assert (run / "out" / "summary.md").read_text().split("\n\n")[1:3] == ["## Which rank", f"**{first}**"]
     assert json.loads((run / "out" / "summary.json").read_text())["advice"] == advice
 
@@ -80,7 +80,7 @@ def test_where_no_cut_is_shipped_nothing_is_written(tmp_path: Path, capsys: pyte
     run = judged_run(tmp_path / "worse", cut4=0.2)
     assert analysed(run, "advice=ship") == []
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == "advice=ship writes nothing: no cut is advised."
+    assert told[-2] == "advice=ship writes nothing: no cut is advised."
     assert any(line.startswith("Ship r8-s0 as it is: no cut is shown") for line in told)
     assert analysed(write_run(tmp_path / "unjudged", "r2-s0", "r8-s0"), "advice=ship") == []
     assert "advice=ship writes nothing: no cut is advised." in capsys.readouterr().out

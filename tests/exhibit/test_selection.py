@@ -29,9 +29,8 @@ SHADOW = ("", "-shadow1")
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
     """Two ranks, two seeds, two controls of each, and a shadow of each arm of the task."""
-    return run(
-        folder, "arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]", "trainer.max_steps=10", "run.name=trained"
-    )
+    arms = ["arms.seeds=[0,1]", "arms.controls=[shuffled,frozen_a]"]
+    return run(folder, *arms, "data.judged=8", "trainer.max_steps=10", "run.name=trained")
 
 
 @pytest.fixture(scope="module")
