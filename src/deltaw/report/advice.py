@@ -222,7 +222,8 @@ def _where(where: Sequence[Dropped], ship: Ship | None, evidence: Evidence) -> I
         yield from _additivity(groups)
     yield (
         "What a site carries does not say that it takes more rank: whether a rank for each site beats one rank for all "
-        "was not tried here. On the bundled base, four such patterns were not shown to (benchmarks/verify_advice.md)"
+        "was not tried here. On the bundled base, none of four such patterns was shown to be better "
+        "(benchmarks/verify_advice.md)"
     )
 
 

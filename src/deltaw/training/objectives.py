@@ -53,7 +53,10 @@ class Causal:
 
     def at_labels(self, model: PreTrainedModel, batch: dict[str, Tensor], use: Use[Made]) -> Made:
         """What `use` makes of the tokens before the labels, see `at_tokens`; a batch with `position_ids` is packed."""
-        packed = self.attention(model, batch["position_ids"]) if self.attention and "position_ids" in batch else {}
+        packed: dict[str, Tensor] = {}
+        if "position_ids" in batch:
+            assert self.attention, "only an objective that packs can keep the examples of a row apart"
+            packed = self.attention(model, batch["position_ids"])
         # Padding is on the right, where causal attention does not look; without a mask, PyTorch uses faster kernels.
         inputs = {"input_ids": batch["input_ids"]} | packed
         return at_tokens(model, inputs, batch["labelled"] - 1, use, self.body)
