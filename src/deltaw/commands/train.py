@@ -19,7 +19,7 @@ from deltaw.config.schema import NF4
 from deltaw.data.batches import Examples, FromStep, StepBatches
 from deltaw.data.corpus import Corpus
 from deltaw.data.held_out import Split, held_out
-from deltaw.data.workers import heed_parent_alone
+from deltaw.data.workers import BatchesAhead
 from deltaw.lora.arm import Arm
 from deltaw.model.four_bits import check_dequantising
 from deltaw.model.loading import Base, load_tokenizer
@@ -202,13 +202,12 @@ def loader(batches: StepBatches, step: int | None, workers: int, pinned: bool) -
         pinned: whether batches lie where a GPU reads them while it computes.
     """
     first = FromStep((step or 0) * batches.accumulate, len(batches))
-    return DataLoader(
+    return BatchesAhead(
         batches,
         batch_size=None,
         sampler=first,
         num_workers=workers,
         pin_memory=pinned,
-        worker_init_fn=heed_parent_alone,
         multiprocessing_context="fork" if workers else None,  # another process would import everything anew
     )
 
