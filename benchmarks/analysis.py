@@ -5,7 +5,8 @@ python benchmarks/analysis.py --keep FOLDER --layers 4 --width 1024
 
 Makes a rank-8 and a rank-64 adapter of q and v and their starts, 2.7 GB, in FOLDER or for this run alone. Every job is
 done three times, each in a Python process of its own with its imports done and the files in the page cache; the
-fastest counts. Gradience is measured where it is installed (`pip install gradience`).
+fastest counts. Gradience is measured where it is installed (`pip install gradience`), and how soon report.html answers
+where Playwright and Chromium are.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import log2
@@ -34,6 +36,8 @@ REPEATS = 3
 IMPORT = "from deltaw import compare, load_adapter"
 DENSE = (1024, 2048)  # widths at which a dense SVD of ΔW is timed
 ANALYZE = Path(__file__).resolve().parent.parent / "analyze.py"
+PAGE = "report.html"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -86,15 +90,17 @@ def report(args: argparse.Namespace) -> None:
     ours = best(args, "compare_all")
     show("φ on A, A − A₀, ΔW's input and output side: `compare(left, right, 'all')`", ours, ours)
     left, right = (folder(args, rank) for rank in RANKS)
-    output = args.keep / "analysis"
-    ours = process(args, [ANALYZE, f"left={left}", f"right={right}", f"output={output}", "exhibits=[fig6]"])
-    show("`python analyze.py`, the whole process: tables of three bases, fig6, summary", ours, ours)
+    ours = process(args, [ANALYZE, *analysis(args)])
+    show("`python analyze.py`, the whole process: tables of three bases, fig6, summary, report.html", ours, ours)
+    of_page = best(args, "page")
+    show("of that, report.html", of_page, ours)
     if gradience:
         cost = process(args, ["-m", "gradience.cli", "merge-audit", "--adapter-a", left, "--adapter-b", right])
         show(f"`gradience merge-audit`, the whole process ({tool})", cost, ours)
 
     print("\nMemory is the peak of resident memory above that after the imports, of a whole process all of it, without")
     print("those beside it that draw. Pages of mapped files count: the other ways map them, as safetensors does.")
+    print(f"\n`report.html` has {of_page['page']:.2f} MB{in_browser(args)}.")
     if gradience:
         times = audited["seconds"] / on_A["seconds"]
         print(f"\n`merge_audit` takes {times:.1f} times as long as `compare(left, right, 'A')`.")
@@ -102,6 +108,14 @@ def report(args: argparse.Namespace) -> None:
     each = ", ".join(f"{seconds:.2f} s at width {width}" for seconds, width in zip(dense["each"], DENSE, strict=True))
     print(f"\nOne dense SVD took {each} (a power of {power:.1f} of the width); the rest is the cube of the width.")
     print(f"\nLargest difference of φ on A from that of `compare`: {', '.join(differences(args))}.")
+
+
+def in_browser(args: argparse.Namespace) -> str:
+    if not CHROMIUM or find_spec("playwright") is None:
+        return ""
+    costs = [child(args, "browser") for _ in range(REPEATS)]
+    drawn, answered = (min(cost[what] for cost in costs) for what in ("drawn", "answered"))
+    return f"; Chromium draws it {drawn:.2f} s after opening it, and another scale {answered:.2f} s after the choice"
 
 
 def processor() -> str:
@@ -305,6 +319,44 @@ def dense(args: argparse.Namespace) -> None:
     print(json.dumps({"seconds": times * each[-1] * (args.width / DENSE[-1]) ** 3, "each": each}))
 
 
+def page(args: argparse.Namespace) -> None:
+    from deltaw.entry.analyze import main as analyze
+    from deltaw.report import page
+
+    write, seconds = page.write, list[float]()
+
+    def timed(*given: Any) -> None:
+        start = perf_counter()
+        write(*given)
+        seconds.append(perf_counter() - start)
+
+    page.write = timed
+    sys.argv = ["analyze", *analysis(args)]
+    with redirect_stdout(sys.stderr):
+        analyze()
+    print(json.dumps({"seconds": seconds[0], "page": (args.keep / "analysis" / PAGE).stat().st_size / 1e6}))
+
+
+def browser(args: argparse.Namespace) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started, started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as one:
+        tab = one.new_page()
+        start = perf_counter()
+        tab.goto((args.keep / "analysis" / PAGE).as_uri())
+        tab.wait_for_selector("html[data-ready=yes]")
+        drawn = perf_counter()
+        tab.select_option("#scale", "chance")
+        tab.evaluate("() => new Promise(painted => requestAnimationFrame(() => setTimeout(painted)))")
+        print(json.dumps({"drawn": drawn - start, "answered": perf_counter() - drawn}))
+
+
+def analysis(args: argparse.Namespace) -> list[str]:
+    """The settings of an analysis of both adapters."""
+    left, right = (folder(args, rank) for rank in RANKS)
+    return [f"left={left}", f"right={right}", f"output={args.keep / 'analysis'}", "exhibits=[fig6]"]
+
+
 def gradience(args: argparse.Namespace) -> None:
     from gradience.vnext.merge import merge_audit  # type: ignore[import-not-found]
 
@@ -322,6 +374,8 @@ JOBS = {
     "svd": textbook,
     "qr": textbook,
     "dense": dense,
+    "page": page,
+    "browser": browser,
     "gradience": gradience,
 }
 

@@ -146,7 +146,7 @@ class Base:
     """The bundled base, which updates are added to, and the held-out examples of both tasks."""
 
     def __init__(self, folder: Path):
-        self.model = AutoModelForCausalLM.from_pretrained(BUNDLED).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=torch.float32).eval()
         self.weights = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
         self.examples: dict[str, list[tuple[list[int], int]]] = {}
