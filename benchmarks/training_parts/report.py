@@ -151,7 +151,7 @@ def _table(found: Mapping[str, Any]) -> str:
     shares = found["summary"]["ours_as_a_share"]
     rows = [_cells(side, row, shares.get(side)) for side, row in means.items()]
     lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---", *["---:"] * (len(columns) - 1)], *rows)]
-    return "\n".join([head, "", *lines, *_times_to_losses(found["summary"]["reached"])])
+    return "\n".join([head, "", *lines, *_times_to_losses(found["summary"], about["steps"])])
 
 
 def _cells(side: str, row: Mapping[str, Any], shares: Mapping[str, float] | None) -> list[str]:
@@ -161,21 +161,34 @@ def _cells(side: str, row: Mapping[str, Any], shares: Mapping[str, float] | None
     return [TITLES[side], *seconds, *rest, " / ".join(f"{loss:.3f}" for loss in row["losses"].values())]
 
 
-def _times_to_losses(reached: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
-    """A sentence for each side whose losses were reached."""
+def _times_to_losses(found: Mapping[str, Any], steps: int) -> list[str]:
+    """A sentence for each side, on when its losses were reached; none for a single seed, which cannot tell."""
     lines = []
-    for side, found in reached.items():
-        if found is None:
-            continue
-        shares = found["share_of_whole_job"]
-        at_best = (
-            f", and {shares[BEST]:.2f} of what it takes at its best" if side == DEFAULTS and BEST in shares else ""
-        )
-        lines.append(
-            f"- as good as {TITLES[side]}, after step {found['step']}: {found['seconds']:.1f} s, "
-            f"{shares[side]:.2f} of its whole job{at_best}"
-        )
+    for side, reached in found["reached"].items():
+        beside = found["our_loss_minus_theirs"][side]
+        if reached:
+            shares = reached["share_of_whole_job"]
+            at_best = (
+                f", and {shares[BEST]:.2f} of what it takes at its best" if side == DEFAULTS and BEST in shares else ""
+            )
+            lines.append(
+                f"- as good as {TITLES[side]}, after step {reached['step']}: {reached['seconds']:.1f} s, "
+                f"{shares[side]:.2f} of its whole job{at_best}"
+            )
+        elif all(arm["upper"] is not None for arm in beside.values()):
+            limits = (
+                f"{_signed(arm['mean'])} at r={name[1:]} (upper limit {_signed(arm['upper'])})"
+                for name, arm in beside.items()
+            )
+            lines.append(
+                f"- not shown to be as good as {TITLES[side]}, by step {steps}: "
+                f"its loss minus theirs is {' and '.join(limits)}"
+            )
     if not lines:
         return []
     head = f"`deltaw train` is (upper 95 % limit of the paired difference of validation losses at most {WITHIN} nats)"
     return ["", head, "", *lines]
+
+
+def _signed(loss: float) -> str:
+    return f"{loss:+.3f}".replace("-", "−")

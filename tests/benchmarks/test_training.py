@@ -155,6 +155,21 @@ def test_the_table_has_a_row_for_each_side(tmp_path: Path) -> None:
     assert [line.split(" | ")[1:3] for line in lines[3:]] == [["20.0", ""], ["40.0", "0.50"], ["30.0", "0.67"]]
 
 
+def test_what_is_not_shown_is_said_with_its_limit(tmp_path: Path) -> None:
+    results = [measured(DEFAULTS, seed, 40.0, 2.0, 1.0) for seed in range(3)]
+    results += [measured(OURS, seed, 20.0, 2.0, loss) for seed, loss in enumerate([0.8, 0.9, 1.0])]
+    about, machine = {"title": "A", "steps": 10, "batch": 1, "dtype": "float32"}, {"processor": "P", "cores": 2}
+    file = tmp_path / "training-bundled.json"
+    for row in results[3:]:
+        row["losses"]["r64"]["10"] += 0.2
+    file.write_text(json.dumps({"machine": machine, "workload": about, "summary": summary(results, 10)}))
+    last = table([file]).splitlines()[-1]
+    assert last.startswith("- not shown to be as good as Hugging Face") and last.endswith(
+        ", by step 10: its loss minus theirs is −0.100 at r=8 (upper limit +0.069)"
+        " and +0.100 at r=64 (upper limit +0.269)"
+    )
+
+
 @pytest.mark.slow
 def test_two_sides_train_and_are_compared(tmp_path: Path) -> None:
     base, pairs = make_base(tmp_path / "base", WIDTH), make_pairs(tmp_path / "pairs.jsonl", 200)
