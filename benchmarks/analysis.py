@@ -330,7 +330,7 @@ def page(args: argparse.Namespace) -> None:
         write(*given)
         seconds.append(perf_counter() - start)
 
-    page.write = timed
+    page.write = timed  # type: ignore[assignment]
     sys.argv = ["analyze", *analysis(args)]
     with redirect_stdout(sys.stderr):
         analyze()

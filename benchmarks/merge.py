@@ -2,9 +2,9 @@
 
 python benchmarks/merge.py runs/merge > benchmarks/merge.md
 
-Arms of r = 8 learn three tasks on the bundled base: the names of the functions that a function calls, the names of its
-arguments, and lists of numbers in reverse. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples of
-each task. What is there of an earlier start is not trained again: five minutes on one core, then one.
+Arms of r = 8 and 64 learn three tasks on the bundled base: the names of the functions that a function calls, the names
+of its arguments, and lists of numbers in reverse. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples of
+each task. What is there of an earlier start is not trained again: ten minutes on two cores, then three.
 """
 
 import ast
@@ -12,11 +12,12 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from results_file import measured_on
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -28,7 +29,7 @@ from deltaw.data.calls import Calls
 from deltaw.report.merging import Merge, merges_of
 from deltaw.run.directory import RunDirectory
 
-HELD_OUT, STEPS, RANK, BATCH = 128, 100, 8, 32
+HELD_OUT, STEPS, RANKS, BATCH = 128, 100, (8, 64), 32
 ARMS = (("calls", 0), ("calls", 1), ("arguments", 1), ("numbers", 2))  # task and seed
 WEIGHTS = "adapter_model.safetensors"
 
@@ -46,30 +47,55 @@ class Side:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tasks(folder)
-    calls, again, arguments, numbers = (Side(train(folder, task, seed), task) for task, seed in ARMS)
+    runs = [(train(folder, task, seed), task, seed) for task, seed in ARMS]
     base = Base(folder)
-    copy = changed(calls, folder / "copy", lambda name, tensor: tensor)
-    negative = changed(calls, folder / "negative", lambda name, tensor: -tensor if "lora_B" in name else tensor)
-    draw = torch.Generator().manual_seed(0)
-    noise = changed(calls, folder / "random", lambda name, tensor: like(tensor, draw))
+    about = measured_on()
+    print("# Verdicts about merging, and losses of the sums\n")
     print(
-        f"# Verdicts about merging, and losses of the sums\n\nr = {RANK}, {STEPS} steps, the bundled base. Kept is the"
+        f"Arms of {STEPS} steps on the bundled base, one seed of each; {HELD_OUT} validation examples of each task. Kept"
     )
-    print("the share of an arm's gain over the base that is left once the other arm is added, on its own task.\n")
-    head = ["ΔW₁ + ΔW₂", "verdict", "cosine", "input overlap (chance)", "output overlap (chance)", "norm ratio"]
-    print_row(*head, "task 1: base, alone, sum", "kept", "task 2: base, alone, sum", "kept")
-    print_row(*["---"] * (len(head) + 4))
-    for name, left, right in (
-        ("a copy", calls, copy),
-        ("B → −B", calls, negative),
-        ("random factors", calls, noise),
-        ("two tasks of like prompts", calls, arguments),
-        ("two tasks of other prompts", calls, numbers),
-        ("two seeds of one task", calls, again),
-    ):
-        (found,) = merges_of(compare(left.folder, right.folder).merge)
-        of_right = [] if right in (negative, noise) else [base.measured(right, left)]
-        print_row(name, *words(found), *(cell for cells in (base.measured(left, right), *of_right) for cell in cells))
+    print("is the share of an arm's gain over the base that is left once the other arm is added, on its own task.")
+    print(f"{about['machine']['processor']}, torch {about['versions']['torch']}, PEFT {about['versions']['peft']}.\n")
+    head = ["rank", "ΔW₁ + ΔW₂", "verdict", "cosine", "effect on 1", "effect on 2", "times chance: input", "output"]
+    print_row(*head, "norm ratio", "task 1: base, alone, sum", "kept", "task 2: base, alone, sum", "kept")
+    print_row(*["---"] * (len(head) + 5))
+    for rank in RANKS:
+        arms = [Side(RunDirectory(run).adapter(f"r{rank}-s{seed}").folder, task) for run, task, seed in runs]
+        for name, left, right, both in pairs_of(arms, folder / f"made-r{rank}"):
+            (found,) = merges_of(compare(left.folder, right.folder).merge)
+            measured = [base.measured(left, right), base.measured(right, left) if both else ["", ""]]
+            print_row(f"r={rank}", name, *words(found), *(cell for cells in measured for cell in cells))
+
+
+def pairs_of(arms: Sequence[Side], folder: Path) -> Iterator[tuple[str, Side, Side, bool]]:
+    """Pairs with their names, and whether the second arm of each has a gain of its own to keep."""
+    calls, again, arguments, numbers = arms
+    folder.mkdir(exist_ok=True)
+    draw = torch.Generator().manual_seed(0)
+
+    def made(name: str, of: Side, change: Callable[[str, Tensor], Tensor]) -> Side:
+        return changed(of, folder / name, change)
+
+    def turned(tensor: Tensor, inputs: bool) -> Tensor:
+        """The factor on other inputs, or to other outputs."""
+        width = tensor.shape[1 if inputs else 0]
+        Q = torch.linalg.qr(torch.randn(width, width, generator=draw)).Q
+        return tensor @ Q if inputs else Q @ tensor
+
+    yield "a copy", calls, made("copy", calls, lambda name, tensor: tensor), True
+    yield "B → −B", calls, made("negative", calls, lambda name, tensor: -tensor if "lora_B" in name else tensor), False
+    yield "random factors", calls, made("random", calls, lambda name, tensor: like(tensor, draw)), False
+    for side in (calls, arguments, numbers):
+        inputs = made(f"inputs-{side.task}", side, lambda name, one: turned(one, True) if "lora_A" in name else one)
+        yield f"{side.task}: turned to other inputs", side, inputs, False
+        outputs = made(f"outputs-{side.task}", side, lambda name, one: turned(one, False) if "lora_B" in name else one)
+        yield f"{side.task}: turned to other outputs", side, outputs, False
+    tenth = made("tenth", arguments, lambda name, tensor: tensor / 10 if "lora_B" in name else tensor)
+    yield "calls, and a tenth of arguments", calls, tenth, False
+    yield "calls, arguments (like prompts)", calls, arguments, True
+    yield "calls, numbers (other prompts)", calls, numbers, True
+    yield "arguments, numbers", arguments, numbers, True
+    yield "two seeds of calls", calls, again, True
 
 
 def write_tasks(folder: Path) -> None:
@@ -105,7 +131,7 @@ def arguments_of(prompt: str) -> list[str]:
 
 
 def train(folder: Path, task: str, seed: int) -> Path:
-    """Train an arm, unless it is there; the folder of its last snapshot."""
+    """Train an arm of each rank, unless they are there; their run."""
     run = folder / f"{task}-s{seed}"
     settings = {
         "run.dir": run,
@@ -115,7 +141,7 @@ def train(folder: Path, task: str, seed: int) -> Path:
         "data.judged": 0,
         "data.max_length": 192,
         "data.batch": 16,
-        "arms.ranks": f"[{RANK}]",
+        "arms.ranks": f"[{','.join(map(str, RANKS))}]",
         "arms.seeds": f"[{seed}]",
         "arms.shadows": 0,
         "truncate": "[]",
@@ -124,7 +150,7 @@ def train(folder: Path, task: str, seed: int) -> Path:
     }
     command = [sys.executable, "-m", "deltaw", "train", *(f"{key}={value}" for key, value in settings.items())]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    return RunDirectory(run).adapter(f"r{RANK}-s{seed}").folder
+    return run
 
 
 def changed(side: Side, folder: Path, change: Callable[[str, Tensor], Tensor]) -> Side:
@@ -190,8 +216,10 @@ def words(found: Merge) -> list[str]:
     return [
         found.verdict,
         f"{found.cosine:.2f}".replace("-", "−"),
-        f"{found.overlap_input:.3f} ({found.chance_input:.3f})",
-        f"{found.overlap_output:.3f} ({found.chance_output:.3f})",
+        f"{found.effect_on_left:.2f}",
+        f"{found.effect_on_right:.2f}",
+        f"{found.overlap_input / found.chance_input:.1f}",
+        f"{found.overlap_output / found.chance_output:.1f}",
         f"{found.norm_ratio:.2f}",
     ]
 

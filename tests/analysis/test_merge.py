@@ -13,6 +13,7 @@ from deltaw import compare, load_adapter
 from deltaw.analysis import columns
 from deltaw.analysis.compare import Pairing, compare_all
 from deltaw.analysis.merge import over_sites
+from deltaw.maths.merge import deviation
 from deltaw.run.adapter import Adapter
 from tests.support.folders import WIDTH, write_adapter
 
@@ -57,12 +58,16 @@ def check(one: Adapter, other: Adapter) -> None:
     assert over_sites(rows).cosine == pytest.approx(float(torch.cosine_similarity(one_long, other_long, dim=0)))
 
 
-def test_overlaps_are_those_of_the_whole_spans_in_the_table_of_pairs(tmp_path: Path) -> None:
-    comparison = compare(write_adapter(tmp_path / "a", 3, seed=1), write_adapter(tmp_path / "b", 5, seed=2))
+def test_chance_is_that_of_the_widths_and_a_whole_pair_is_the_sum_of_its_rows(tmp_path: Path) -> None:
+    left, right = (load_adapter(write_adapter(tmp_path / f"r{rank}", rank, seed=rank)) for rank in (3, 5))
+    rows = compare(left, right).merge
     for side in ("input", "output"):
-        pairs = comparison.pairs[comparison.pairs.basis == side]
-        assert comparison.merge[f"overlap_{side}"].tolist() == pairs.phi_corner.tolist()
-        assert comparison.merge[f"chance_{side}"].tolist() == pairs.null_corner.tolist()
+        assert rows[f"chance_{side}"].unique() == pytest.approx([1 / WIDTH])
+        expected = [deviation(WIDTH, one, other) for one, other in zip(rows.rank_left, rows.rank_right, strict=True)]
+        assert rows[f"sd_{side}"].tolist() == pytest.approx(expected)
+    each = zip(dense(left), dense(right), strict=True)
+    sizes = torch.tensor([[float((y @ x.T).norm()), float((x @ x.T).norm())] for x, y in each]).square().sum(dim=0)
+    assert over_sites(rows).effects[0] == pytest.approx(float((sizes[0] / sizes[1]).sqrt()))
 
 
 def test_sides_that_change_places_keep_their_numbers(tmp_path: Path) -> None:
@@ -76,7 +81,8 @@ def test_sides_that_change_places_keep_their_numbers(tmp_path: Path) -> None:
 def test_an_update_of_0_has_a_norm_and_nothing_else(tmp_path: Path) -> None:
     rows = compare(write_adapter(tmp_path / "a", 3, seed=1), write_adapter(tmp_path / "b", 3, seed=1, B=0)).merge
     assert (rows.norm_right == 0).all() and (rows.norm_ratio == 0).all()
-    assert rows[["cosine", "overlap_input", "chance_input", "overlap_output"]].isna().all(axis=None)
+    assert rows[["cosine", "overlap_input", "sd_input", "overlap_output", "rank_right"]].isna().all(axis=None)
+    assert (rows.effect_on_left == 0).all() and rows.effect_on_right.isna().all()
     together = over_sites(rows)
     assert np.isnan(together.cosine) and sqrt(together.one) == pytest.approx(np.linalg.norm(rows.norm_left))
 

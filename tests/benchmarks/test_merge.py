@@ -29,7 +29,9 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def adapter(folder: Path) -> merge.Side:
     torch.manual_seed(0)
     config = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=torch.float32), config).save_pretrained(folder)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=torch.float32), config).save_pretrained(
+        str(folder)
+    )
     return merge.Side(folder, "calls")
 
 

@@ -56,10 +56,16 @@ MERGE = {name: words for name, words in PAIR.items() if name != "basis"} | {
     "norm_ratio": "norm_right / norm_left; NaN where the left ΔW is 0",
     "cosine": "⟨ΔW_left, ΔW_right⟩ / (norm_left · norm_right), in [−1, 1]; NaN where a ΔW is 0",
     "random_sd": "standard deviation of the cosine of random ΔW, whose mean is 0: 1/√(d_in d_out)",
-    "overlap_input": "φ between all input directions of both ΔW, in [0, 1]; NaN where a ΔW is 0",
-    "chance_input": "mean of overlap_input between random subspaces",
+    "rank_left": "(Σ σ²)² / Σ σ⁴ over the singular values σ of ΔW_left, from 1 to its rank; NaN where it is 0",
+    "rank_right": "as rank_left, of ΔW_right",
+    "overlap_input": "mean cos² between input directions of both, each with its share of ‖ΔW‖²; NaN where a ΔW is 0",
+    "chance_input": "mean of overlap_input between random directions: 1/d_in",
+    "sd_input": "its standard deviation",
     "overlap_output": "as overlap_input, for the output directions",
-    "chance_output": "as chance_input, for the output directions",
+    "chance_output": "as chance_input: 1/d_out",
+    "sd_output": "as sd_input",
+    "effect_on_left": "size of what right does to the inputs that left reads, left's own being 1; NaN where left is 0",
+    "effect_on_right": "size of what left does to the inputs that right reads, right's own being 1",
 }
 
 # A row for each adapter, site and basis. X is the matrix whose directions are compared: A, A − A₀ or ΔW.

@@ -1,16 +1,14 @@
 """What two adapters do to each other when they are added, at one site: a row of `merge.parquet`."""
 
 from collections.abc import Sequence
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 
 import pandas as pd
 
 from deltaw.analysis import columns
-from deltaw.analysis.bases import width_in
 from deltaw.analysis.site import SiteMeasures
 from deltaw.analysis.tables import pair_key
-from deltaw.maths.merge import Products, products
-from deltaw.maths.subspace import shared
+from deltaw.maths.merge import Products, deviation, products
 
 
 def merge_row(measures: SiteMeasures, one: int, other: int) -> dict[str, object]:
@@ -25,8 +23,16 @@ def merge_row(measures: SiteMeasures, one: int, other: int) -> dict[str, object]
         "norm_ratio": found.norm_ratio,
         "cosine": found.cosine,
         "random_sd": 1 / sqrt(lora.d_in * lora.d_out),
-        **_overlap(measures, "input", one, other),
-        **_overlap(measures, "output", one, other),
+        "rank_left": found.ranks[0],
+        "rank_right": found.ranks[1],
+        "overlap_input": found.overlap_input,
+        "chance_input": 1 / lora.d_in,
+        "sd_input": _deviation(lora.d_in, found),
+        "overlap_output": found.overlap_output,
+        "chance_output": 1 / lora.d_out,
+        "sd_output": _deviation(lora.d_out, found),
+        "effect_on_left": found.effects[0],
+        "effect_on_right": found.effects[1],
     }
 
 
@@ -37,16 +43,18 @@ def merge_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
 
 def over_sites(rows: pd.DataFrame) -> Products:
     """The inner products of two whole adapters, from the rows of one pair; a site where ΔW is 0 adds nothing."""
-    between = (rows.cosine * rows.norm_left * rows.norm_right).fillna(0.0)
-    return Products(float(between.sum()), float((rows.norm_left**2).sum()), float((rows.norm_right**2).sum()))
+    one, other = rows.norm_left**2, rows.norm_right**2
+    parts = [
+        rows.cosine * rows.norm_left * rows.norm_right,
+        one,
+        other,
+        rows.overlap_input * one * other,
+        rows.overlap_output * one * other,
+        one**2 / rows.rank_left,
+        other**2 / rows.rank_right,
+    ]
+    return Products(*(float(part.fillna(0.0).sum()) for part in parts))
 
 
-def _overlap(measures: SiteMeasures, side: str, one: int, other: int) -> dict[str, float]:
-    """φ between all directions that both ΔW use on one side, and its mean for random directions; NaN where ΔW is 0."""
-    basis = measures.measured[side]
-    cosines = basis.stack.cosines(basis.directions[one], basis.directions[other])
-    found, chance = nan, nan
-    if cosines.numel():
-        width = width_in(side, measures.adapters[one].sites[measures.site])
-        found, chance = float(shared(cosines).corner), max(cosines.shape) / width
-    return {f"overlap_{side}": found, f"chance_{side}": chance}
+def _deviation(d: int, found: Products) -> float:
+    return nan if any(map(isnan, found.ranks)) else deviation(d, *found.ranks)

@@ -25,6 +25,7 @@ from deltaw.run.directory import RunDirectory
 from deltaw.run.record import SHADOW, settings_of
 from deltaw.run.weights import Weight, find_weight, read_weight
 
+OTHERS_START = f"{COMMAND_START}, and itself by left= or right=: others= has no place for a start"
 HUB_CACHE = r"models--([^/]+)/snapshots/[^/]+$"  # an adapter in the hub's cache: the last part is a hash
 
 
@@ -34,13 +35,13 @@ class AdapterPair:
 
     Attributes:
         base: folder of the base; None for the place that the run or the adapter's config names.
-        others: more adapters to merge with them.
+        together: the adapters that may be merged, each at all of its sites: left, right and those given besides.
     """
 
     left: Adapter
     right: Adapter
     base: Path | None = None
-    others: tuple[Adapter, ...] = ()
+    together: tuple[Adapter, ...] = ()
 
     @property
     def runs(self) -> list[RunDirectory]:
@@ -64,16 +65,11 @@ class AdapterPair:
         return study_of(self.left, self.right)
 
     @property
-    def to_merge(self) -> list[Pairing]:
-        """Every pair that may be merged. Two arms of one experiment alone are none: they learned one task.
-
-        Nor is a DoRA, since its ΔW has a magnitude besides.
-        """
+    def to_merge(self) -> list[Adapter]:
+        """The adapters that may be merged. Two arms of one experiment alone are none: they learned one task."""
         one, other = self.left.origin, self.right.origin
-        if one and other and one.runs == other.runs and not self.others:
-            return []
-        adapters = [adapter for adapter in (self.left, self.right, *self.others) if not adapter.direction_only]
-        return [Pairing(*both, cells=False) for both in combinations(adapters, 2)]
+        of_one_experiment = one and other and one.runs == other.runs and len(self.together) == 2
+        return [] if of_one_experiment else list(self.together)
 
     def controls(self) -> list[Pairing]:
         """Left with each control of the right arm: the same rank, seed, learning rate and variant, at the same step."""
@@ -171,12 +167,17 @@ def adapter_pair(
         UserError: they cannot be compared.
     """
     check_comparable(left, right, COMMAND_START)
-    left, right = at_shared_sites(with_distinct_names(*joined(left, right)))
-    others = tuple(other.named_as(left) for other in others)
-    for one, other in combinations([left, right, *others], 2):
-        check_comparable(one, other, COMMAND_START)
-        at_shared_sites([one, other])
-    return AdapterPair(left, right, base, others)
+    left, right = with_distinct_names(*joined(left, right))
+    together = [left, right.named_as(left)]
+    for other in others:
+        if other.folder not in {one.folder for one in together}:
+            taken = other.name in {one.name for one in together}
+            together.append(named(str(other.folder.absolute()) if taken else other.name, other.named_as(left)))
+    for pair in combinations(together, 2):
+        check_comparable(*pair, OTHERS_START)
+        at_shared_sites(pair)
+    left, right = at_shared_sites([left, right])
+    return AdapterPair(left, right, base, tuple(together))
 
 
 def named(name: str, adapter: Adapter) -> Adapter:

@@ -1,7 +1,9 @@
 """Measuring all that the exhibits and the summary need."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ from deltaw.analysis.study import control_pairs
 from deltaw.exhibit.selection import EXHIBITS, Selection
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
+from deltaw.run.adapter import Adapter
 
 SIDES = ("input", "output")  # the bases that tell what a ΔW reads and writes
 
@@ -37,7 +40,8 @@ def measure(selection: Selection, basis: str, device: str) -> Tables:
         of_base, amplification = _against_base(view, device)
         cells.append(of_base)
     excess = excess_of(view.subject.study, comparison.pairs)
-    merge = _merge(view, comparison, device)
+    merge, remarks = _merge(view.subject.to_merge, comparison, device)
+    comparison = replace(comparison, remarks=list(dict.fromkeys([*comparison.remarks, *remarks])))
     return Tables(pd.concat(cells, ignore_index=True), comparison, excess, merge, view.subject.losses, amplification)
 
 
@@ -55,13 +59,21 @@ def _compare(selection: Selection, basis: str, device: str) -> Comparison:
     return reduce(concatenate, (compare_all(group, [basis], device, COMMAND_START) for group in groups.values()))
 
 
-def _merge(view: View, comparison: Comparison, device: str) -> pd.DataFrame:
-    """`columns.MERGE` of every pair to merge, each at all sites that its two adapters share."""
-    tables = []
-    for pairing in view.subject.to_merge:
+def _merge(adapters: Sequence[Adapter], comparison: Comparison, device: str) -> tuple[pd.DataFrame, list[str]]:
+    """`columns.MERGE` of every two adapters at all sites that they share, and what is to be said of them besides.
+
+    A DoRA has no rows: its ΔW has a magnitude besides.
+    """
+    tables, remarks = [comparison.merge[:0]], list[str]()
+    for left, right in combinations([one for one in adapters if not one.direction_only], 2):
+        pairing = Pairing(left, right, cells=False)
         measured = rows_of(pairing, comparison.merge)
-        tables.append(measured if len(measured) else compare_all([pairing], SIDES, device, COMMAND_START).merge)
-    return pd.concat(tables or [comparison.merge[:0]], ignore_index=True)
+        if measured.empty:
+            found = compare_all([pairing], SIDES, device, COMMAND_START)
+            measured, remarks = found.merge, [*remarks, *found.remarks]
+        tables.append(measured)
+    remarks += [f"{one.name} is a DoRA: nothing is said about merging it" for one in adapters if one.direction_only]
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True), remarks
 
 
 def _arm_over_time(pairing: Pairing) -> tuple[Path, str] | None:

@@ -2,38 +2,43 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, sqrt
 
 import pandas as pd
 
 from deltaw.analysis.merge import over_sites
+from deltaw.maths.merge import Products
 from deltaw.report.table import table
 
 DUPLICATE = 0.9  # cosine from which two ΔW are one update twice
-ALIKE = 0.2  # cosine from which two ΔW that share directions agree there; two seeds of a task have 0.26 and more
+ALIKE = 0.2  # cosine from which two ΔW agree in part: two seeds of one task have 0.22 to 0.30
 CANCEL = -0.1  # cosine up to which one ΔW takes back a tenth of the other, at equal norms
-TIMES_CHANCE = 1.5  # overlap on both sides from which two ΔW work in the same place; random ones stay below 1.2
+EFFECT = 0.1  # of an adapter on the inputs that another reads, from which their sum lost more than 6 % of a gain
+TIMES_CHANCE, DEVIATIONS = 1.5, 4  # overlap of the inputs, both from which it is more than that of random updates
 
 VERDICTS = {
-    "duplicates": "near duplicates: their sum is one update at about twice its size; keep one, or average",
+    "duplicates": "near duplicates: one update twice, so that the sum overshoots; keep one, or average",
     "cancel": "expect interference: each ΔW takes back a part of the other",
-    "alike": "partly duplicates: they agree on what they share, as two seeds of one task do; the sum does little harm",
-    "shared": "expect interference: both ΔW read and write shared directions, and do not agree there",
-    "apart": "merge by addition: on at least one side they share no more directions than random ones",
+    "alike": "partly duplicates: they agree in part, as two seeds of one task do; average them, or measure the sum",
+    "shared": "expect interference: one acts on the inputs that the other reads; measure the sum, also at less weight",
+    "apart": "merge by addition: neither acts on the inputs that the other reads, or no more than random updates do",
     "zero": "nothing to merge: a ΔW is 0",
 }
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Two adapters as their sum sees them; overlaps and chance are means over the sites where both ΔW are not 0.
+    """Two adapters as their sum sees them.
 
     Attributes:
         sites: number of sites that both adapt.
         cosine: of all ΔW of one adapter, side by side, with those of the other, in [−1, 1]; NaN where one is 0.
         norm_ratio: norm of all ΔW of right over that of left; NaN where left's is 0.
-        overlap_input, overlap_output: φ between all directions of both ΔW, in [0, 1].
-        chance_input, chance_output: the same of random subspaces.
+        overlap_input, overlap_output: see `deltaw.maths.merge.Products`; means over the sites where no ΔW is 0, NaN if
+            there is none.
+        chance_input, chance_output: the same of random directions.
+        effect_on_left: size of what right does to the inputs that left reads, left's own being 1, over all sites.
+        effect_on_right: size of what left does to the inputs that right reads, right's own being 1.
         verdict: a key of `VERDICTS`.
     """
 
@@ -46,6 +51,8 @@ class Merge:
     chance_input: float
     overlap_output: float
     chance_output: float
+    effect_on_left: float
+    effect_on_right: float
     verdict: str
 
 
@@ -56,25 +63,40 @@ def merges_of(rows: pd.DataFrame) -> list[Merge]:
 
 
 def _merge(left: str, right: str, rows: pd.DataFrame) -> Merge:
-    together = over_sites(rows)
-    means = rows[["overlap_input", "chance_input", "overlap_output", "chance_output"]].mean()
-    input_, chance_input, output, chance_output = means.tolist()
-    beyond = min(input_ / chance_input, output / chance_output)
-    verdict = _verdict(together.cosine, beyond)
-    numbers = (together.cosine, together.norm_ratio, input_, chance_input, output, chance_output)
-    return Merge(left, right, len(rows), *numbers, verdict)
+    together, both = over_sites(rows), rows.dropna(subset="cosine")
+    means = both[["overlap_input", "chance_input", "overlap_output", "chance_output"]].mean().to_dict()
+    on_left, on_right = together.effects
+    return Merge(
+        left=left,
+        right=right,
+        sites=len(rows),
+        cosine=together.cosine,
+        norm_ratio=together.norm_ratio,
+        **{str(name): mean for name, mean in means.items()},
+        effect_on_left=on_left,
+        effect_on_right=on_right,
+        verdict=_verdict(together, both),
+    )
 
 
-def _verdict(cosine: float, times_chance: float) -> str:
-    if isnan(cosine):
+def _verdict(together: Products, both: pd.DataFrame) -> str:
+    """A key of `VERDICTS`, from the products over all sites and the rows of those where no ΔW is 0."""
+    if isnan(together.cosine):
         return "zero"
-    if cosine >= DUPLICATE:
+    if together.cosine >= DUPLICATE:
         return "duplicates"
-    if cosine <= CANCEL:
+    if together.cosine <= CANCEL:
         return "cancel"
-    if times_chance < TIMES_CHANCE:
-        return "apart"
-    return "alike" if cosine >= ALIKE else "shared"
+    if together.cosine >= ALIKE:
+        return "alike"
+    return "shared" if max(together.effects) >= EFFECT and _more_than_random(both) else "apart"
+
+
+def _more_than_random(both: pd.DataFrame) -> bool:
+    """Whether inputs of both have more in common than those of random updates with the same singular values."""
+    overlap, chance = both.overlap_input.mean(), both.chance_input.mean()
+    deviation = sqrt((both.sd_input**2).sum()) / max(len(both), 1)
+    return bool(overlap >= TIMES_CHANCE * chance and overlap >= chance + DEVIATIONS * deviation)
 
 
 def verdicts(merges: list[Merge]) -> Iterator[str]:
@@ -85,19 +107,16 @@ def verdicts(merges: list[Merge]) -> Iterator[str]:
 
 
 def _numbers(one: Merge) -> str:
-    overlaps = (
-        f"{side} overlap {overlap:.3f}, chance {chance:.3f}"
-        for side, overlap, chance in (
-            ("input", one.overlap_input, one.chance_input),
-            ("output", one.overlap_output, one.chance_output),
-        )
+    return (
+        f"cosine {_signed(one.cosine)}; effect of {one.right} on the inputs of {one.left} {one.effect_on_left:.2g}, of "
+        f"{one.left} on those of {one.right} {one.effect_on_right:.2g}, 1 being their own adapter's; norms 1 to "
+        f"{one.norm_ratio:.2g}"
     )
-    return f"{'; '.join(overlaps)}; cosine {_signed(one.cosine)}; norms 1 to {one.norm_ratio:.2g}"
 
 
 def section(merges: list[Merge]) -> str:
     """The verdicts and their numbers in Markdown."""
-    head = ["left", "right", "sites", "cosine of ΔW", "norm of right / left"]
+    head = ["left", "right", "sites", "cosine of ΔW", "norm of right / left", "effect on left", "effect on right"]
     head += ["input overlap", "random", "output overlap", "random"]
     rows = [
         [
@@ -106,6 +125,8 @@ def section(merges: list[Merge]) -> str:
             one.sites,
             _signed(one.cosine),
             f"{one.norm_ratio:.3g}",
+            f"{one.effect_on_left:.3f}",
+            f"{one.effect_on_right:.3f}",
             f"{one.overlap_input:.3f}",
             f"{one.chance_input:.3f}",
             f"{one.overlap_output:.3f}",
@@ -114,9 +135,10 @@ def section(merges: list[Merge]) -> str:
         for one in merges
     ]
     meaning = (
-        "What follows from the weights for ΔW_left + ΔW_right; only the loss of the sum decides. The cosine and the "
-        "norms are those of all sites together. The overlap is φ between all directions of both ΔW, on average over "
-        "the sites. `merge.parquet` has every site."
+        "What follows from the weights for ΔW_left + ΔW_right; only the loss of the sum decides. The cosine, the norms "
+        "and the effects are those of all sites together. The effect on left is the size of what right does to the "
+        "inputs that left reads, left's own being 1. The overlap is the mean cos² between directions of both, each "
+        "with its share of ‖ΔW‖², on average over the sites. `merge.parquet` has every site."
     )
     return "\n\n".join([*(f"- {line}" for line in verdicts(merges)), meaning, table(head, rows)])
 
