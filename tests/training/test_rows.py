@@ -28,6 +28,8 @@ def base(folder: Path) -> Base:
         (["data.micro_batch=1", "data.packing=true"], 0, True),
         (["data.packing=true"], 1, True),
         (["data.packing=false"], 0, False),
+        (["arms.dropout=0.1"], 0, False),  # an arm's masks would depend on the other arms
+        (["arms.dropout=0.1", "data.packing=true"], 0, True),
         (["task=classification"], 0, False),
         (["task=seq2seq"], 0, False),
     ],
