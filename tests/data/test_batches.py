@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deltaw.data.batches import FromStep, StepBatches
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.order import stratified
+from deltaw.data.order import dealt, stratified
 from deltaw.data.record import Pair
 from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
@@ -125,6 +125,14 @@ def test_whole_steps_take_one_example_of_each_stratum_of_lengths_whatever_the_se
         assert (steps.max(axis=0)[:-1] < steps.min(axis=0)[1:]).all()
     one, other = (stratified(lengths, batch, seed, epoch) for seed in seeds)
     assert (one != other).any()
+
+
+@given(rounds=st.integers(1, 8), hands=st.integers(1, 8), seed=st.integers(0, 99))
+def test_hands_get_equally_many_numbers_and_similar_sums(rounds: int, hands: int, seed: int) -> None:
+    sizes = np.random.default_rng(seed).geometric(0.01, rounds * hands)
+    out = dealt(np.argsort(sizes), hands).reshape(hands, rounds)
+    assert sorted(out.ravel()) == list(range(len(sizes)))
+    assert np.ptp(sizes[out].sum(axis=1)) <= np.ptp(sizes)
 
 
 def test_micro_batches_in_order_of_length_pad_less_than_the_whole_step() -> None:
