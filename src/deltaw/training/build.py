@@ -151,7 +151,7 @@ def _packed_attention(cfg: DictConfig, model: PreTrainedModel) -> Attention | No
     would no longer equal the arm alone.
     """
     packing = cfg.data.packing
-    if packing is None and (gpus_here(cfg) or cfg.data.micro_batch or cfg.arms.dropout):
+    if packing is None and (cfg.data.micro_batch or cfg.arms.dropout or not on_cpu(cfg)):
         packing = False
     if packing is False:
         return None
@@ -166,8 +166,15 @@ def _packed_attention(cfg: DictConfig, model: PreTrainedModel) -> Attention | No
     return attention
 
 
+def on_cpu(cfg: DictConfig) -> bool:
+    """Whether Lightning trains on a CPU: with accelerator=auto, where this machine has no GPU, Apple's included."""
+    if cfg.trainer.accelerator != "auto":
+        return bool(cfg.trainer.accelerator == "cpu")
+    return not (gpus_here(cfg) or torch.backends.mps.is_available())
+
+
 def gpus_here(cfg: DictConfig) -> int:
-    """GPUs of this machine that the config allows."""
+    """GPUs of this machine that the config allows; not Apple's, which share the memory of the machine."""
     return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
 
 
