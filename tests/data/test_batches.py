@@ -155,6 +155,17 @@ def test_padding_is_the_share_in_the_batches_of_the_run() -> None:
     assert steps.padding() == pytest.approx(padded / sum(mask.numel() for mask in masks)) and padded
 
 
+def test_padding_is_sampled_from_whole_steps_of_all_processes() -> None:
+    read = examples(pairs(30))
+    ranks = [StepBatches(read, [ARM], 16, 4, 64, rank, world=2) for rank in range(2)]
+    masks = [[rank[index]["attention_mask"] for index in range(len(rank))] for rank in ranks]
+    shares = [1 - sum(int(m.sum()) for m in of_rank) / sum(m.numel() for m in of_rank) for of_rank in masks]
+    assert abs(shares[0] - shares[1]) > 0.04
+    tokens = sum(mask.numel() for of_rank in masks for mask in of_rank)
+    together = 1 - sum(int(mask.sum()) for of_rank in masks for mask in of_rank) / tokens
+    assert [rank.padding() for rank in ranks] == [pytest.approx(together, abs=0.01)] * 2
+
+
 def test_another_completion_shortens_the_prompt_where_they_share_a_length() -> None:
     rows = [{"prompt": "w1 w2 w3 w4", "completion": "w5"}, {"prompt": "w6", "completion": "w7 w8 w9"}]
     read = examples([Pair(**row) for row in rows], max_length=5, eos=False)

@@ -21,7 +21,7 @@ from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
 from deltaw.run.record import name_of_shadow
 
-PADDING_SAMPLE = 64  # micro-batches whose padding is counted
+PADDING_SAMPLE = 64  # micro-batches whose padding is counted, or all of one step
 
 Collate = Callable[[list[Example]], dict[str, Tensor]]
 
@@ -127,7 +127,11 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         many for each arm.
         """
         step, micro = divmod(index, self.accumulate)
-        first = (micro * self.world + self.rank) * self.micro_batch
+        return self._part(step, micro * self.world + self.rank)
+
+    def _part(self, step: int, part: int) -> dict[str, Tensor]:
+        """One of the micro-batches into which all processes share out a step."""
+        first = part * self.micro_batch
         rows: list[list[Example]] = []
         totals = []
         for arm, completions in zip(self.arms, self.completions, strict=True):
@@ -145,9 +149,11 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         return self.examples.collate(rows) | signs
 
     def padding(self) -> float:
-        """Share of tokens that are padding, in [0, 1), in micro-batches from all over the run."""
-        sampled = range(0, len(self), -(-len(self) // PADDING_SAMPLE))
-        masks = [self[index]["attention_mask"] for index in sampled]
+        """Share of tokens that are padding, in [0, 1), in whole steps from all over the run, of all processes."""
+        parts = range(self.accumulate * self.world)  # of unlike lengths, and so of unlike padding
+        wanted = max(1, PADDING_SAMPLE // len(parts))
+        sampled = range(0, self.steps, -(-self.steps // wanted))
+        masks = [self._part(step, part)["attention_mask"] for step in sampled for part in parts]
         return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def _row(self, arm: Arm, completions: NDArray[np.int64], number: int, epoch: int) -> Example:
