@@ -160,10 +160,9 @@ def count(
         packed: whether examples share rows, so that attention needs a mask; a row is still one example.
     """
     example = Example([0] * prompt, [0] * completion, [0] * completion)
-    rows = (
-        packed_batch([[example]] * len(arms), objective.collate) if packed else objective.collate([example] * len(arms))
-    )
-    batch = {name: tensor.to("meta") for name, tensor in rows.items()}
+    rows, collate = [example] * len(arms), objective.collate
+    made = packed_batch([[row] for row in rows], collate) if packed else collate(rows)
+    batch = {name: tensor.to("meta") for name, tensor in made.items()}
     factors = {arm.name: parameters_of(base, k) for k, arm in enumerate([*arms, *shadows])}
     owners = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
     owners |= {_storage(weight): "arms" for of_arm in factors.values() for weight in of_arm}
