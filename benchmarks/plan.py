@@ -25,7 +25,9 @@ from torch.utils._pytree import tree_leaves
 
 from deltaw.config.schema import register
 from deltaw.data.example import Example
+from deltaw.data.packing import packed_batch
 from deltaw.lora.layers import Moment, parameters_of, set_moment
+from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.loading import Base, load_base, load_tokenizer
 from deltaw.plan.arithmetic import device_memory
 from deltaw.plan.forecast import workload_of
@@ -99,9 +101,11 @@ def compare(cfg: DictConfig, base: Base, device: str) -> tuple[float, float]:
     planned = device_memory(workload_of(cfg, arms), 1, rows, cfg.model.gradient_checkpointing).total
     task = task_with_arms(cfg, arms, base)[1].to(device)
     learnt = [5] * (cfg.data.max_length - 1)  # as many as a row can have
-    row = Example([5], learnt, learnt)
-    batch = {name: tensor.to(device) for name, tensor in task.objective.collate([row] * rows * len(arms)).items()}
-    return planned, peak_of_a_step(task, batch, cfg.trainer.precision == "bf16-mixed")
+    examples, collate = [Example([5], learnt, learnt)] * rows, task.objective.collate
+    made = packed_batch([examples] * len(arms), collate) if task.objective.packs else collate(examples * len(arms))
+    batch = {name: tensor.to(device) for name, tensor in made.items()}
+    with examples_in_rows(task.objective.packs):
+        return planned, peak_of_a_step(task, batch, cfg.trainer.precision == "bf16-mixed")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deltaw.data.batches import FromStep, StepBatches
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.order import stratified
+from deltaw.data.order import dealt, stratified
 from deltaw.data.record import Pair
 from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
@@ -127,6 +127,14 @@ def test_whole_steps_take_one_example_of_each_stratum_of_lengths_whatever_the_se
     assert (one != other).any()
 
 
+@given(rounds=st.integers(1, 8), hands=st.integers(1, 8), seed=st.integers(0, 99))
+def test_hands_get_equally_many_numbers_and_similar_sums(rounds: int, hands: int, seed: int) -> None:
+    sizes = np.random.default_rng(seed).geometric(0.01, rounds * hands)
+    out = dealt(np.argsort(sizes), hands).reshape(hands, rounds)
+    assert sorted(out.ravel()) == list(range(len(sizes)))
+    assert np.ptp(sizes[out].sum(axis=1)) <= np.ptp(sizes)
+
+
 def test_micro_batches_in_order_of_length_pad_less_than_the_whole_step() -> None:
     read = examples(pairs(30))
     arms = [ARM, replace(ARM, name="r2-s1", seed=1)]
@@ -145,6 +153,17 @@ def test_padding_is_the_share_in_the_batches_of_the_run() -> None:
     masks = [steps[index]["attention_mask"] for index in range(18)]
     padded = sum(int((mask == 0).sum()) for mask in masks)
     assert steps.padding() == pytest.approx(padded / sum(mask.numel() for mask in masks)) and padded
+
+
+def test_padding_is_sampled_from_whole_steps_of_all_processes() -> None:
+    read = examples(pairs(30))
+    ranks = [StepBatches(read, [ARM], 16, 4, 64, rank, world=2) for rank in range(2)]
+    masks = [[rank[index]["attention_mask"] for index in range(len(rank))] for rank in ranks]
+    shares = [1 - sum(int(m.sum()) for m in of_rank) / sum(m.numel() for m in of_rank) for of_rank in masks]
+    assert abs(shares[0] - shares[1]) > 0.04
+    tokens = sum(mask.numel() for of_rank in masks for mask in of_rank)
+    together = 1 - sum(int(mask.sum()) for of_rank in masks for mask in of_rank) / tokens
+    assert [rank.padding() for rank in ranks] == [pytest.approx(together, abs=0.01)] * 2
 
 
 def test_another_completion_shortens_the_prompt_where_they_share_a_length() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -131,6 +132,20 @@ def test_ranks_and_micro_batches_share_out_the_packed_examples(
     ]
     assert all(drawn(arm, one) == drawn(arm, several) for arm in range(len(ARMS)))
     assert all(torch.equal(one[0]["completion_tokens"], each["completion_tokens"]) for each in several)
+
+
+@given(micro=st.integers(1, 4), world=st.integers(1, 3), accumulate=st.integers(1, 3), step=st.integers(0, 9))
+def test_processes_and_micro_batches_compute_about_as_many_tokens(
+    micro: int, world: int, accumulate: int, step: int
+) -> None:
+    read, batch = examples(pairs(25)), micro * world * accumulate
+    lengths = read.lengths[StepBatches(read, [ARM], batch, batch, 10, 0, 1, packing=True).drawn(0, step)[0]]
+    tokens = [
+        int(StepBatches(read, [ARM], batch, micro, 10, rank, world, packing=True)[index]["attention_mask"].sum())
+        for rank in range(world)
+        for index in range(step * accumulate, (step + 1) * accumulate)
+    ]
+    assert max(tokens) - min(tokens) <= np.ptp(lengths)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,28 @@ def test_products_heed_a_mask(kind: str) -> None:
         assert_close(one.float(), other, rtol=0, atol=0.02 * other.abs().max().item())
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_a_token_that_sees_nothing_gets_and_gives_nothing(added: bool) -> None:
+    seen = torch.ones(2, 1, 11, 11, dtype=torch.bool)
+    seen[0, :, 7] = seen[1, :, 2:5] = False
+    mask = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf) if added else seen
+    exact = attended(sdpa_attention_forward, layer(), torch.float32, 11, False, mask)
+    found = attended(attention, layer(), torch.bfloat16, 11, False, mask)
+    for one, other in zip(found, exact, strict=True):
+        assert_close(one.float(), other, rtol=0, atol=0.02 * other.abs().max().item())
+    output, of_queries, *_ = found
+    assert torch.equal((output == 0).all(-1).all(-1), ~seen.any(-1)[:, 0])
+    assert torch.equal((of_queries == 0).all(-1).all(1), ~seen.any(-1)[:, 0])
+
+
+def test_the_lowest_number_of_float32_hides_a_token_in_bfloat16_too() -> None:
+    hidden = torch.full((2, 1, 11, 11), torch.finfo(torch.float32).min).triu(1)
+    exact = attended(sdpa_attention_forward, layer(), torch.float32, 11, False, hidden)
+    found = attended(attention, layer(), torch.bfloat16, 11, False, hidden)
+    for one, other in zip(found, exact, strict=True):
+        assert_close(one.float(), other, rtol=0, atol=0.02 * other.abs().max().item())
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_products_give_the_output_and_gradients_of_float32(causal: bool) -> None:
     exact = attended(sdpa_attention_forward, layer(), torch.float32, 11, causal)

@@ -17,10 +17,12 @@ from transformers import AutoConfig
 
 from deltaw.commands.plan import plan_table
 from deltaw.data.example import Example
+from deltaw.data.packing import packed_batch
 from deltaw.errors import UserError
 from deltaw.lora.arms import arms_from
 from deltaw.lora.layers import Moment, set_moment
 from deltaw.model import short_attention
+from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.loading import load_tokenizer
 from deltaw.plan.arithmetic import RESERVED, Hardware, device_memory
 from deltaw.plan.forecast import workload_of
@@ -61,7 +63,10 @@ def real_task(cfg: DictConfig) -> LoraArms:
 
 def row_of_each_arm(task: LoraArms) -> dict[str, Tensor]:
     learnt = [6] * (TOKENS - 1)  # as many as a row can have
-    return task.objective.collate([Example([5], learnt, learnt)] * len(task.arms))
+    row = [Example([5], learnt, learnt)]
+    if task.objective.packs:
+        return packed_batch([row] * len(task.arms), task.objective.collate)
+    return task.objective.collate(row * len(task.arms))
 
 
 def kept_bytes(task: LoraArms, forward: Callable[[], Tensor]) -> int:
@@ -86,26 +91,42 @@ def deep(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bloom", "falcon"])
+@pytest.mark.parametrize(
+    ("name", "packing"),
+    [(name, "null") for name in ("llama", "gpt2", "opt", "bloom", "falcon")]
+    + [(name, "true") for name in ("llama", "gpt2", "mistral", "phi3")],
+)
 def test_activations_and_weights_equal_those_of_a_real_forward_pass(
-    name: str, dtype: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, packing: str, dtype: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(short_attention, "LONGEST", 0)  # the plan counts what a GPU's kernels keep
-    cfg = config(*overrides(folder, f"model.path={deep(name, tmp_path)}", f"model.dtype={dtype}"))
+    words = (f"model.path={deep(name, tmp_path)}", f"model.dtype={dtype}", f"data.packing={packing}")
+    cfg = config(*overrides(folder, *words))
     cfg.trainer.precision = "32-true"
     counted, task = workload_of(cfg, arms_from([2, 6], [0], None, [], 16.0, "alpha/r", 1e-3)), real_task(cfg)
     weights = sum(tensor.nbytes for tensor in (*task.base.parameters(), *task.base.buffers()))
     assert counted.base.total_bytes + counted.arms.total_bytes == weights
     batch = row_of_each_arm(task)
-    kept = kept_bytes(task, lambda: label_losses(task.objective, task.base, batch).sum())
-    task.base.activation_checkpointing_enable({"use_reentrant": False})
-    inputs = kept_bytes(task, lambda: label_losses(task.objective, task.base, batch).sum())
+    with examples_in_rows(packed=packing == "true"):
+        kept = kept_bytes(task, lambda: label_losses(task.objective, task.base, batch).sum())
+        task.base.activation_checkpointing_enable({"use_reentrant": False})
+        inputs = kept_bytes(task, lambda: label_losses(task.objective, task.base, batch).sum())
     # A CPU keeps the means of a LayerNorm in bfloat16, a GPU in float32.
     row = counted.row
     assert row.kept_bytes + row.loss_bytes == pytest.approx(kept, rel=0 if dtype == "float32" else 0.015)
     # Beside the inputs of its layers, BLOOM keeps the inputs of a norm before them.
     assert row.checkpointed_bytes + row.loss_bytes == pytest.approx(inputs, rel=0.05 if name == "bloom" else 0.01)
     assert inputs < kept / 2
+
+
+def test_packed_rows_are_planned_where_the_run_packs_and_not_for_a_device_that_may_be_a_gpu(folder: Path) -> None:
+    def kept(*words: str) -> float:
+        return workload(*overrides(folder, "data.micro_batch=null", *words)).row.kept_bytes
+
+    packed, plain = kept("data.packing=true"), kept("data.packing=false")
+    assert packed > plain  # for the mask, and k and v once for each head
+    assert kept() == kept("data.packing=true", "device.memory=80") == packed
+    assert kept("device.memory=80") == kept("data.micro_batch=2") == kept("trainer.accelerator=gpu") == plain
 
 
 def test_parameters_gradients_and_moments_equal_those_of_a_run(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """Every architecture from its config to the figure: train two arms, read their snapshots, analyse them."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -62,6 +64,25 @@ def test_a_base_with_images_and_a_hybrid_one_are_trained_where_they_have_attenti
     assert record.weights.keys() == record.modules.keys()
     assert ("in 2 of 4 layers" in capsys.readouterr().out) == (name == "qwen3_5_text")
     assert "fig6" in drawn(trained)
+
+
+def test_no_step_is_skipped_where_padding_lies_outside_of_all_windows(tmp_path: Path) -> None:
+    """In bfloat16 on a CPU, where attention to short rows is by plain products."""
+    modernbert = ARCHITECTURES["modernbert"]
+    replace(modernbert, config=modernbert.config | {"local_attention": 4}).save(tmp_path / "base")
+    data = f"data.path={make_labelled(tmp_path / 'data.jsonl')}"
+    trained = run(
+        tmp_path,
+        "task=classification",
+        data,
+        *SETTINGS,
+        "model.dtype=bfloat16",
+        "trainer.max_steps=10",
+        "arms.lrs=[0.01]",
+    )
+    table = pd.read_csv(trained / "metrics.csv")
+    skipped = table[table["name"] == "train/skipped"]
+    assert len(skipped) == 20 and (skipped["value"] == 0).all()
 
 
 def drawn(run: Path) -> set[str]:

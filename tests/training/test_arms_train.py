@@ -131,6 +131,15 @@ def test_an_arm_with_dropout_in_company_equals_the_arm_alone(folder: Path, four:
     assert config["lora_dropout"] == record["arms"][ARMS.index(arm)]["dropout"] == 0.1
 
 
+def test_an_arm_with_dropout_equals_the_arm_alone_where_nobody_says_how_examples_lie_in_rows(folder: Path) -> None:
+    settings = ["arms.ranks=[2]", "arms.dropout=0.1", "data.batch=8", "data.micro_batch=null", "trainer.max_steps=5"]
+    company = run(folder, *settings, "arms.seeds=[0,1]", "run.name=default-company")
+    for seed in (0, 1):
+        alone = run(folder, *settings, f"arms.seeds=[{seed}]", f"run.name=default-s{seed}")
+        arm = f"r2-s{seed}"
+        assert largest_difference(factors(company, arm, 5), factors(alone, arm, 5)) <= 1e-10
+
+
 def test_gradient_checkpointing_repeats_the_dropout_masks(folder: Path, dropped: Path) -> None:
     thrifty = run(folder, *DROPPED, "run.name=dropped-thrifty", "model.gradient_checkpointing=true")
     assert_same_run(thrifty, dropped)

@@ -85,21 +85,26 @@ def test_two_processes_train_the_same_arms_beside_shadows_to_the_bit(folder: Pat
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [(("fsdp", 2), ("ddp", 1)), pytest.param(("ddp", 4), ("fsdp", 2), marks=pytest.mark.slow)],
+    ("before", "after", "packing"),
+    [
+        (("fsdp", 2), ("ddp", 1), "false"),
+        (("ddp", 2), ("fsdp", 1), "true"),
+        pytest.param(("ddp", 4), ("fsdp", 2), "false", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_resumes_under_another_engine_with_other_processes(
-    folder: Path, alone: Path, before: tuple[str, int], after: tuple[str, int]
+    folder: Path, alone: Path, before: tuple[str, int], after: tuple[str, int], packing: str
 ) -> None:
-    name = f"run.name={before[0]}-then-{after[0]}"
-    taken = folder / "runs" / name.removeprefix("run.name=") / "snapshots" / "r2-s0"
-    stopped = forked(folder, *ARMS, name, f"engine={before[0]}", processes=before[1], expected=128 + signal.SIGTERM)
+    name = f"{before[0]}-then-{after[0]}"
+    settings = [*ARMS, f"run.name={name}", f"data.packing={packing}"]
+    taken = folder / "runs" / name / "snapshots" / "r2-s0"
+    stopped = forked(folder, *settings, f"engine={before[0]}", processes=before[1], expected=128 + signal.SIGTERM)
     with stopped as processes:
         while processes[0].is_alive() and not (taken / "step-00000005").exists():
             time.sleep(0.01)
         processes[-1].terminate()  # one process gets the signal, and informs the others
     assert not (taken / "step-00000020").exists()
-    assert_same_run(train(folder, *ARMS, name, f"engine={after[0]}", processes=after[1]), alone)
+    assert_same_run(train(folder, *settings, f"engine={after[0]}", processes=after[1]), alone)
 
 
 @pytest.mark.ddp

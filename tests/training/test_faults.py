@@ -15,6 +15,7 @@ from deltaw.errors import UserError
 from deltaw.run.adapter import load_adapter
 from deltaw.training.task import LoraArms
 from tests.support.processes import finish, forked, group_of, start, train
+from tests.support.runs import at_step
 from tests.support.tiny import factors, largest_difference, metrics, run
 
 MOMENTS = int(os.environ.get("DELTAW_KILLS", "2"))
@@ -67,25 +68,48 @@ def test_a_sweep_continues_after_a_failed_job_of_two_processes(folder: Path) -> 
         assert largest_difference(factors(second, arm), factors(alone, arm)) <= 1e-10
 
 
-@pytest.mark.parametrize("every", [1, 50])  # steps until the warning, or the end of the training
-def test_an_arm_without_finite_gradients_stops_and_the_others_learn(
-    folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, every: int
-) -> None:
+def broken(first: int, after: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the gradients of r2-s0 be infinite in some steps, and finite again afterwards."""
     original = LoraArms.loss_sums
 
     def loss_sums(self: LoraArms, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         losses = original(self, batch)
-        broken = self.training and 5 <= self.trainer.global_step < 8  # finite again afterwards
-        return losses * torch.tensor([torch.inf if broken else 1, 1])
+        breaks = self.training and first <= self.trainer.global_step < after
+        return losses * torch.tensor([torch.inf if breaks else 1, 1])
 
-    warned = pytest.warns(UserWarning, match="r2-s0 has not learned since step 5 and stands still")
-    with monkeypatch.context() as patch, warned as warnings:
-        patch.setattr(LoraArms, "loss_sums", loss_sums)
+    patch.setattr(LoraArms, "loss_sums", loss_sums)
+
+
+@pytest.mark.parametrize("every", [1, 50])  # steps until the warning, or the end of the training
+def test_an_arm_without_finite_gradients_stops_and_the_others_learn(
+    folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    said = "r2-s0 has not learned since step 5 and stands still.*try a lower learning rate"
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=said) as warnings:
+        broken(5, 8, patch)
         hurt = run(folder, f"run.name=hurt-{every}", "optim.max_skipped=3", f"metrics.every={every}")
     assert len([one for one in warnings if "r2-s0 has not learned" in str(one.message)]) == 1
     assert largest_difference(factors(hurt, "r2-s0", 5), factors(hurt, "r2-s0", 20)) == 0
     assert largest_difference(factors(hurt, "r6-s0"), factors(whole, "r6-s0")) == 0
     assert every > 20 or "20,r2-s0,train/skipped,3.0" in metrics(hurt)
+
+
+@pytest.mark.parametrize(("every", "stop"), [(1, None), (50, None), (1, 7)])
+def test_an_arm_that_never_had_finite_gradients_is_not_told_to_learn_more_slowly(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, every: int, stop: int | None
+) -> None:
+    settings = [f"run.name=never-{every}-{stop}", "optim.max_skipped=9", f"metrics.every={every}"]
+    broken(0, 12, monkeypatch)
+    if stop:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            at_step(stop, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+            run(folder, *settings)
+    with pytest.warns(UserWarning, match="r2-s0 has never learned and stands still") as warnings:
+        hurt = run(folder, *settings)
+    (said,) = [str(one.message) for one in warnings if "r2-s0 has" in str(one.message)]
+    assert "learning rate" not in said
+    assert "another dtype than model.dtype=float32" in said and "pairs.jsonl" in said
+    assert largest_difference(factors(hurt, "r2-s0", 0), factors(hurt, "r2-s0", 20)) == 0
 
 
 def test_a_full_disk_is_reported_and_the_last_snapshot_stays(folder: Path, whole: Path) -> None:

@@ -37,7 +37,6 @@ from deltaw.training.callbacks.snapshots import Snapshots
 from deltaw.training.callbacks.stop_signals import StopSignals
 from deltaw.training.judging import Judging, unjudged
 from deltaw.training.launching import Launch, end_with_parent, launch_description, launch_of, say
-from deltaw.training.memory import keep_freed_memory
 from deltaw.training.run_record import record_of
 from deltaw.training.task import LoraArms, task_with_arms
 from deltaw.training.trainer import fit, judge, lightning_trainer
@@ -102,7 +101,6 @@ def train(cfg: DictConfig) -> None:
         say(launch_description(cfg, launch))
         return
     end_with_parent()
-    keep_freed_memory()
     loaded = load(cfg, arms, shape)
     signals = StopSignals(timedelta(seconds=cfg.timeout))
     trainer = build_trainer(cfg, launch, engine, loaded, callbacks(cfg, engine, loaded, writer, step, signals))

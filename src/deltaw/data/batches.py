@@ -15,13 +15,13 @@ from torch.utils.data import Dataset, Sampler
 
 from deltaw.data.corpus import Corpus
 from deltaw.data.example import IGNORED, Example
-from deltaw.data.order import permutation, stratified
+from deltaw.data.order import dealt, permutation, stratified
 from deltaw.data.packing import packed_batch
 from deltaw.lora.arm import Arm
 from deltaw.lora.shadows import sign_of
 from deltaw.run.record import name_of_shadow
 
-PADDING_SAMPLE = 64  # micro-batches whose padding is counted
+PADDING_SAMPLE = 64  # micro-batches whose padding is counted, or all of one step
 
 Collate = Callable[[list[Example]], dict[str, Tensor]]
 
@@ -81,9 +81,10 @@ class StepBatches(Dataset[dict[str, Tensor]]):
     """The micro-batches of a training run, by number: `steps` optimiser steps of `accumulate` micro-batches.
 
     The examples of an arm at step t depend on its seed, t and the global batch alone: epochs follow one another, each
-    in an order of its own (`stratified`), and step t takes the t-th `batch` examples. Micro-batches and ranks share
-    them out by length, the shortest first, so that little is padded although a step learns from examples of all
-    lengths. So a checkpoint saves no position, and one process sees in a step what several processes see.
+    in an order of its own (`stratified`), and step t takes the t-th `batch` examples. So a checkpoint saves no
+    position, and one process sees in a step what several processes see. Micro-batches and ranks share the examples out
+    by length: where each has a row of its own, like lengths lie together, so that little is padded although a step
+    learns from examples of all lengths; packed ones are dealt out, so that each process computes about as many tokens.
 
     Args:
         examples: to learn.
@@ -126,7 +127,11 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         many for each arm.
         """
         step, micro = divmod(index, self.accumulate)
-        first = (micro * self.world + self.rank) * self.micro_batch
+        return self._part(step, micro * self.world + self.rank)
+
+    def _part(self, step: int, part: int) -> dict[str, Tensor]:
+        """One of the micro-batches into which all processes share out a step."""
+        first = part * self.micro_batch
         rows: list[list[Example]] = []
         totals = []
         for arm, completions in zip(self.arms, self.completions, strict=True):
@@ -144,9 +149,11 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         return self.examples.collate(rows) | signs
 
     def padding(self) -> float:
-        """Share of tokens that are padding, in [0, 1), in micro-batches from all over the run."""
-        sampled = range(0, len(self), -(-len(self) // PADDING_SAMPLE))
-        masks = [self[index]["attention_mask"] for index in sampled]
+        """Share of tokens that are padding, in [0, 1), in whole steps from all over the run, of all processes."""
+        parts = range(self.accumulate * self.world)  # of unlike lengths, and so of unlike padding
+        wanted = max(1, PADDING_SAMPLE // len(parts))
+        sampled = range(0, self.steps, -(-self.steps // wanted))
+        masks = [self._part(step, part)["attention_mask"] for step in sampled for part in parts]
         return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def _row(self, arm: Arm, completions: NDArray[np.int64], number: int, epoch: int) -> Example:
@@ -161,14 +168,18 @@ class StepBatches(Dataset[dict[str, Tensor]]):
         return example._replace(signs=tuple(signs))
 
     def drawn(self, seed: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The `batch` examples that the arms of a seed learn from at a step, by length: numbers, and epochs."""
+        """The `batch` examples that the arms of a seed learn from at a step: numbers, and epochs.
+
+        One micro-batch follows another: by length, or dealt out if packed.
+        """
         places = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs, within = np.divmod(places, len(self.examples))
         orders = {epoch: self._order(seed, epoch) for epoch in dict.fromkeys(epochs.tolist())}
         numbers = np.array([orders[epoch][at] for epoch, at in zip(epochs.tolist(), within.tolist(), strict=True)])
-        # Packed rows pad nothing, and fill up better with examples of all lengths.
-        by_length = slice(None) if self.packing else np.argsort(self.examples.lengths[numbers], kind="stable")
-        return numbers[by_length], epochs[by_length]
+        order = np.argsort(self.examples.lengths[numbers], kind="stable")
+        if self.packing:
+            order = dealt(order, self.batch // self.micro_batch)
+        return numbers[order], epochs[order]
 
 
 def _completions(arm: Arm, size: int) -> NDArray[np.int64]:

@@ -33,3 +33,14 @@ def stratified(lengths: NDArray[np.int32], batch: int, seed: int, epoch: int) ->
     strata = places[np.argsort(lengths[order[places]], kind="stable")].reshape(batch, -1)
     steps = np.sort(strata, axis=1).T.ravel()  # within a stratum the random order decides
     return order[np.concatenate([np.arange(head), steps, np.arange(tail, len(order))])]
+
+
+def dealt(order: NDArray[np.int64], hands: int) -> NDArray[np.int64]:
+    """Numbers in the order of their sizes, dealt out to `hands` that get equally many: one hand after another.
+
+    Every second round goes backwards, so that sums over two hands differ by no more than the largest size from the
+    smallest.
+    """
+    rounds = order.reshape(-1, hands).copy()
+    rounds[1::2] = rounds[1::2, ::-1]
+    return rounds.T.ravel()

@@ -43,21 +43,32 @@ def attention(
     causal = settings.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
+    blind = None
     if attention_mask is not None:
+        blind = _sees_nothing(attention_mask)
         unseen = _added(attention_mask, query.dtype).expand(*query.shape[:2], -1, -1).flatten(0, 1)
     elif causal:
         unseen = q.new_full((q.shape[1], q.shape[1]), -torch.inf).triu(1)
     else:
         unseen = q.new_zeros(1)
     weights = torch.baddbmm(unseen, q, k.mT, alpha=scaling).softmax(-1)
-    return torch.bmm(weights, v).unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
+    output = torch.bmm(weights, v).unflatten(0, query.shape[:2])
+    if blind is not None:
+        output = output.masked_fill(blind, 0)
+    return output.transpose(1, 2).contiguous(), None
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to the scores, if the mask tells by True where a token attends."""
+    """What to add to the scores, finite even where a token attends to nothing, so that its weights are no NaN."""
+    lowest = torch.finfo(dtype).min
     if mask.dtype is torch.bool:
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
-    return mask.to(dtype)
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
+    return mask.to(dtype).clamp(min=lowest)  # float32's lowest number is an infinity in bfloat16
+
+
+def _sees_nothing(mask: Tensor) -> Tensor:
+    """Where a token attends to nothing, as padding does outside of a window: there PyTorch's kernel gives zeros."""
+    return ~(mask if mask.dtype is torch.bool else mask > -torch.inf).any(-1, keepdim=True)
 
 
 def _is_slow(query: Tensor, key: Tensor) -> bool:

@@ -60,7 +60,10 @@ def workload_of(cfg: DictConfig, arms: list[Arm]) -> Workload:
             shadows = shadows_of(arms, cfg.arms.shadows)
             attach(base.model, modules, arms, base.heads, shadows)
         model = base.model.double() if cfg.trainer.precision == "64-true" else base.model
-        workload = count(model, arms, shadows, objective, prompt, completion, cfg.trainer.precision == "bf16-mixed")
+        mixed = cfg.trainer.precision == "bf16-mixed"
+        # Nobody says that a device that the config describes is a CPU, where rows are packed unasked.
+        packed = objective.packs and bool(cfg.data.packing or not cfg.device.memory)
+        workload = count(model, arms, shadows, objective, prompt, completion, mixed, packed)
     except (RuntimeError, NotImplementedError) as error:
         raise UnplannableError(
             f"model.path={cfg.model.path} cannot be planned, because it computes with values, and a plan has shapes "

@@ -17,8 +17,10 @@ from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from deltaw.data.example import Example
+from deltaw.data.packing import packed_batch
 from deltaw.lora.arm import Arm
 from deltaw.lora.layers import parameters_of
+from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.names import block_of, is_conv1d
 from deltaw.model.output_layer import OutputLayer
 from deltaw.plan.workload import ArmsSize, BaseSize, RowCost, Workload
@@ -143,6 +145,7 @@ def count(
     prompt: int,
     completion: int,
     autocast: bool = False,
+    packed: bool = False,
 ) -> Workload:
     """Run the loss of one row of each arm on the meta device, and count.
 
@@ -154,15 +157,19 @@ def count(
         prompt: tokens of a row that the arms read.
         completion: tokens or labels of a row that the arms learn.
         autocast: whether training is under `bf16-mixed`.
+        packed: whether examples share rows, so that attention needs a mask; a row is still one example.
     """
     example = Example([0] * prompt, [0] * completion, [0] * completion)
-    batch = {name: tensor.to("meta") for name, tensor in objective.collate([example] * len(arms)).items()}
+    rows, collate = [example] * len(arms), objective.collate
+    made = packed_batch([[row] for row in rows], collate) if packed else collate(rows)
+    batch = {name: tensor.to("meta") for name, tensor in made.items()}
     factors = {arm.name: parameters_of(base, k) for k, arm in enumerate([*arms, *shadows])}
     owners = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
     owners |= {_storage(weight): "arms" for of_arm in factors.values() for weight in of_arm}
     layers = _layers(base, owners)
     run = ShapeRun(owners, autocast)
-    classes = _forward(run, base, objective, layers, batch)
+    with examples_in_rows(packed):
+        classes = _forward(run, base, objective, layers, batch)
     at_once = labels_at_once(classes) / len(batch["labelled"]) if objective.body else inf
     tokens = sum(mask.shape[1] for mask in objective.read(batch))
     return Workload(

@@ -146,10 +146,12 @@ def _packed_attention(cfg: DictConfig, model: PreTrainedModel) -> Attention | No
     """What keeps the examples of a row apart; None for rows of one example each.
 
     On a CPU, packed rows take one pass where rows by length take four, and pad less. On a GPU nobody has measured it
-    yet. Who gives data.micro_batch wants few examples in a pass, which leave little to pack.
+    yet. Who gives data.micro_batch wants few examples in a pass, which leave little to pack. Dropout draws its masks
+    for the tokens of rows, and which examples lie in an arm's packed rows depends on the other arms: an arm in company
+    would no longer equal the arm alone.
     """
     packing = cfg.data.packing
-    if packing is None and (gpus_here(cfg) or cfg.data.micro_batch):
+    if packing is None and (cfg.data.micro_batch or cfg.arms.dropout or not on_cpu(cfg)):
         packing = False
     if packing is False:
         return None
@@ -164,8 +166,15 @@ def _packed_attention(cfg: DictConfig, model: PreTrainedModel) -> Attention | No
     return attention
 
 
+def on_cpu(cfg: DictConfig) -> bool:
+    """Whether Lightning trains on a CPU: with accelerator=auto, where this machine has no GPU, Apple's included."""
+    if cfg.trainer.accelerator != "auto":
+        return bool(cfg.trainer.accelerator == "cpu")
+    return not (gpus_here(cfg) or torch.backends.mps.is_available())
+
+
 def gpus_here(cfg: DictConfig) -> int:
-    """GPUs of this machine that the config allows."""
+    """GPUs of this machine that the config allows; not Apple's, which share the memory of the machine."""
     return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 0
 
 

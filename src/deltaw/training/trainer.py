@@ -19,6 +19,7 @@ from deltaw.errors import UserError
 from deltaw.training.engines import strategy_of
 from deltaw.training.judging import Judging
 from deltaw.training.launching import Launch, dead_processes
+from deltaw.training.memory import keep_freed_memory
 from deltaw.training.task import LoraArms
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -72,6 +73,8 @@ def fit(trainer: Trainer, task: LoraArms, batches: DataLoader[Any], checkpoint: 
         UserError: a process that Lightning started has ended, and this one cannot go on without it.
     """
     trainer.precision_plugin.convert_module(task)  # Lightning would read a checkpoint before this, in float32
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()  # not before all weights are as they stay
     with _dead_processes_named(trainer):
         trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
 

@@ -41,7 +41,8 @@ class RecordLosses(Callback):
         if trainer.global_step == 0:
             self._validate(trainer, task)
         self._count_from(trainer.global_step)
-        task.learnt_last.fill_(trainer.global_step)
+        learned = task.skipped < trainer.global_step
+        task.learnt_last.copy_(learned * trainer.global_step)  # 0 until the first step of all is taken
         self.skipped = task.skipped.tolist()
 
     def on_train_end(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
@@ -80,9 +81,15 @@ class RecordLosses(Callback):
         for arm, old, new, step in zip(task.learners, before, self.skipped, task.learnt_last.tolist(), strict=True):
             if old < task.max_skipped <= new:
                 rank_zero_warn(
-                    f"{arm.name} has not learned since step {step} and stands still: its gradients were not finite in "
-                    f"optim.max_skipped={task.max_skipped} steps. Other arms go on; try a lower learning rate"
+                    f"{arm.name} has {f'not learned since step {step}' if step else 'never learned'} and stands still: "
+                    f"its gradients were not finite in optim.max_skipped={task.max_skipped} steps. Other arms go on; "
+                    + ("try a lower learning rate" if step else self._way_on())
                 )
+
+    def _way_on(self) -> str:
+        """What to try where no step was taken, so that the learning rate has played no part."""
+        model, data = self.writer.config.model, self.writer.config.data
+        return f"try another dtype than model.dtype={model.dtype}, or other data than {data.path or data.name}"
 
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
         measured, each = validate(trainer, task, self.validation, self.groups)
