@@ -2,7 +2,7 @@
 
 python benchmarks/training.py bundled                                     the bundled base and text, four seeds
 python benchmarks/training.py smollm2 --model FOLDER --data FILE.jsonl    a pretrained base in bfloat16, 12 steps
-python benchmarks/training.py --table                                     write README's table from the results
+python benchmarks/training.py --table                                     write README's tables from the results
 
 Every side trains the same examples from the same base with the same batch, precision, optimiser, schedule and steps;
 one that trains one arm at a time does so in two processes, one after the other. Each process leaves a file under
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from results_file import RESULTS, Results, measured_on
-from training_parts.report import figures, summary, table
+from training_parts.report import figures, table
 from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, TITLES, TRL, Trained, call, measure
 from training_parts.workloads import Workload, bundled, smollm2
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-NAMES = {"bundled": "The bundled base and text", "smollm2": "SmolLM2-135M"}
+NAMES = {"bundled": "The bundled base and text", "smollm2": "SmolLM2-135M-Instruct (dequantised)"}
 BLOCK = re.compile(r"(<!-- benchmarks/training.py --table -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -55,7 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trl", metavar="PYTHON", help="the Python of an environment with TRL")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "deltaw-training", help="folder")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/training-WORKLOAD.json")
-    parser.add_argument("--table", action="store_true", help="write README's table, and measure nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="write README's tables from every seed's results, and measure nothing"
+    )
     given = parser.parse_args()
     if not given.table and given.workload is None:
         parser.error("the following arguments are required: workload, or --table")
@@ -175,14 +177,14 @@ def write(
     folder: Path,
     out: Path,
 ) -> None:
-    """The file of results: every seed and side, the summary, and what exactly each side was told."""
+    """The file of results: every seed and side, and what exactly each side was told."""
     shared = {name: about[name] for name in ("batch", "dtype", "steps", "lr", "max_length")}
     results = Results(out, **measured_on(), workload={"title": NAMES[workload.name], **shared})
     places = {str(folder): "WORK", str(about["model"]): "MODEL"}
     told = json.dumps(used)
     for path, name in places.items():
         told = told.replace(path, name)
-    results.note(summary=summary(rows, workload.steps), told=json.loads(told))
+    results.note(told=json.loads(told))
     for row in rows:
         results.add(**row)
 

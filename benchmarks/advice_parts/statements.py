@@ -80,13 +80,13 @@ class Statement:
 
     @property
     def verdict(self) -> str:
-        """At 95 %."""
+        """At 95 %: of an 'enough' confirmed, wrong or open; of a refusal confirmed, too careful or open."""
         if self.enough is None:
             return ""
         if self.found.high <= MARGIN:
-            return "right" if self.enough else "too careful"
+            return "confirmed" if self.enough else "too careful"
         if self.found.low > MARGIN:
-            return "wrong" if self.enough else "right"
+            return "wrong" if self.enough else "confirmed"
         return "open"
 
 

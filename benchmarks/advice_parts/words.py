@@ -16,16 +16,22 @@ from deltaw.run.directory import RunDirectory
 
 def answer(advice: Advice, statements: Sequence[Statement]) -> str:
     """How often the advice is right, and what it is."""
-    verdicts = Counter(one.verdict for one in statements if one.verdict)
-    counts = ", ".join(f"{verdicts[kind]} {kind}" for kind in ("right", "wrong", "too careful", "open"))
     recipe, trained = advice.recipe, advice.train
     shipped = f"r={recipe.rank} cut to {recipe.ship.cut}" if recipe and recipe.ship else "no cut"
     rank = f"rank {trained.rank}" if trained and trained.rank else "undecided"
     reference = f" (rank {trained.reference} validates best)" if trained and trained.reference else ""
     missing = advice.missing or (trained and trained.missing) or ""
-    return (
-        f"**Of {verdicts.total()} statements, {counts}.** To ship: {shipped}. To train: {rank}{reference}. {missing}"
-    ).strip()
+    return f"**{counts(statements)}** To ship: {shipped}. To train: {rank}{reference}. {missing}".strip()
+
+
+def counts(statements: Sequence[Statement]) -> str:
+    """The verdicts on what the advice calls enough, and on what it does not, each by itself."""
+    return " ".join(
+        f"{said(enough).capitalize()}: {of['confirmed']} of {of.total()} confirmed, {of[mistake]} {mistake}, "
+        f"{of['open']} open."
+        for enough, mistake in ((True, "wrong"), (False, "too careful"))
+        if (of := Counter(one.verdict for one in statements if one.enough is enough))
+    )
 
 
 def circumstances(run: RunDirectory, known: Judged, others: Judged) -> str:
@@ -48,9 +54,11 @@ def table_of_statements(statements: Sequence[Statement], known: Judged, others: 
         "Cost is the loss that a cut adds to the uncut arm, or a rank to the rank that validates best, as a share of "
         "the gain over the base. Rows are means over the seeds; a row with an arm's name is what its run by itself "
         "would ship. Limits are one-sided at 95 %, over examples and, in means, over seeds; the lower ones of ranks "
-        f"hold for all ranks at once. Enough: shown to cost at most {percent(MARGIN)}, with all larger ones. Too "
-        "careful: the others show that, and the advice does not; open: the others do not decide.\n\n"
-        + table(head, rows)
+        f"hold for all ranks at once. Enough: the advice says that it costs at most {percent(MARGIN)}, with all larger "
+        "ones; not shown: the advice refuses to say so. The others confirm an 'enough' if they show a cost of at most "
+        f"{percent(MARGIN)}, and it is wrong if they show a higher one; they confirm a refusal if they show a higher "
+        f"cost than {percent(MARGIN)}, and it is too careful if they show a cost of at most {percent(MARGIN)}; open: "
+        "they do not decide.\n\n" + table(head, rows)
     )
 
 

@@ -16,11 +16,11 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 OURS, DEFAULTS, BEST, TRL = "deltaw", "hugging-face", "hugging-face-best", "trl"
 EAGER = "hugging-face-best-eager"  # in bfloat16, the backward pass of SDPA on a CPU is slower than plain products
 TITLES = {
-    OURS: "`deltaw train`, both in company",
-    DEFAULTS: "Hugging Face Trainer + PEFT, defaults",
-    BEST: "Hugging Face Trainer + PEFT, at its best",
-    EAGER: "the same with `attn_implementation=eager`",
-    TRL: "TRL's SFTTrainer + PEFT, at its best",
+    OURS: "`deltaw train` (both in company)",
+    DEFAULTS: "Hugging Face Trainer + PEFT (defaults)",
+    BEST: "Hugging Face Trainer + PEFT (at its best)",
+    EAGER: "Hugging Face Trainer + PEFT (at its best, eager attention)",
+    TRL: "TRL's SFTTrainer + PEFT (at its best)",
 }
 # What a side gets besides the setting that is everyone's.
 QUIET = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none"}

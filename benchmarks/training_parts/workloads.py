@@ -51,7 +51,7 @@ def smollm2(model: Path, data: Path, steps: int | None) -> Workload:
     """A pretrained base in bfloat16 on prompts and completions of the user, 12 steps.
 
     Args:
-        model: a folder with SmolLM2-135M, or another Llama.
+        model: a folder with SmolLM2-135M-Instruct, or another Llama.
         data: JSON lines with `prompt` and `completion`.
         steps: of the optimiser; None for 12.
     """

@@ -1,12 +1,15 @@
 """Which rank to train, on arms whose costs are known."""
 
 import shlex
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from deltaw.advice.advise import advice_of
@@ -15,6 +18,8 @@ from deltaw.advice.command import Settling
 from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
 from deltaw.advice.recipes import recipes_of
 from deltaw.advice.train import MOST_SEEDS, train_of
+from deltaw.commands.plan import plan_table
+from deltaw.commands.train import named_arms
 from deltaw.config.command_line import for_hydra
 from deltaw.config.folder import CONF
 from deltaw.config.schema import TrainConfig, register
@@ -184,30 +189,53 @@ def test_ranks_without_a_gain_have_no_shares(tmp_path: Path) -> None:
     assert found.missing is not None and "no clear gain" in found.missing and found.ranks == []
 
 
+def undecided(path: Path, typed: list[str], *unknown: str) -> tuple[Train, dict[str, dict[str, object]]]:
+    """What is advised after a run of these words that leaves the rank undecided, and its config.
+
+    Args:
+        path: of the run.
+        typed: words of its `deltaw train`, as Hydra reads them.
+        unknown: keys of the section `model` that its config lacks, as if an older version had written it.
+    """
+    examples = Examples()
+    config = composed(typed)
+    older = deepcopy(config)
+    for key in unknown:
+        del older["model"][key]
+    run = write_judged(path, examples, arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.015), config=older)
+    train = advice_of([run], 0.01).train
+    assert train is not None
+    return train, config
+
+
+@pytest.mark.usefixtures("hydra_reads_conf")
 def test_the_command_is_one_that_deltaw_takes_and_keeps_the_settings(tmp_path: Path) -> None:
-    register()
     typed = ["model=hub", "model.path=/some/base", "data=jsonl", "data.path=/my data/x.jsonl", "data.judged=400"]
     typed += ["arms.ranks=[8,64]", "arms.seeds=[0,1,2]", "optim.warmup=0.1", "trainer.max_steps=10", "run.name=mine"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = composed(typed)
-        examples = Examples()
-        arms = arms_of(examples, {8: 1.999, 64: 2.0}, spread=0.015)
-        older = deepcopy(config)  # of a version that did not know this key
-        del older["model"]["compile"]
-        run = write_judged(tmp_path / "mine", examples, arms, config=older)
-        train = advice_of([run], 0.01).train
-        assert train is not None and train.command is not None and train.seeds_needed is not None
-        program, command, *words = shlex.split(train.command)
-        assert (program, command) == ("deltaw", "train")
-        again = composed([*words, "run.name=mine"])
-    assert again["arms"]["seeds"] == list(range(train.seeds_needed))
-    assert again["arms"]["ranks"] == [8, 64]
-    assert again["arms"]["lrs"] == [0.00067, 0.002, 0.006]
-    assert again["run"]["suffix"] == f"-judged{again['data']['judged']}"
-    assert again["data"]["judged"] == train.judged_needed or again["data"]["judged"] == 400 + 2000 // 2
-    for section in ("model", "optim", "trainer", "snapshots", "metrics"):
-        assert again[section] == config[section]
-    assert {**again["data"], "judged": 0} == {**config["data"], "judged": 0}
+    train, config = undecided(tmp_path / "mine", for_hydra(typed, TrainConfig), "compile")
+    assert train.command is not None and train.seeds_needed is not None
+    jobs = [composed(words) for words in jobs_of(train.command)]
+    assert [job["arms"]["seeds"] for job in jobs] == [[seed] for seed in range(train.seeds_needed)]
+    for job in jobs:
+        assert job["arms"]["ranks"] == [8, 64]
+        assert job["arms"]["lrs"] == [0.00067, 0.002, 0.006]
+        assert (job["run"]["name"], job["run"]["suffix"]) == (None, f"-judged{train.judged_needed}")
+        for section in ("model", "optim", "trainer", "snapshots", "metrics"):
+            assert job[section] == config[section]
+        assert job["data"] == {**config["data"], "judged": train.judged_needed}
+
+
+@pytest.mark.usefixtures("hydra_reads_conf")
+def test_each_run_of_the_command_can_be_planned_and_holds_the_arms_of_one_seed(tmp_path: Path) -> None:
+    train, _ = undecided(tmp_path / "x", ["data.judged=400", "trainer.accelerator=cpu", "trainer.max_steps=10"])
+    assert train.command is not None and train.arms_of_a_seed == 6
+    names = set()
+    for words in jobs_of(train.command):
+        config = compose("train", words)
+        assert len(named_arms(config)) == train.arms_of_a_seed
+        names.add(config.run.name)
+    assert len(names) == train.seeds_needed
+    assert "6 arms" in plan_table(config)
 
 
 def test_the_best_rate_is_tried_again_as_it_was_with_its_neighbours(tmp_path: Path) -> None:
@@ -219,9 +247,25 @@ def test_the_best_rate_is_tried_again_as_it_was_with_its_neighbours(tmp_path: Pa
     assert settling.rates == [0.00042, 0.00125, 0.00333, 0.01]
 
 
+@pytest.fixture
+def hydra_reads_conf() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def jobs_of(command: str) -> list[list[str]]:
+    """The words of each job that Hydra makes of a sweep, as Hydra reads them."""
+    program, name, *words = shlex.split(command)
+    flag, *overrides = for_hydra(words, TrainConfig)
+    assert (program, name, flag) == ("deltaw", "train", "-m")
+    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
+    return jobs
+
+
 def composed(words: list[str]) -> dict[str, dict[str, object]]:
     """The config that `deltaw train` makes of these words, as a run keeps it."""
-    config = compose("train", for_hydra(words, TrainConfig))
+    config = compose("train", words)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
@@ -291,4 +335,5 @@ def test_what_the_data_set_cannot_give_is_told(tmp_path: Path) -> None:
     advice = advice_of([write_judged(tmp_path / "x", examples, arms)], 0.01)
     assert advice.train is not None and advice.train.judged_needed is not None
     assert advice.train.judged_needed > 100 + 2000 // 2
-    assert any("the data set can give 1100" in remark for remark in advice.remarks)
+    assert (advice.train.command, advice.train.times) == (None, None)
+    assert any("more judged examples than the 1,100 that the data set can give" in one for one in advice.remarks)

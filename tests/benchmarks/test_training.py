@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 from training_parts import prepare
 from training_parts.peer import same_schedule
-from training_parts.report import figures, summary, table, upper_limit
+from training_parts.report import LEGEND, Spread, figures, spread, summary, table, upper_limit
 from training_parts.sides import BEST, DEFAULTS, OURS, Trained
 from training_parts.validation import loss_of
 from transformers import AutoModelForCausalLM
@@ -125,10 +125,10 @@ def test_the_time_to_a_loss_is_that_of_the_first_step_as_good_on_all_seeds() -> 
     results = [measured(DEFAULTS, seed, 40.0, 2.0, 1.0 + seed) for seed in range(4)]
     results += [measured(OURS, seed, 20.0, 1.0 + seed + noise[seed], 0.9 + seed) for seed in range(4)]
     found = summary(results, 10)
-    assert found["ours_as_a_share"][DEFAULTS] == {"wall_s": 0.5, "step_s": 0.5}
+    assert found["ours_as_a_share"][DEFAULTS] == {"wall_s": spread([0.5]), "step_s": spread([0.5])}
     assert found["our_loss_minus_theirs"][DEFAULTS]["r8"]["mean"] == pytest.approx(-0.1)
     reached = found["reached"][DEFAULTS]
-    assert reached["step"] == 5 and reached["share_of_whole_job"] == {DEFAULTS: 0.25}
+    assert reached["step"] == 5 and reached["share_of_whole_job"] == {DEFAULTS: spread([0.25])}
     late = [
         row if row["side"] == DEFAULTS else measured(OURS, row["seed"], 20.0, 9.0, row["seed"] + 1.0) for row in results
     ]
@@ -140,34 +140,49 @@ def test_one_seed_cannot_tell_when_a_loss_is_reached() -> None:
     assert found["reached"] == {DEFAULTS: None}
 
 
+def test_a_ratio_is_the_median_of_the_ratios_of_each_seed() -> None:
+    ours, theirs = [10.0, 20.0, 90.0], [40.0, 40.0, 100.0]
+    results = [measured(DEFAULTS, seed, wall, 2.0, 1.0) for seed, wall in enumerate(theirs)]
+    results += [measured(OURS, seed, wall, 2.0, 1.0) for seed, wall in enumerate(ours)]
+    found = summary(results, 10)
+    assert found["ours_as_a_share"][DEFAULTS]["wall_s"] == Spread(0.5, 0.25, 0.9)  # not 20 / 40, nor 120 / 180
+    assert found["figures"][OURS]["wall_s"] == Spread(20, 10, 90)
+    assert found["figures"][OURS]["wall_s"].words(1) == "20.0 (10.0–90.0)" and spread([2.0, 2.0]).words(1) == "2.0"
+
+
 def test_an_upper_limit_is_student_s() -> None:
     assert upper_limit([1.0, 2.0, 3.0]) == pytest.approx(2 + 2.919986 / 3**0.5) and upper_limit([1.0]) is None
 
 
 def test_the_table_has_a_row_for_each_side(tmp_path: Path) -> None:
     results = [measured(side, 0, wall, 2.0, 1.0) for side, wall in ((OURS, 20.0), (DEFAULTS, 40.0), (BEST, 30.0))]
-    about = {"title": "A base", "steps": 10, "batch": 16, "dtype": "float32"}
-    machine = {"processor": "P", "cores": 2}
-    file = tmp_path / "training-bundled.json"
-    file.write_text(json.dumps({"machine": machine, "workload": about, "summary": summary(results, 10)}))
-    head, *lines = table([file]).splitlines()
+    head, *lines = table([written(tmp_path, results)]).splitlines()
     assert head.startswith("A base, r=8 and r=64, 10 steps of 16 examples, float32, 1 seed; P, 2 cores")
-    assert [line.split(" | ")[1:3] for line in lines[3:]] == [["20.0", ""], ["40.0", "0.50"], ["30.0", "0.67"]]
+    assert [line.split(" | ")[1:3] for line in lines[3:6]] == [["20.0", ""], ["40.0", "0.50"], ["30.0", "0.67"]]
+    assert lines[6:] == ["", LEGEND]
 
 
-def test_what_is_not_shown_is_said_with_its_limit(tmp_path: Path) -> None:
+def test_a_table_of_several_seeds_has_ranges_and_sentences(tmp_path: Path) -> None:
     results = [measured(DEFAULTS, seed, 40.0, 2.0, 1.0) for seed in range(3)]
-    results += [measured(OURS, seed, 20.0, 2.0, loss) for seed, loss in enumerate([0.8, 0.9, 1.0])]
-    about, machine = {"title": "A", "steps": 10, "batch": 1, "dtype": "float32"}, {"processor": "P", "cores": 2}
-    file = tmp_path / "training-bundled.json"
-    for row in results[3:]:
-        row["losses"]["r64"]["10"] += 0.2
-    file.write_text(json.dumps({"machine": machine, "workload": about, "summary": summary(results, 10)}))
-    last = table([file]).splitlines()[-1]
-    assert last.startswith("- not shown to be as good as Hugging Face") and last.endswith(
-        ", by step 10: its loss minus theirs is −0.100 at r=8 (upper limit +0.069)"
-        " and +0.100 at r=64 (upper limit +0.269)"
+    results += [measured(BEST, seed, 30.0, 2.0, loss) for seed, loss in enumerate([1.1, 0.9, 1.0])]
+    results += [measured(OURS, seed, wall, 2.0, 1.0) for seed, wall in enumerate([20.0, 24.0, 22.0])]
+    *lines, sentences, _, legend = table([written(tmp_path, results)]).splitlines()
+    assert lines[4].split(" | ")[1:3] == ["22.0 (20.0–24.0)", ""]
+    assert lines[5].split(" | ")[1:3] == ["40.0", "0.55 (0.50–0.60)"]
+    assert sentences == (
+        "`deltaw train` is as good as Hugging Face Trainer + PEFT (defaults) after step 10: 22.0 (20.0–24.0) s, 0.55 "
+        "(0.50–0.60) of its whole job, and 0.73 (0.67–0.80) of what it takes at its best. It is not shown to be as "
+        "good as Hugging Face Trainer + PEFT (at its best) by step 10: its loss minus theirs is +0.000 at r=8 (upper "
+        "limit +0.169) and +0.000 at r=64 (upper limit +0.169)."
     )
+    assert legend == LEGEND and "at most 0.02 nats" in legend
+
+
+def written(folder: Path, results: list[dict[str, Any]]) -> Path:
+    about = {"title": "A base", "steps": 10, "batch": 16, "dtype": "float32"}
+    file = folder / "training-bundled.json"
+    file.write_text(json.dumps({"machine": {"processor": "P", "cores": 2}, "workload": about, "results": results}))
+    return file
 
 
 @pytest.mark.slow

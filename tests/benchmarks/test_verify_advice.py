@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from advice_parts.stages import FULL, TOY, Study, beyond, pattern, plan
 from advice_parts.statements import MARGIN, Cost, Part, Statement, losses_on, parts_of
+from advice_parts.words import counts
 from verify_advice import verify
 
 from deltaw.advice.judged import judged_rows
@@ -56,11 +57,11 @@ def test_rates_are_tried_until_the_best_lies_between_others(losses: list[float],
 @pytest.mark.parametrize(
     ("enough", "low", "high", "verdict"),
     [
-        (True, -0.5, 1, "right"),
+        (True, -0.5, 1, "confirmed"),
         (True, 1.5, 3, "wrong"),
         (True, 0.5, 3, "open"),
         (False, -0.5, 0.9, "too careful"),
-        (False, 1.5, 3, "right"),
+        (False, 1.5, 3, "confirmed"),
         (False, 0.5, 3, "open"),
         (None, 0.5, 3, ""),
     ],
@@ -70,6 +71,15 @@ def test_a_verdict_needs_a_limit_on_one_side_of_the_margin(
 ) -> None:
     found = Cost(MARGIN, low * MARGIN, high * MARGIN)
     assert Statement("r=8 cut to 4", enough, found, found).verdict == verdict
+
+
+def test_what_is_called_enough_and_what_is_not_are_counted_apart() -> None:
+    costs = {name: Cost(MARGIN, low * MARGIN, high * MARGIN) for name, low, high in [("low", 0, 1), ("high", 2, 3)]}
+    said = [(True, "low"), (True, "high"), (False, "low"), (False, "high"), (False, "high"), (None, "high")]
+    statements = [Statement("r=8 cut to 4", enough, costs[found], costs[found]) for enough, found in said]
+    assert counts(statements) == (
+        "Enough: 1 of 2 confirmed, 1 wrong, 0 open. Not shown: 2 of 3 confirmed, 1 too careful, 0 open."
+    )
 
 
 def test_no_share_is_shown_where_the_gain_is_not_clear() -> None:

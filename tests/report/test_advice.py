@@ -33,7 +33,7 @@ RANKS = [
     Rank(8, 0.01, [0.003, 0.01, 0.03], [0, 1, 2], 1.168, 0.004, -0.002, 0.008, True),
     Rank(64, 0.003, [0.003, 0.01], [0, 1, 2], 1.16, 0.0, None, None, True),
 ]
-TRAIN = Train(64, 8, RANKS, ["alpha/r with alpha 16"], None, None, None, None, None)
+TRAIN = Train(64, 8, RANKS, ["alpha/r with alpha 16"], None, None, None, None, None, None)
 DROPPED = [
     Dropped("q of layer 1", "site", 0.002, -0.001, 0.005, 0.2, None, None),
     Dropped("v of layer 1", "site", 0.042, 0.021, 0.063, 0.001, None, None),
@@ -185,17 +185,29 @@ def test_the_rank_to_train_is_an_answer_of_its_own(train: Train, sentence: str) 
 
 
 def test_undecided_gives_the_most_of_each_rank_and_what_would_settle_it() -> None:
-    command = "deltaw train 'arms.seeds=[0,1,2,3]' data.judged=3000"
-    undecided = replace(TRAIN, rank=None, seeds_needed=4, judged_needed=3000, command=command, times=4.25)
+    command = "deltaw train -m 'arms.seeds=[0],[1],[2],[3]' data.judged=3456"
+    undecided = replace(
+        TRAIN, rank=None, seeds_needed=4, judged_needed=3456, command=command, arms_of_a_seed=6, times=4.25
+    )
     found = "\n".join(words(train=undecided))
-    assert "against rank 64, as a share of the gain, at 95 %: rank 1 18 %, rank 8 0.80 %." in found
+    assert (
+        "against rank 64 and as a share of the gain, at 95 %, rank 1 costs at most 18 %, rank 8 at most 0.80 %."
+        in found
+    )
     assert "By the same evidence, shown to cost more than 1 % of the gain: rank 1 (at least 12 %)." in found
     condition = "if rank 8 costs no more than rank 64"
-    assert f"About 4 seeds of each rank and 3,000 judged examples would probably decide, {condition}." in found
-    assert f"in about 4.2 times the time of the runs so far: `{command}`." in found
-    hopeless = words(train=replace(undecided, seeds_needed=3909, command=None, times=None))
-    assert f"About 4,000 seeds of each rank and 3,000 judged examples would probably decide, {condition}." in hopeless
-    assert not any("This command" in sentence for sentence in hopeless)
+    assert f"About 4 seeds of each rank and 3,456 judged examples would probably decide, {condition}." in found
+    assert "with 6 arms side by side in a run for each seed" in found
+    assert f"in about 4.2 times the time of the runs so far: `{command}`.\nThen `deltaw analyze run=" in found
+    hopeless = words(train=replace(undecided, seeds_needed=3909, command=None, arms_of_a_seed=None, times=None))
+    assert f"About 4,000 seeds of each rank and 3,500 judged examples would probably decide, {condition}." in hopeless
+    assert not any("This sweep" in sentence or "deltaw analyze" in sentence for sentence in hopeless)
+
+
+def test_judged_examples_that_suffice_are_not_asked_for() -> None:
+    undecided = replace(TRAIN, rank=None, seeds_needed=22, judged_needed=EVIDENCE.judged)
+    (sentence,) = [one for one in words(train=undecided) if "would probably decide, if" in one]
+    assert sentence.startswith("About 22 seeds of each rank would probably decide, if rank 8")
 
 
 def test_places_have_limits_and_a_warning() -> None:
@@ -280,7 +292,7 @@ def advices(draw: st.DrawFn) -> Advice:
     of_ranks = st.sampled_from([one.rank for one in ranks])
     train = Train(
         *(draw(of_ranks), draw(st.none() | of_ranks), ranks, [], draw(optional), draw(optional)),
-        *draw(st.sampled_from([(None, None), ("deltaw train", 3.2)])),
+        *draw(st.sampled_from([(None, None, None), ("deltaw train -m", 6, 3.2)])),
         draw(st.none() | st.just("Too few seeds")),
     )
     dropped = st.builds(

@@ -140,9 +140,10 @@ class Train:
         scales: the scalings and alphas tried, as "alpha/r with alpha 16".
         seeds_needed: number of seeds of each rank that would probably decide; None where it is decided.
         judged_needed: number of judged examples, likewise.
-        command: what would settle it; None where it is decided, where the settings of the runs are not known, or where
-            it takes too many seeds.
-        times: how much longer than the runs so far that takes; None where it is decided or takes too many seeds.
+        command: what would settle it, as a sweep with a run for each seed; None where it is decided, where the settings
+            of the runs are not known, or where it takes too many seeds or more judged examples than the data can give.
+        arms_of_a_seed: arms in each run of that sweep; None where it is decided or takes too many seeds or examples.
+        times: how much longer than the runs so far that takes; None likewise.
         missing: why nothing is tested, as a sentence with the way on; None where it is, decided or not.
     """
 
@@ -153,6 +154,7 @@ class Train:
     seeds_needed: int | None
     judged_needed: int | None
     command: str | None
+    arms_of_a_seed: int | None
     times: float | None
     missing: str | None
 

@@ -33,6 +33,8 @@ class Settling:
         lrs: learning rates tried so far, by rank.
         seeds: number of seeds of each rank.
         judged: number of judged examples.
+
+    Each seed is a run of its own, so that no process holds more arms than one seed's.
     """
 
     recipes: list[Recipe]
@@ -62,26 +64,33 @@ class Settling:
             found |= {one.lr, *(float(f"{rate:.2g}") for rate in beyond)}
         return sorted(found)
 
+    @property
+    def arms_of_a_seed(self) -> int:
+        """They stand side by side in one run."""
+        return len(self.ranks) * len(self.rates)
+
 
 def command_of(settling: Settling) -> str | None:
-    """A `deltaw train` with the settings of the first run, and these arms and judged examples.
+    """A sweep with the settings of the first run, these arms and judged examples, and a run for each seed.
 
     None where no shipped config gives the run's data, or the run has no config.
     """
     own = _own_settings(settling.recipes[-1].arms[0])
     if own is None:
         return None
-    arms = {"arms.ranks": settling.ranks, "arms.seeds": settling.seed_numbers, "arms.lrs": settling.rates}
+    seeds = ",".join(typed([seed]) for seed in settling.seed_numbers)
+    arms = {"arms.ranks": settling.ranks, "arms.seeds": seeds, "arms.lrs": settling.rates}
     judged = {"data.judged": settling.judged, "run.suffix": f"-judged{settling.judged}"}  # a name tells arms alone
     settings = {**own, **arms, **judged}
-    return " ".join(["deltaw train", *(shlex.quote(f"{key}={typed(value)}") for key, value in settings.items())])
+    return " ".join(["deltaw train -m", *(shlex.quote(f"{key}={typed(value)}") for key, value in settings.items())])
 
 
 def times_of(settling: Settling, judged: Judged) -> float | None:
     """How much longer than the runs so far the command takes, by the rows that it passes through the base.
 
     Each arm learns steps × batch rows, forward and backward; judging takes a forward pass, a third of that, of every
-    arm, of the base and of the cuts. Validation and shadows are left out. None where a run has no config.
+    arm and of the cuts, and of the base in every run. Validation and shadows are left out. None where a run has no
+    config.
     """
     runs = {arm.run.path: arm.run for arm in judged.arms}.values()
     try:
@@ -91,9 +100,9 @@ def times_of(settling: Settling, judged: Judged) -> float | None:
     trained = sum(arm["control"] != SHADOW for run in runs for arm in run.record.arms)
     rows = judged.step * batch
     so_far = trained * rows + _FORWARD * judged.passes * len(judged.labels)
-    arms = len(settling.ranks) * len(settling.seed_numbers) * len(settling.rates)
-    cuts = len(settling.recipes[-1].arms[0].cuts) * len(settling.seed_numbers)
-    return (arms * rows + _FORWARD * (arms + 1 + cuts) * settling.judged) / so_far
+    cuts = len(settling.recipes[-1].arms[0].cuts)
+    of_a_seed = settling.arms_of_a_seed * rows + _FORWARD * (settling.arms_of_a_seed + 1 + cuts) * settling.judged
+    return len(settling.seed_numbers) * of_a_seed / so_far
 
 
 def most_judged(run: RunDirectory) -> float:

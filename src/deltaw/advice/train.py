@@ -92,6 +92,7 @@ def train_of(judged: Judged, margin: float) -> Train | None:
         seeds_needed=None,
         judged_needed=None,
         command=None,
+        arms_of_a_seed=None,
         times=None,
         missing=None,
     )
@@ -213,12 +214,21 @@ def _undecided(train: Train, ranks: _Ranks, margin: float) -> Train:
     count = len(ranks.judged.labels)
     half = _allowed(len(compared) * (seeds - 1), delta) / 2
     judged = max(count, ceil(count * float(contrast @ of_examples @ contrast) / half))
-    most = max(count, most_judged(ranks.reference.arms[0].run))
     train = replace(train, seeds_needed=seeds, judged_needed=judged)
-    if seeds > MOST_SEEDS:
+    if seeds > MOST_SEEDS or judged > _most_judged(ranks):
         return train
-    settling = Settling(compared, ranks.lrs, seeds, int(min(judged, most)))
-    return replace(train, command=command_of(settling), times=times_of(settling, ranks.judged))
+    settling = Settling(compared, ranks.lrs, seeds, judged)
+    return replace(
+        train,
+        command=command_of(settling),
+        arms_of_a_seed=settling.arms_of_a_seed,
+        times=times_of(settling, ranks.judged),
+    )
+
+
+def _most_judged(ranks: _Ranks) -> float:
+    """Judged examples that the data can give; those of the run where it says less."""
+    return max(len(ranks.judged.labels), most_judged(ranks.reference.arms[0].run))
 
 
 def _seeds_needed(ranks: _Ranks, compared: int, margin: float, delta: float) -> int:
@@ -247,11 +257,11 @@ def remarks_on(judged: Judged, train: Train | None) -> Iterator[str]:
             f"No command is printed, because it would take more than {MOST_SEEDS} seeds of each rank to decide which "
             "rank to train: a larger margin needs fewer."
         )
-    most = most_judged(ranks.reference.arms[0].run)
-    if train.judged_needed and train.judged_needed > max(most, len(judged.labels)):
+    most = _most_judged(ranks)
+    if train.judged_needed and train.judged_needed > most:
         yield (
-            f"{train.judged_needed} judged examples would decide which rank to train, and the data set can give "
-            f"{most:.0f} while half of the others stay to learn: give more data."
+            f"No command is printed, because it would probably take more judged examples than the {most:,.0f} that the "
+            "data set can give, while half of the others stay to learn, to decide which rank to train: give more data."
         )
     alone = [f"r={one.rank}" for one in ranks.recipes if len(ranks.lrs[one.rank]) == 1]
     if alone:

@@ -13,6 +13,7 @@ from deltaw.report.numbers import Summary
 from deltaw.report.percent import about, at_least, at_most, kept, parameters, percent
 
 MOST_NAMED = 3  # sites named in a sentence; the table has all
+JOIN = "deltaw analyze run=runs/RUN,runs/RUN,…"
 NOT_KNOWN = "No losses of these adapters are known, so no rank is advised."
 
 
@@ -153,7 +154,7 @@ def _train(train: Train, evidence: Evidence) -> Iterator[str]:
     else:
         yield f"Train rank {train.rank} next time: {_suffices(ranks[train.rank], train.reference)} {rests}"
     yield from _costs(train, evidence)
-    yield from _settle(train)
+    yield from _settle(train, evidence)
 
 
 def _suffices(rank: Rank, reference: int) -> str:
@@ -173,11 +174,12 @@ def _smaller(train: Train) -> str:
 
 
 def _costs(train: Train, evidence: Evidence) -> Iterator[str]:
-    most = [f"rank {one.rank} {at_most(one.cost_at_most)}" for one in train.ranks if one.cost_at_most is not None]
+    most = [(one.rank, at_most(one.cost_at_most)) for one in train.ranks if one.cost_at_most is not None]
     if most:
+        (rank, cost), *others = most
         yield (
-            f"By the same evidence, the most that a rank may cost against rank {train.reference}, as a share of the "
-            f"gain, at 95 %: {', '.join(most)}"
+            f"By the same evidence, against rank {train.reference} and as a share of the gain, at 95 %, rank {rank} "
+            + ", ".join([f"costs at most {cost}", *(f"rank {rank} at most {cost}" for rank, cost in others)])
         )
     worse = [
         f"rank {one.rank} (at least {at_least(one.cost_at_least)})"
@@ -188,17 +190,23 @@ def _costs(train: Train, evidence: Evidence) -> Iterator[str]:
         yield f"By the same evidence, shown to cost more than {margin(evidence)} of the gain: {', '.join(worse)}"
 
 
-def _settle(train: Train) -> Iterator[str]:
-    """What would probably decide, and the command for it where there is one."""
+def _settle(train: Train, evidence: Evidence) -> Iterator[str]:
+    """What would probably decide, and the commands for it where there are any."""
     takes = [f"{about(train.seeds_needed)} seeds of each rank"] if train.seeds_needed else []
-    takes += [f"{about(train.judged_needed)} judged examples"] if train.judged_needed else []
+    if train.judged_needed and train.judged_needed > evidence.judged:
+        number = f"{train.judged_needed:,}" if train.command else about(train.judged_needed)  # as in the command
+        takes.append(f"{number} judged examples")
     if takes:
         below = [one.rank for one in train.ranks if one.rank < (train.reference or 0)]
         condition = f", if rank {below[-1]} costs no more than rank {train.reference}" if below else ""
         yield f"About {' and '.join(takes)} would probably decide{condition}"
     if train.command:
         cost = "" if train.times is None else f", in about {_times(train.times)} the time of the runs so far"
-        yield f"This command would probably settle it{cost}: `{train.command}`"
+        yield (
+            f"This sweep, with {train.arms_of_a_seed} arms side by side in a run for each seed, would probably settle "
+            f"it{cost}: `{train.command}`"
+        )
+        yield f"Then `{JOIN}`, with all runs of the sweep, answers from all seeds together"
 
 
 def _times(times: float) -> str:
@@ -222,8 +230,7 @@ def _where(where: Sequence[Dropped], ship: Ship | None, evidence: Evidence) -> I
         yield from _additivity(groups)
     yield (
         "What a site carries does not say that it takes more rank: whether a rank for each site beats one rank for all "
-        "was not tried here. On the bundled base, none of four such patterns was shown to be better "
-        "(benchmarks/verify_advice.md)"
+        "was not tried here. On the bundled base, none of four such patterns was shown to be better"
     )
 
 
