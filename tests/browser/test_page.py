@@ -219,22 +219,22 @@ def test_the_arrow_keys_reach_every_cell_of_the_grid(opened: Open, phi: pd.DataF
     page = opened()
     page.focus("#grid")
     rows, control = cells(phi, 1, "q", "A"), cells(phi, 1, "q", "A", "-shadow1")
-    both = rows.merge(control, on=["i", "j"], suffixes=("", "_control")).set_index(["i", "j"])
     reached = []
     for keys in ("", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
         if keys:
             page.keyboard.press(keys)
         text = page.text_content("#grid-cursor") or ""
         assert re.sub(r"[\d.]+", "#", text) == "i #, j #, φ #, control #, chance #, p #"
-        i, j, *levels = map(float, re.findall(r"[\d.]+", text))
-        row = both.loc[(i, j)]
-        assert levels[:3] == pytest.approx([row.phi, row.phi_control, row.null_mean], abs=6e-4)
+        i, j = map(int, re.findall(r"[ij] (\d+)", text))
+        row, other = (table.query(f"i == {i} and j == {j}").iloc[0] for table in (rows, control))
+        levels = [float(number) for number in re.findall(r"[\d.]+", text)[2:]]
+        assert levels[:3] == pytest.approx([row.phi, other.phi, row.null_mean], abs=6e-4)
         assert levels[3] == pytest.approx(row.p_value, rel=0.06)
         reached.append((i, j))
-        frame = page.evaluate(
-            "document.getElementById('grid').layout.shapes.map(({x0, x1, y0, y1}) => [x0, x1, y0, y1])"
-        )
-        assert frame == [[j - 0.5, j + 0.5, i - 0.5, i + 0.5]]
+        shapes = page.evaluate("document.getElementById('grid').layout.shapes")
+        assert [[one[end] for end in ("x0", "x1", "y0", "y1")] for one in shapes] == [
+            [j - 0.5, j + 0.5, i - 0.5, i + 0.5]
+        ]
     assert reached == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 4), (2, 4), (2, 3)]
     picture(page, "grid-by-keyboard")
 

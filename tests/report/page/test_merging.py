@@ -12,8 +12,8 @@ from deltaw.report.page.merging import merge_section
 def rows(pairs: int, sites: int) -> pd.DataFrame:
     """With a column that no other part of deltaw knows."""
     table = pd.DataFrame({"layer": range(1, sites + 1), "projection": "q", "unheard_of": -0.01234, "undefined": nan})
-    names = [{"left": "a", "right": f"b{n}", "step_left": pd.NA, "step_right": pd.NA} for n in range(pairs)]
-    return pd.concat([table.assign(**name) for name in names], ignore_index=True)
+    of_pairs = [table.assign(left="a", right=f"b{n}", step_left=0, step_right=0) for n in range(pairs)]
+    return pd.concat(of_pairs, ignore_index=True)
 
 
 def test_every_number_of_the_table_is_shown_whatever_its_columns_are() -> None:

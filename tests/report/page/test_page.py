@@ -84,7 +84,7 @@ def test_pairs_without_cells_are_there_with_their_levels_up_to_a_limit(
     of_a_pair = len(table) - sum(site["pair"] in with_cells for site in found["sites"])
     monkeypatch.setattr(grids, "MOST_ROWS", of_a_pair - 1)
     shown, left_out = grids._shown(table, phi)
-    assert len(shown) == len(found["pairs"]) - 1 and left_out == "1 more pairs are in pairs.parquet alone."
+    assert len(shown) == len(found["pairs"]) - 1 and left_out == "1 other pairs are in pairs.parquet alone."
 
 
 def test_the_losses_are_those_of_the_advice(data: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def test_only_what_was_removed_is_said_to_be_left_out(
 ) -> None:
     phi = pd.read_parquet(learned / "phi.parquet")
     runs = [RunDirectory(learned.parent / "run")]
-    subject = adapter_pair(*(find_adapter(name, runs, None) for name in ("r2-s0", "r4-s0")))
+    subject = adapter_pair(find_adapter("r2-s0", runs, None), find_adapter("r4-s0", runs, None))
     view = View(subject, "A", ["q", "v"], layers=[1, 2], middle=1, left_out=[])
     monkeypatch.setattr(grids, "MOST_CELLS", 0)
     monkeypatch.setattr(grids, "MOST_DIRECTIONS", 2 if sizes else 64)

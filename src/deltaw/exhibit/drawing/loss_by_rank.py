@@ -80,10 +80,10 @@ def _lines(axes: Axes, losses: pd.DataFrame) -> None:
     """The base and each control as a level line."""
     base = losses[losses.kind == "base"].loss.mean()
     axes.axhline(base, color=BASE, linewidth=1, label="base", zorder=1)
-    for control in losses[losses.kind.isin(STYLES)].itertuples():
-        label = f"control {control.kind}, r={control.rank}"
-        style = STYLES[str(control.kind)]
-        axes.axhline(control.loss, color=CONTROL, linewidth=1, linestyle=style, label=label, zorder=1)
+    controls = losses[losses.kind.isin(STYLES)]
+    for kind, rank, loss in zip(controls.kind, controls["rank"], controls.loss, strict=True):
+        label = f"control {kind}, r={rank}"
+        axes.axhline(loss, color=CONTROL, linewidth=1, linestyle=STYLES[kind], label=label, zorder=1)
 
 
 def _limit(axes: Axes, losses: "pd.Series[float]") -> None:

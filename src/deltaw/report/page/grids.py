@@ -92,7 +92,7 @@ def _shown(pairs: pd.DataFrame, phi: pd.DataFrame) -> tuple[list[Key], str]:
         room -= counts[key]
         shown += [key] if room >= 0 else []
     more = len(counts.keys() | with_cells.keys()) - len(shown)
-    return shown, f"{more} more pairs are in pairs.parquet alone." if more else ""
+    return shown, f"{more} other pairs are in pairs.parquet alone." if more else ""
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:

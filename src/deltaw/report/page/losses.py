@@ -32,10 +32,11 @@ def loss_against_rank(
         return _of_judged(losses_by_rank(judged_in(runs)), advice.evidence.unit)
     if not runs:
         return "No losses of these adapters are known: they belong to no run."
-    if reason := why_apart(runs):
-        return f"The losses are not in one chart. {reason}."
+    names = listed([run.path.name for run in runs], MOST_NAMED)
+    if why_apart(runs):
+        return f"{names} are not one experiment, so their losses share no chart. Each arm's losses by step are below."
     if losses.empty:
-        return f"No losses are known: {', '.join(run.path.name for run in runs)} recorded no validation."
+        return f"No losses are known: {names} recorded no validation."
     if losses.end.isna().all():
         return f"No loss is finite: {listed(list(losses.arm), MOST_NAMED)} diverged."
     return _of_validation(losses[losses.end.notna()])

@@ -1,6 +1,5 @@
 """What the page says about adding the adapters: the verdict of each pair, and the numbers of each site."""
 
-from collections.abc import Iterable
 from math import isnan
 
 import pandas as pd
@@ -14,7 +13,7 @@ MOST_ROWS = 300  # of the table; more are no reading
 PAIR = ["left", "right", "step_left", "step_right"]
 
 
-def merge_section(merges: Iterable[Merge], rows: pd.DataFrame) -> str:
+def merge_section(merges: list[Merge], rows: pd.DataFrame) -> str:
     """The section of the page; "" for adapters that are not to be merged.
 
     Args:
@@ -24,12 +23,12 @@ def merge_section(merges: Iterable[Merge], rows: pd.DataFrame) -> str:
         return ""
     several = len(rows[PAIR].drop_duplicates()) > 1
     shown = rows.drop(columns=PAIR[2:] if several else PAIR)
-    names = [name.replace("_", " ") for name in shown]
+    names = {name: str(name).replace("_", " ") for name in shown}
     cells = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
     rest = f"These are the first {MOST_ROWS} of {len(rows):,} rows; {MERGE} has all."
     note = f"<p class=note>{rest}</p>" if len(cells) < len(rows) else ""
-    meanings = definitions((name.replace("_", " "), columns.MERGE.get(name, "")) for name in shown)
-    by_site = folded("Every site as a table", table(names, cells) + note + f"<dl>{meanings}</dl>")
+    meanings = definitions((title, columns.MERGE.get(str(name), "")) for name, title in names.items())
+    by_site = folded("Every site as a table", table(names.values(), cells) + note + f"<dl>{meanings}</dl>")
     return (
         '<section aria-labelledby="h-merging"><h2 id="h-merging">If they are added</h2>'
         f"{items(verdicts(merges))}<p class=note>This follows from the weights; only the loss of the sum decides.</p>"

@@ -48,15 +48,17 @@ function draw(id, traces, layout) {
   }, { responsive: true, displayModeBar: false, scrollZoom: false });
 }
 
-// On opening, the first chart and the map come at once, and each other chart in a task of its own: controls answer in between
+// On opening, the first chart and the map come at once, and each other chart after the next frame: controls answer in between
 
 const later = [];
 let opening = true;
 const soon = (task) => (opening ? later.push(task) : task());
 
 function goOn() {
-  later.shift()();
-  if (later.length) setTimeout(goOn);
+  requestAnimationFrame(() => setTimeout(() => {
+    later.shift()();
+    if (later.length) goOn();
+  }));
 }
 
 // Charts of cells: the arrow keys move a frame, and a line of text says what its cell holds
@@ -433,6 +435,6 @@ drawLosses();
 if (pairs.length) choosePair();
 for (const drawn of [drawEvolution, drawCurves, () => { document.documentElement.dataset.ready = "yes"; }]) soon(drawn); // ready: all is drawn
 opening = false;
-setTimeout(goOn);
+goOn();
 element("map").on?.("plotly_click", ({ points: [point] }) => openSite(point.x, point.y));
 DARK.addEventListener("change", () => [drawLosses, drawMap, drawSite, drawEvolution, drawCurves].forEach((drawn) => drawn()));
