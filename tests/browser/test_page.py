@@ -302,6 +302,21 @@ def test_the_losses_are_in_the_chart_and_in_its_table(opened: Open) -> None:
     picture(page, "losses")
 
 
+def test_on_opening_there_is_one_more_chart_at_a_time(opened: Open) -> None:
+    task = "later.shift()();"
+    page = opened(
+        change=(task, f"{task} (window.counts ??= []).push(document.querySelectorAll('.js-plotly-plot').length);")
+    )
+    assert page.evaluate("window.counts") == [
+        3,
+        4,
+        5,
+        6,
+        7,
+        7,
+    ]  # after the first two, and the last task tells that all is drawn
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(opened: Open, scheme: Literal["light", "dark"]) -> None:
     page = opened(width=NARROW, scheme=scheme)

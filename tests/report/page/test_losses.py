@@ -31,6 +31,7 @@ def test_without_judged_losses_it_shows_those_of_the_last_validation(tmp_path: P
     assert found["series"] == [
         {"name": "trained", "points": [pytest.approx(point) for point in points], "trained": True}
     ]
+    assert found["caption"] == "Bars of trained arms span the seeds of a rank."
     shuffled = {"name": "control shuffled, r=4", "loss": pytest.approx(ends[3:5].mean())}
     assert found["lines"] == [{"name": "base", "loss": 4}, shuffled]
 

@@ -94,6 +94,7 @@ def test_the_losses_are_those_of_the_advice(data: dict[str, Any]) -> None:
     assert [point["rank"] for point in cut["points"]] == [1, 2]
     assert all(point["low"] < point["loss"] < point["high"] for point in cut["points"])
     assert cut["points"][0]["loss"] == pytest.approx(trained["points"][0]["loss"], abs=1e-4)  # the same losses
+    assert data["losses"]["caption"].startswith("A bar of a cut is")  # there is one seed
     assert [line["name"] for line in data["losses"]["lines"]] == ["base"]
     assert data["losses"]["lines"][0]["loss"] > cut["points"][0]["loss"]
 

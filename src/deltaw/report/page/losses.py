@@ -11,7 +11,8 @@ from deltaw.analysis.comparable import MOST_NAMED, listed
 from deltaw.analysis.experiment import why_apart
 from deltaw.run.directory import RunDirectory
 
-CAPTION = "Bars span the seeds of a rank; a bar of a cut is the 95 % interval of its difference from the uncut arm."
+OF_SEEDS = "Bars of trained arms span the seeds of a rank."
+OF_CUTS = "A bar of a cut is the 95 % interval of its difference from the uncut arm."
 
 
 def loss_against_rank(
@@ -84,7 +85,12 @@ def _spans(arms: pd.DataFrame) -> list[dict[str, Any]]:
 def _chart(axis: str, series: list[dict[str, Any]], levels: pd.DataFrame) -> dict[str, Any]:
     """With the base and each control, columns kind, rank and loss, as lines."""
     lines = [{"name": _level(row), "loss": row.loss} for row in levels.itertuples()]
-    return {"axis": axis, "series": series, "lines": lines, "caption": CAPTION}
+    captions = [OF_SEEDS if one.get("trained") else OF_CUTS for one in series if any(map(_has_bar, one["points"]))]
+    return {"axis": axis, "series": series, "lines": lines, "caption": " ".join(dict.fromkeys(captions))}
+
+
+def _has_bar(point: dict[str, Any]) -> bool:
+    return bool(point["low"] < point["high"])
 
 
 def _level(row: Any) -> str:
