@@ -4,6 +4,7 @@ DELTAW_SCREENSHOTS=FOLDER keeps a picture of every state that a test looks at.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,25 @@ def test_the_pair_can_be_the_control_pair(opened: Open, phi: pd.DataFrame) -> No
     assert page.locator("#scale option").all_text_contents() == ["φ", "φ / chance"]  # it has no control of its own
 
 
+def test_a_step_can_be_chosen_where_there_are_several(opened: Open, analysis: Path) -> None:
+    page = opened()
+    assert page.locator("label", has=page.locator("#step")).is_hidden()  # the compared pair has one
+    choose(page, pair="r4-s0 – r4-s0")
+    steps = {"0 and 10": (0, 10), "5 and 10": (5, 10), "0 and 5": (0, 5)}
+    assert page.locator("#step option").all_text_contents() == list(steps)
+    table = pd.read_parquet(analysis / "pairs.parquet").query("left == 'r4-s0' and right == 'r4-s0' and basis == 'A'")
+    for label, (left, right) in steps.items():
+        page.select_option("#step", label=label)
+        expected = table.query(f"step_left == {left} and step_right == {right}")
+        expected = expected.pivot(index="projection", columns="layer", values="phi_corner")
+        np.testing.assert_allclose(drawn(page, "map")[0]["z"], expected, rtol=1e-4)
+        assert all(len(side["x"]) == 4 for side in drawn(page, "spectra"))
+    picture(page, "steps")
+    assert page.locator("#grid").is_hidden() and page.locator("#no-cells").is_visible()  # cells take too long
+    choose(page, pair="r2-s0 – r4-s0")
+    assert page.locator("#grid").is_visible() and page.locator("#no-cells").is_hidden()
+
+
 def point(page: "Page", chart: str, x: float, y: float) -> tuple[float, float]:
     """Where a point of a chart lies on the screen."""
     page.locator(f"#{chart}").scroll_into_view_if_needed()
@@ -192,22 +212,44 @@ def test_the_map_shows_the_measure_that_is_chosen(opened: Open, analysis: Path) 
     for measure, column in columns.items():
         choose(page, measure=measure)
         expected = pairs.pivot(index="projection", columns="layer", values=column)
-        np.testing.assert_allclose(drawn(page, "map")[0]["z"], expected, rtol=1e-5)
+        np.testing.assert_allclose(drawn(page, "map")[0]["z"], expected, rtol=1e-4)
+
+
+def test_the_arrow_keys_reach_every_cell_of_the_grid(opened: Open, phi: pd.DataFrame) -> None:
+    page = opened()
+    page.focus("#grid")
+    rows, control = cells(phi, 1, "q", "A"), cells(phi, 1, "q", "A", "-shadow1")
+    reached = []
+    for keys in ("", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
+        if keys:
+            page.keyboard.press(keys)
+        text = page.text_content("#grid-cursor") or ""
+        assert re.sub(r"[\d.]+", "#", text) == "i #, j #, φ #, control #, chance #, p #"
+        i, j = map(int, re.findall(r"[ij] (\d+)", text))
+        row, other = (table.query(f"i == {i} and j == {j}").iloc[0] for table in (rows, control))
+        levels = [float(number) for number in re.findall(r"[\d.]+", text)[2:]]
+        assert levels[:3] == pytest.approx([row.phi, other.phi, row.null_mean], abs=6e-4)
+        assert levels[3] == pytest.approx(row.p_value, rel=0.06)
+        reached.append((i, j))
+        shapes = page.evaluate("document.getElementById('grid').layout.shapes")
+        assert [[one[end] for end in ("x0", "x1", "y0", "y1")] for one in shapes] == [
+            [j - 0.5, j + 0.5, i - 0.5, i + 0.5]
+        ]
+    assert reached == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 4), (2, 4), (2, 3)]
+    picture(page, "grid-by-keyboard")
 
 
 def test_all_can_be_reached_by_the_keyboard(opened: Open) -> None:
     page = opened()
     reached = []
-    for _ in range(20):
+    for _ in range(24):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert reached[-1] == "BODY" or outline != "none", reached[-1]
-    order = "near SUMMARY pair step basis measure map layer projection scale evolution-arm evolution-measure".split()
-    assert [one for one in reached if one in (*order, "evolution-slider")][: len(order) + 1] == [
-        *order,
-        "evolution-slider",
-    ]
+    order = "near SUMMARY pair basis measure map layer projection scale grid".split()
+    order += "evolution-arm evolution-measure evolution-slider evolution-map BUTTON BUTTON BODY".split()
+    assert reached[: len(order)] == order
     page.focus("#map")
     for key in ("ArrowRight", "ArrowDown", "ArrowRight", "ArrowRight"):  # the last one is beyond the edge
         page.keyboard.press(key)
@@ -228,8 +270,26 @@ def test_the_slider_moves_through_the_snapshots(opened: Open, analysis: Path) ->
         page.keyboard.press(key)
         rows = pairs.query(f"step_left == {step} and step_right == 10")
         expected = rows.pivot(index="projection", columns="layer", values="phi_corner")
-        np.testing.assert_allclose(drawn(page, "evolution-map")[0]["z"], expected, rtol=1e-5)
+        np.testing.assert_allclose(drawn(page, "evolution-map")[0]["z"], expected, rtol=1e-4)
         assert page.text_content("#evolution-step") == f"{step} against 10"
+        first = rows.query("layer == 1 and projection == 'q'").iloc[0]
+        levels = f"φ {first.phi_corner:.3f}, chance {first.null_corner:.3f}"
+        assert page.text_content("#evolution-map-cursor") == f"step {step}, layer 1, ΔW_q: {levels}"
+    choose(page, basis="output")
+    assert (page.text_content("#evolution-basis") or "").startswith("Basis A: ")  # whatever is chosen above
+
+
+def test_a_button_hides_both_losses_of_its_arm(opened: Open) -> None:
+    page = opened()
+    visible = "document.getElementById('curves').data.filter((one) => one.visible).map((one) => one.name)"
+    arms = page.locator("#curves-arms button")
+    assert arms.all_text_contents() == ["r2-s0", "r4-s0"]
+    assert page.evaluate(visible) == ["r2-s0, validation", "r4-s0, validation"]  # the run has no training losses
+    arms.first.click()
+    assert arms.first.get_attribute("aria-pressed") == "false"
+    assert page.evaluate(visible) == ["r4-s0, validation"]
+    arms.first.click()
+    assert len(page.evaluate(visible)) == 2
 
 
 def test_the_losses_are_in_the_chart_and_in_its_table(opened: Open) -> None:
@@ -240,6 +300,21 @@ def test_the_losses_are_in_the_chart_and_in_its_table(opened: Open) -> None:
     rows = [row.split("\t") for row in page.inner_text("tbody").splitlines()]
     assert [float(row[2]) for row in rows] == pytest.approx([*trained["y"], *cut["y"], base["y"][0]], abs=1e-4)
     picture(page, "losses")
+
+
+def test_on_opening_there_is_one_more_chart_at_a_time(opened: Open) -> None:
+    task = "later.shift()();"
+    page = opened(
+        change=(task, f"{task} (window.counts ??= []).push(document.querySelectorAll('.js-plotly-plot').length);")
+    )
+    assert page.evaluate("window.counts") == [
+        3,
+        4,
+        5,
+        6,
+        7,
+        7,
+    ]  # after the first two, and the last task tells that all is drawn
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import deltaw
 from deltaw.errors import UserError
@@ -34,7 +35,13 @@ def test_plots_are_figures_of_matplotlib(tmp_path: Path) -> None:
 
 
 def test_a_run_has_figures_of_its_losses_and_of_the_control_pair(of_run: PairComparison) -> None:
-    assert of_run.plot("table6").findobj() and of_run.plot("fig6", "minus-control").axes
+    texts = [text.get_text() for text in of_run.plot("table6").findobj(Text)]
+    assert texts[:6] == ["control", "$r$", "learning rate", "seeds", "loss at start", "loss"]
+    rows = [["none", "2", "0.002", "1", "4.00", "3.50"], ["", "4", "0.002", "1", "4.00", "3.75"]]
+    assert [texts[6:12], texts[12:18]] == rows
+    shown = of_run.plot("fig6", "minus-control").axes[0].images[0].get_array()
+    control = of_run.control_pairs.query("measure == 'corner' and basis == 'A'").iloc[0]
+    assert np.isclose(shown[-1, -1], control.pair - control.control)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +67,12 @@ def test_it_prints_short_names_and_where_they_lie(tmp_path: Path) -> None:
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    hostile = write_adapter(tmp_path / "<script>alert(1)<" / "a", 2, seed=1)
-    html = deltaw.compare(hostile, write_adapter(tmp_path / "b", 2, seed=2))._repr_html_()
+    hostile = write_adapter(tmp_path / "<script>alert(1)<" / "a\u202e\x1b[0m", 2, seed=1)
+    comparison = deltaw.compare(hostile, write_adapter(tmp_path / "b", 2, seed=2))
+    html = comparison._repr_html_()
     assert "<script" not in html and "&lt;script&gt;" in html
+    for shown in (html, repr(comparison)):
+        assert shown.replace("\n", "").isprintable() and r"a\u202e\x1b[0m" in shown
 
 
 def test_findings_and_control_pairs_are_those_of_the_tables(of_run: PairComparison) -> None:

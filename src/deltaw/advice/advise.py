@@ -10,8 +10,8 @@ from deltaw.advice.answer import Advice, Evidence, Ship
 from deltaw.advice.command import most_judged
 from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
 from deltaw.advice.lacking import AGAIN, lacking_in, undecidable
+from deltaw.advice.largest import Largest
 from deltaw.advice.learned import LEVEL, gain_of, is_above_zero, is_better, learned_of
-from deltaw.advice.recipes import Recipe, best, recipes_of
 from deltaw.advice.ship import ship_of
 from deltaw.advice.train import ENOUGH, remarks_on, train_of
 from deltaw.advice.where import where_of
@@ -47,7 +47,7 @@ def advice_of(runs: Sequence[RunDirectory], margin: float) -> Advice:
     if missing := undecidable(judged):
         return Advice(missing)
     evidence, learned = _evidence(runs, judged, margin), learned_of(judged)
-    chosen = _Largest(judged)
+    chosen = Largest(judged)
     if all(one.doubt for one in learned if one.control is None):
         remarks = [*_unjudged(runs, judged), *_too_few(judged, chosen, None), *_of_other_steps(judged)]
         return Advice(None, evidence, learned, remarks=remarks)
@@ -70,50 +70,6 @@ def advice_of(runs: Sequence[RunDirectory], margin: float) -> Advice:
             *remarks_on(judged, train),
         ],
     )
-
-
-class _Largest:
-    """The arms of the largest rank, and of its recipe that validates best those that were cut and dropped."""
-
-    def __init__(self, judged: Judged):
-        self.rank = max(arm.record["rank"] for arm in judged.task)
-        self.recipe: Recipe | None = best(one for one in recipes_of(judged.task) if one.rank == self.rank)
-        self.arms: list[JudgedArm] = self.recipe.by_validation() if self.recipe else []
-
-    @property
-    def cut_arm(self) -> JudgedArm | None:
-        """The best arm that was cut."""
-        return next((arm for arm in self.arms if arm.cuts), None)
-
-    @property
-    def cut_recipe(self) -> list[JudgedArm]:
-        """The arms that were cut, in the order of the config."""
-        return [arm for arm in self.recipe.arms if arm.cuts] if self.recipe else []
-
-    @property
-    def dropped_arm(self) -> JudgedArm | None:
-        """The best arm whose sites were dropped."""
-        return next((arm for arm in self.arms if arm.dropped), None)
-
-    def remarks(self, ship: Ship | None) -> Iterator[str]:
-        """What was not measured, and why nothing can be shipped."""
-        if not self.arms:
-            yield f"Every arm of r={self.rank} diverged, so no cut can be advised: train with lower arms.lrs."
-        elif not self.cut_arm:
-            if self.rank > 1:
-                yield (
-                    f"No cut of r={self.rank} was judged: start the same command again with truncate=[1,2,4,8,16,32]; "
-                    "it judges without training."
-                )
-            else:
-                yield "Rank 1 is the smallest, so there is no cut to ship: train larger arms.ranks as well."
-        elif ship is None:
-            yield f"No cut of {self.cut_arm.name} can be advised: its gain is not clear, or the largest cut diverged."
-        elif self.cut_arm is not self.arms[0]:
-            yield (
-                f"{self.arms[0].name} validates best and was not cut, because its run by itself has another best "
-                f"recipe: {self.cut_arm.name} stands for it."
-            )
 
 
 def _ship(judged: Judged, arm: JudgedArm, margin: float) -> Ship | None:
@@ -159,7 +115,7 @@ def _diverged(judged: Judged) -> Iterator[str]:
         yield f"{listed(diverged, MOST_NAMED)} diverged and {'does' if len(diverged) == 1 else 'do'} not count."
 
 
-def _too_few(judged: Judged, chosen: _Largest, ship: Ship | None) -> Iterator[str]:
+def _too_few(judged: Judged, chosen: Largest, ship: Ship | None) -> Iterator[str]:
     """That the judged examples are too few to decide anything about the best arm, with the number that would do."""
     count = len(judged.labels)
     if ship and ship.ship is None and ship.cuts[0].needed and not ship.better:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from deltaw.report.advice import sentences
 from deltaw.report.findings import findings
 from deltaw.report.merging import verdicts
 from deltaw.report.numbers import Summary, summarise
+from deltaw.report.plain import in_html, visible
 from deltaw.run.adapter import Adapter
 
 MARGIN = 0.01  # as `deltaw analyze` has it by default
@@ -109,13 +109,14 @@ class PairComparison(Comparison):
         """Means over the sites by basis, where the adapters lie, and the remarks."""
         what, places = " with ".join(self._legend), [f"{name}: {place}" for name, place in self._legend.items()]
         remarks = [f"- {remark}" for remark in self.remarks]
-        return "\n".join([f"{what} {self.about}:", self.means.to_string(), *places, *remarks])
+        head, *rest = map(visible, [f"{what} {self.about}:", *places, *remarks])
+        return "\n".join([head, self.means.to_string(), *rest])
 
     def _repr_html_(self) -> str:
         """The same as HTML; names come from folders and are escaped."""
-        what = " with ".join(f"<b>{escape(name)}</b>" for name in self._legend)
-        places = "<br>".join(f"{escape(name)}: <code>{escape(place)}</code>" for name, place in self._legend.items())
-        remarks = "".join(f"<li>{escape(remark)}</li>" for remark in self.remarks)
+        what = " with ".join(f"<b>{in_html(name)}</b>" for name in self._legend)
+        places = "<br>".join(f"{in_html(name)}: <code>{in_html(place)}</code>" for name, place in self._legend.items())
+        remarks = "".join(f"<li>{in_html(remark)}</li>" for remark in self.remarks)
         return f"<p>{what} {self.about}:</p>{self.means.to_html()}<p>{places}</p><ul>{remarks}</ul>"
 
 
@@ -167,10 +168,10 @@ class Answer(Advice):
     sentences: list[str]
 
     def __repr__(self) -> str:
-        return "\n".join(self.sentences)
+        return "\n".join(map(visible, self.sentences))
 
     def _repr_html_(self) -> str:
-        first, *rest = map(escape, self.sentences)
+        first, *rest = map(in_html, self.sentences)
         return f"<p><b>{first}</b></p><ul>{''.join(f'<li>{sentence}</li>' for sentence in rest)}</ul>"
 
 

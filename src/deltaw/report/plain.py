@@ -5,6 +5,7 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+ACTIVE = r"[\\`*~<>&|]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])"  # in Markdown; _ inside of a word is not
 CODE = ("command",)  # fields that the report sets as code, in which Markdown knows no escapes
 
 
@@ -21,12 +22,13 @@ def in_html(text: object) -> str:
 
 
 def in_markdown(value: Any) -> Any:
-    """A text that Markdown shows as it is: no tag, link, code, emphasis or cell of a table begins in it.
+    """A text that Markdown shows as it is: no tag, code, emphasis or cell of a table begins in it, and no link under
+    another text. Some programs make a link of a bare address, which then leads where it says.
 
     Of a record, a list, a tuple or an object of JSON, a copy in which every text is; names of fields and keys stay.
     """
     if isinstance(value, str):
-        return re.sub(r"[\\`*<>&|]|\](?=[(\[:])", r"\\\g<0>", visible(value))
+        return re.sub(ACTIVE, r"\\\g<0>", visible(value))
     if is_dataclass(value) and not isinstance(value, type):
         kept = {one.name: getattr(value, one.name) for one in fields(value)}
         return type(value)(

@@ -77,15 +77,13 @@ def _points(axes: Axes, arms: pd.DataFrame, cuts: pd.DataFrame) -> None:
 
 
 def _lines(axes: Axes, losses: pd.DataFrame) -> None:
-    """The base and each control as a level line: a control's largest rank, on average over its seeds."""
+    """The base and each control as a level line."""
     base = losses[losses.kind == "base"].loss.mean()
     axes.axhline(base, color=BASE, linewidth=1, label="base", zorder=1)
-    for control, style in STYLES.items():
-        rows = losses[losses.kind == control]
-        if len(rows):
-            largest = rows[rows["rank"] == rows["rank"].max()]
-            label = f"control {control}, r={rows['rank'].max()}"
-            axes.axhline(largest.loss.mean(), color=CONTROL, linewidth=1, linestyle=style, label=label, zorder=1)
+    controls = losses[losses.kind.isin(STYLES)]
+    for kind, rank, loss in zip(controls.kind, controls["rank"], controls.loss, strict=True):
+        label = f"control {kind}, r={rank}"
+        axes.axhline(loss, color=CONTROL, linewidth=1, linestyle=STYLES[kind], label=label, zorder=1)
 
 
 def _limit(axes: Axes, losses: "pd.Series[float]") -> None:

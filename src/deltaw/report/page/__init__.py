@@ -16,12 +16,14 @@ from deltaw.errors import UserError
 from deltaw.exhibit.colors import EXCESS, PHI
 from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
-from deltaw.report.advice import sentences
+from deltaw.report.advice import NOT_KNOWN, sentences
 from deltaw.report.findings import findings
+from deltaw.report.merging import verdicts
 from deltaw.report.numbers import Summary
-from deltaw.report.page.elements import as_json, definitions, table_of_losses
+from deltaw.report.page.elements import as_json, definitions, items, table_of_losses
 from deltaw.report.page.grids import grids_of
 from deltaw.report.page.losses import loss_against_rank
+from deltaw.report.page.merging import merge_section
 from deltaw.report.page.provenance import CITATION, provenance
 from deltaw.report.page.training import curves_of, evolution_of
 from deltaw.report.plain import in_html
@@ -29,6 +31,7 @@ from deltaw.run.directory import RunDirectory
 
 PLOTLY = "plotly.min.js"
 MOST_SENTENCES = 3  # of the answer
+END = r"(?<=[.!?])\s+"  # of a sentence
 
 
 def write(
@@ -53,7 +56,7 @@ def write(
     losses = loss_against_rank(runs, tables.losses, advice)
     title = f"{summary.left.name} against {summary.right.name}"
     content: dict[str, Any] = {
-        "losses": losses,
+        "losses": None if isinstance(losses, str) else losses,
         "grids": grids_of(tables, view, pairings),
         "evolution": evolution_of(tables, view),
         "curves": curves_of(runs),
@@ -63,6 +66,8 @@ def write(
     text = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
         title=in_html(title),
         answer="".join(f"<p>{in_html(sentence)}</p>" for sentence in _answer(summary, advice)),
+        remarks=_remarks(summary),
+        merging=merge_section(summary.merge, tables.merge),
         losses=table_of_losses(losses),
         provenance=definitions(provenance(summary, runs, command)),
         citation=html.escape(CITATION),
@@ -75,10 +80,25 @@ def write(
 
 
 def _answer(summary: Summary, advice: Advice | None) -> list[str]:
-    """The answer, and as many of the statements behind it as three sentences hold."""
-    said = sentences(advice, summary) if advice else findings(summary)
-    counts = [len(re.findall(r"[.!?](?=\s|$)", text)) for text in said]
-    return [text for n, text in enumerate(said) if n == 0 or sum(counts[: n + 1]) <= MOST_SENTENCES]
+    """The answer, and as many of the statements behind it as three sentences hold.
+
+    Without an answer they are what the weights tell, and the last sentence says why no rank is advised.
+    """
+    if advice and advice.evidence:
+        return _first(MOST_SENTENCES, sentences(advice, summary))
+    lack = [re.split(END, advice.missing or NOT_KNOWN)[0]] if advice else []
+    return [*_first(MOST_SENTENCES - len(lack), [*verdicts(summary.merge), *findings(summary)]), *lack]
+
+
+def _first(most: int, said: Sequence[str]) -> list[str]:
+    """The first statement, and those behind it up to so many sentences."""
+    counts = [len(re.split(END, text)) for text in said]
+    return [text for n, text in enumerate(said) if n == 0 or sum(counts[: n + 1]) <= most]
+
+
+def _remarks(summary: Summary) -> str:
+    said = [f"{remark}." for remark in summary.remarks]
+    return f'<div class="remarks"><p>To bear in mind with all of this:</p>{items(said)}</div>' if said else ""
 
 
 def find_plotly() -> Path:

@@ -1,6 +1,7 @@
 """φ in every cell of every site, in two bytes a number, with what each pair shares and the spectrum of each side."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,11 +17,14 @@ from deltaw.exhibit.tables import Tables
 from deltaw.exhibit.view import View
 
 MOST_CELLS = 1_000_000  # that the page holds: five megabytes
+MOST_ROWS = 2_000  # of sites of pairs without cells: a megabyte, or with ranks of 64 up to five
 SIDES = ["left", "right", "step_left", "step_right"]
 MOST_DIRECTIONS = 64  # of each side, where all cells are too many
 
 LEVELS = 65_534  # of a number in two bytes; one more stands for what is no number
 SMALLEST_P = 20  # −log₁₀ of the smallest p that is told from 0
+
+Key = tuple[str, str, int, int]  # the names of a pair and their steps; −1 for no step
 
 
 def grids_of(tables: Tables, view: View, pairings: Iterable[Pairing]) -> dict[str, Any]:
@@ -29,54 +33,73 @@ def grids_of(tables: Tables, view: View, pairings: Iterable[Pairing]) -> dict[st
     Returns:
         pairs: left, right and their steps, and the numbers of the pairs that are the control of this one.
         sites: of each pair, basis, layer and projection the levels, the principal angles, and where its cells begin in
-            `phi` and `p`: rows × columns of them.
+            `phi` and `p`: rows × columns of them. Not every pair has cells.
         spectra: singular values of each side.
         phi, p: see `_bytes`. −log₁₀ p is divided by `SMALLEST_P`.
-        left_out: what the page leaves out of the tables, as a sentence; "" for nothing.
+        left_out: what the page leaves out of the tables, in sentences; "" for nothing.
     """
-    cells, left_out = _fitting(tables.comparison.phi, view)
-    shown = tables.comparison.phi[SIDES].drop_duplicates()
-    pairs = _pairs(shown, pairings)
-    sites, order = _sites(tables.comparison.pairs, shown, cells)
+    compared = tables.comparison
+    cells, cells_left_out = _fitting(compared.phi, view)
+    shown, pairs_left_out = _shown(compared.pairs, compared.phi)
+    sites, order = _sites(compared.pairs, shown, cells)
     p = -np.log10(np.clip(order.p_value.to_numpy(dtype=float), 10.0**-SMALLEST_P, 1.0)) / SMALLEST_P
     return {
-        "pairs": pairs,
-        "bases": {basis: MEANINGS[basis] for basis in tables.comparison.phi.basis.unique()},
+        "pairs": _pairs(shown, pairings),
+        "bases": {basis: MEANINGS[basis] for basis in compared.pairs.basis.unique()},
         "sites": sites,
-        "spectra": _spectra(tables.comparison.sites, shown),
+        "spectra": _spectra(compared.sites, shown),
         "phi": _bytes(order.phi.to_numpy(dtype=float)),
         "p": _bytes(p),
         "smallest_p": SMALLEST_P,
-        "left_out": left_out,
+        "left_out": " ".join(filter(None, [cells_left_out, pairs_left_out])),
     }
 
 
 def _fitting(phi: pd.DataFrame, view: View) -> tuple[pd.DataFrame, str]:
-    """The cells that fit into the page, and what was left out of them."""
-    subject = view.subject
+    """The cells that fit into the page, and what was left out of them; the compared pair goes last."""
+    pairing = view.subject.pairing
+    controls = control_pairs(pairing)
     steps: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = [
         (
             f"sizes above {MOST_DIRECTIONS}",
             lambda all_: all_[(all_.i <= MOST_DIRECTIONS) & (all_.j <= MOST_DIRECTIONS)],
         ),
+        ("pairs that are neither compared nor the control pair", lambda all_: _of_pairs([pairing, *controls], all_)),
         ("layers that the figures leave out", lambda all_: all_[all_.layer.isin(view.layers)]),
-        ("other pairs", lambda all_: rows_of(subject.pairing, all_)),
+        ("the control pair", lambda all_: rows_of(pairing, all_)),
     ]
     left_out: list[str] = []
     for what, part in steps:
         if len(phi) <= MOST_CELLS:
             break
-        phi, left_out = part(phi), [*left_out, what]
+        fewer = part(phi)
+        left_out += [what] if len(fewer) < len(phi) else []
+        phi = fewer
     cells = f"The page has no cells of {', '.join(left_out)}: {len(phi):,} cells are here, all are in phi.parquet."
     return phi, cells if left_out else ""
+
+
+def _of_pairs(pairings: Iterable[Pairing], rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.loc[pd.concat([rows_of(pairing, rows) for pairing in pairings]).index.unique().sort_values()]
+
+
+def _shown(pairs: pd.DataFrame, phi: pd.DataFrame) -> tuple[list[Key], str]:
+    """The pairs with cells, then as many others as the page has room for; and what it leaves out."""
+    with_cells = dict.fromkeys(map(_key, _rows(phi[SIDES].drop_duplicates())))
+    shown, room = list(with_cells), MOST_ROWS
+    counts = Counter(map(_key, _rows(pairs[SIDES])))
+    for key in filter(lambda key: key not in with_cells, counts):
+        room -= counts[key]
+        shown += [key] if room >= 0 else []
+    more = len(counts.keys() | with_cells.keys()) - len(shown)
+    return shown, f"{more} other pairs are in pairs.parquet alone." if more else ""
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:
     return iter(table.itertuples())
 
 
-def _key(row: Any) -> tuple[object, ...]:
-    """The two names and steps of a pair; −1 for no step."""
+def _key(row: Any) -> Key:
     return (row.left, row.right, _step(row.step_left), _step(row.step_right))
 
 
@@ -84,14 +107,13 @@ def _step(step: Any) -> int:
     return -1 if pd.isna(step) else int(step)
 
 
-def _key_of(pairing: Pairing) -> tuple[object, ...]:
-    steps = (side.origin.step if side.origin else -1 for side in (pairing.left, pairing.right))
-    return (pairing.left.name, pairing.right.name, *steps)
+def _key_of(pairing: Pairing) -> Key:
+    one, other = (side.origin.step if side.origin else -1 for side in (pairing.left, pairing.right))
+    return (pairing.left.name, pairing.right.name, one, other)
 
 
-def _pairs(shown: pd.DataFrame, pairings: Iterable[Pairing]) -> list[dict[str, Any]]:
-    keys = [_key(row) for row in _rows(shown)]
-    number = {key: n for n, key in enumerate(keys)}
+def _pairs(shown: Sequence[Key], pairings: Iterable[Pairing]) -> list[dict[str, Any]]:
+    number = {key: n for n, key in enumerate(shown)}
     controls = {_key_of(pairing): [_key_of(one) for one in control_pairs(pairing)] for pairing in pairings}
     return [
         {
@@ -100,13 +122,13 @@ def _pairs(shown: pd.DataFrame, pairings: Iterable[Pairing]) -> list[dict[str, A
             "steps": [None if step == -1 else step for step in (one, other)],
             "controls": [number[each] for each in controls.get((left, right, one, other), []) if each in number],
         }
-        for left, right, one, other in keys
+        for left, right, one, other in shown
     ]
 
 
-def _sites(pairs: pd.DataFrame, shown: pd.DataFrame, cells: pd.DataFrame) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """What each pair with cells shares at each site and in each basis; and the cells in the order of `at`."""
-    number = {_key(row): n for n, row in enumerate(_rows(shown))}
+def _sites(pairs: pd.DataFrame, shown: Sequence[Key], cells: pd.DataFrame) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """What each pair shares at each site and in each basis; and the cells in the order of `at`."""
+    number = {key: n for n, key in enumerate(shown)}
     grids: dict[tuple[object, ...], dict[str, int]] = {}
     parts, at = [], 0
     names: Any
@@ -126,7 +148,6 @@ def _sites(pairs: pd.DataFrame, shown: pd.DataFrame, cells: pd.DataFrame) -> tup
             "projection": row.projection,
             "width": row.width,
             "first": row.phi_first,
-            "row": row.phi_row,
             "corner": row.phi_corner,
             "p_first": row.p_first,
             "p_corner": row.p_corner,
@@ -144,9 +165,8 @@ def _sites(pairs: pd.DataFrame, shown: pd.DataFrame, cells: pd.DataFrame) -> tup
     return sites, pd.concat(parts) if parts else cells[:0]
 
 
-def _spectra(sites: pd.DataFrame, shown: pd.DataFrame) -> list[dict[str, Any]]:
-    keys = [_key(row) for row in _rows(shown)]
-    sides = {side for left, right, one, other in keys for side in ((left, one), (right, other))}
+def _spectra(sites: pd.DataFrame, shown: Sequence[Key]) -> list[dict[str, Any]]:
+    sides = {side for left, right, one, other in shown for side in ((left, one), (right, other))}
     return [
         {
             "arm": row.arm,
@@ -154,7 +174,6 @@ def _spectra(sites: pd.DataFrame, shown: pd.DataFrame) -> list[dict[str, Any]]:
             "basis": row.basis,
             "layer": row.layer,
             "projection": row.projection,
-            "module": row.module,
             "values": list(map(float, row.singular_values)),
         }
         for row in _rows(sites)

@@ -4,12 +4,13 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const OKABE_ITO = { light: ["#0072b2", "#d55e00", "#009e73", "#cc79a7"], dark: ["#56b4e9", "#e69f00", "#009e73", "#cc79a7"] };
 const FRAME = "#56b4e9";
-const DASHES = ["solid", "dash", "dot", "dashdot"];
+const DASHES = ["solid", "8px,4px", "2px,3px", "8px,3px,2px,3px"]; // as Plotly and SVG know them
 const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "cross"];
 const NAN = 65535;
 
 const element = (id) => document.getElementById(id);
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
+const labelOf = (id) => element(id).closest("label");
 const unique = (values) => [...new Set(values)];
 const known = (value) => value !== null && value !== undefined;
 const short = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "not defined");
@@ -47,9 +48,49 @@ function draw(id, traces, layout) {
   }, { responsive: true, displayModeBar: false, scrollZoom: false });
 }
 
+// On opening, the first chart and the map come at once, and each other chart after the next frame: controls answer in between
+
+const later = [];
+let opening = true;
+const soon = (task) => (opening ? later.push(task) : task());
+
+function goOn() {
+  requestAnimationFrame(() => setTimeout(() => {
+    later.shift()();
+    if (later.length) goOn();
+  }));
+}
+
+// Charts of cells: the arrow keys move a frame, and a line of text says what its cell holds
+
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const cursors = { map: { x: 0, y: 0, first: 0 }, grid: { x: 0, y: 0, first: 1 }, "evolution-map": { x: 0, y: 0, first: 0 } };
+
+function frame(id) {
+  const { first, text } = cursors[id], x = cursors[id].x + first, y = cursors[id].y + first;
+  element(`${id}-cursor`).textContent = text(cursors[id].x, cursors[id].y);
+  return { shapes: [{ type: "rect", x0: x - 0.5, x1: x + 0.5, y0: y - 0.5, y1: y + 0.5, line: { color: FRAME, width: 3 } }] };
+}
+
+function framed(id, columns, rows, text) { // x and y count from 0
+  const { x, y } = cursors[id];
+  Object.assign(cursors[id], { columns, rows, text, x: Math.min(x, columns - 1), y: Math.min(y, rows - 1) });
+  return frame(id);
+}
+
+function moveFrame(event) {
+  const { id } = event.currentTarget, { x, y, columns, rows } = cursors[id];
+  if (!MOVES[event.key] || !columns) return; // before its chart is drawn
+  event.preventDefault();
+  const [right, down] = MOVES[event.key];
+  Object.assign(cursors[id], { x: Math.min(Math.max(x + right, 0), columns - 1), y: Math.min(Math.max(y + down, 0), rows - 1) });
+  Plotly.relayout(id, frame(id));
+}
+
 // Losses against rank
 
 const NEAR = 0.1; // of the way from the lowest loss to the highest
+const FIVE = ".5~r"; // digits, as the data have them
 
 function drawLosses() {
   const losses = data.losses;
@@ -62,7 +103,7 @@ function drawLosses() {
     name: plain(series.name), x: series.points.map((p) => p.rank), y: series.points.map((p) => p.loss),
     error_y: { type: "data", symmetric: false, array: series.points.map((p) => p.high - p.loss), arrayminus: series.points.map((p) => p.loss - p.low) },
     mode: "lines+markers", line: style(n), marker: { size: series.trained ? 10 : 7, symbol: MARKS[n % MARKS.length] },
-    hovertemplate: "rank %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
+    hovertemplate: `rank %{x}: %{y:${FIVE}}<extra>%{fullData.name}</extra>`,
   }));
   const lowest = Math.min(...points.map((p) => p.loss), ...losses.lines.map((l) => l.loss));
   const highest = Math.max(...points.map((p) => p.loss), ...losses.lines.map((l) => l.loss));
@@ -70,8 +111,8 @@ function drawLosses() {
   const ends = ranks.length > 1 ? [ranks[0] / 1.2, ranks.at(-1) * 1.2] : [(ranks[0] ?? 1) / 2, (ranks[0] ?? 1) * 2];
   losses.lines.forEach((line, n) => traces.push({
     name: plain(line.name), x: ends, y: [line.loss, line.loss], mode: "lines",
-    line: { color: color("faint"), dash: DASHES[(n + 1) % DASHES.length], width: 1.5 },
-    hovertemplate: "%{y:.4f}<extra>%{fullData.name}</extra>",
+    line: { ...(n ? style(traces.length) : { color: color("faint") }), width: 1.5, dash: DASHES[n % DASHES.length] },
+    hovertemplate: `%{y:${FIVE}}<extra>%{fullData.name}</extra>`,
   }));
   draw("losses", traces, {
     xaxis: { title: { text: "rank" }, type: "log", tickvals: ranks, ticktext: ranks.map(String) },
@@ -91,7 +132,6 @@ const MEASURES = {
 const SCALES = { phi: "φ", control: "φ − control", chance: "φ / chance" };
 const nameOf = (pair) => `${pair.left} – ${pair.right}`;
 const stepOf = ([one, other]) => (one === other ? `${one ?? "not known"}` : `${one ?? "–"} and ${other ?? "–"}`);
-let cursor = { layer: null, projection: null };
 
 const chosenPair = () => Number(element("step").value);
 const siteAt = (layer, projection) => byKey.get(key(chosenPair(), element("basis").value, layer, projection));
@@ -150,44 +190,49 @@ function sizesUpTo(most) {
 }
 
 function drawGrid(site) {
-  const scale = element("scale").value;
-  element("grid").hidden = !site || !known(site.at);
-  if (element("grid").hidden) return;
+  const scale = element("scale").value, none = !site || !known(site.at);
+  for (const one of [element("grid"), element("grid-help"), element("grid-cursor"), labelOf("scale")]) one.hidden = none;
+  element("no-cells").hidden = !site || !none;
+  if (none) return;
   const cells = cellsOf(site), values = cells.map((row) => row.map(SCALED[scale]));
   const { colorbar, ...range } = bar(scale, values.flat());
   const shown = scale === "chance" ? values.map((row) => row.map((v) => (known(v) ? Math.log10(Math.max(1, v)) : null))) : values;
-  const text = (one) => `i ${one.i}, j ${one.j}<br>φ ${short(one.phi)}<br>control ${known(one.control) ? short(one.control) : "none"}`
-    + `<br>chance ${short(one.chance)}<br>p ${pText(one.p)}`;
+  const words = (one) => [
+    `i ${one.i}, j ${one.j}`, `φ ${short(one.phi)}`, `control ${known(one.control) ? short(one.control) : "none"}`,
+    `chance ${short(one.chance)}`, `p ${pText(one.p)}`,
+  ];
   element("grid").setAttribute("aria-label", `${SCALES[scale]} by i and j at ${where(site)}`);
   draw("grid", [{
-    type: "heatmap", z: shown, x0: 1, dx: 1, y0: 1, dy: 1, hovertext: cells.map((row) => row.map(text)),
+    type: "heatmap", z: shown, x0: 1, dx: 1, y0: 1, dy: 1, hovertext: cells.map((row) => row.map((one) => words(one).join("<br>"))),
     hoverinfo: "text", hoverongaps: false, ...range, colorbar: { ...colorbar, thickness: 12, outlinewidth: 0 },
   }], {
     xaxis: { title: { text: plain(`j, of ${pairs[site.pair].right}`) }, showgrid: false, tickvals: sizesUpTo(site.columns) },
     yaxis: { title: { text: plain(`i, of ${pairs[site.pair].left}`) }, autorange: "reversed", showgrid: false, tickvals: sizesUpTo(site.rows) },
     margin: { l: 48, r: 8, t: 8, b: 44 },
-    plot_bgcolor: color("blank"),
+    plot_bgcolor: color("blank"), ...framed("grid", site.columns, site.rows, (x, y) => words(cells[y][x]).join(", ")),
   });
 }
 
 function drawAngles(site) {
+  if (!site) return;
   const counted = site.k_star ?? 0;
   draw("angles", [{
     x: site.cos2.map((_, n) => n + 1), y: site.cos2, mode: "markers", hovertemplate: "angle %{x}: cos² %{y:.3f}<extra></extra>",
     marker: { size: 8, color: site.cos2.map((_, n) => (n < counted ? lines()[1] : lines()[0])), symbol: site.cos2.map((_, n) => (n < counted ? "circle" : "circle-open")) },
   }], {
-    margin: { l: 48, r: 8, t: 8, b: 44 }, xaxis: { title: { text: "angle" }, rangemode: "tozero" }, yaxis: { title: { text: "cos²" }, range: [0, 1.03] },
+    margin: { l: 48, r: 8, t: 8, b: 44 }, xaxis: { title: { text: "angle" }, rangemode: "tozero", tickvals: sizesUpTo(site.cos2.length) }, yaxis: { title: { text: "cos²" }, range: [0, 1.03] },
   });
 }
 
 function drawSpectra(site) {
+  if (!site) return;
   const { left, right, steps } = pairs[site.pair];
   const of = (arm, step) => spectra.find((one) => one.arm === arm && one.step === step
     && one.basis === site.basis && one.layer === site.layer && one.projection === site.projection);
   const traces = [[left, steps[0]], [right, steps[1]]].map(([arm, step], n) => {
     const values = of(arm, step)?.values ?? [];
     return {
-      name: plain(arm), x: values.map((_, k) => k + 1), y: values, mode: "lines+markers", line: style(n),
+      name: plain(left === right ? `${arm}, step ${step}` : arm), x: values.map((_, k) => k + 1), y: values, mode: "lines+markers", line: style(n),
       marker: { size: 5, symbol: MARKS[n] }, hovertemplate: "%{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
     };
   });
@@ -212,11 +257,8 @@ function drawSite() {
   element("site-words").textContent = site ? siteWords(site) : "";
   const canControl = site && pairs[site.pair].controls.length > 0;
   fill("scale", Object.entries(SCALES).filter(([scale]) => scale !== "control" || canControl));
-  drawGrid(site);
   for (const id of ["of-angles", "of-spectra"]) element(id).hidden = !site;
-  if (!site) return;
-  drawAngles(site);
-  drawSpectra(site);
+  for (const chart of [drawGrid, drawAngles, drawSpectra]) soon(() => chart(current()));
 }
 
 // The map of layers and matrices
@@ -256,41 +298,32 @@ function measureText(layer, projection) {
 
 function drawMap() {
   const { layers, projections } = axesOfMap(), measure = element("measure").value;
-  const x = layers.indexOf(cursor.layer), y = projections.indexOf(cursor.projection);
-  const frame = { type: "rect", x0: x - 0.5, x1: x + 0.5, y0: y - 0.5, y1: y + 0.5, line: { color: FRAME, width: 3 } };
   draw("map", mapTraces(layers, projections, (l, p) => siteAt(l, p)?.[measure], measureText, measure), {
-    ...mapLayout(layers, projections), shapes: [frame],
+    ...mapLayout(layers, projections),
+    ...framed("map", layers.length, projections.length, (x, y) => measureText(layers[x], projections[y])),
   });
-  element("map-cursor").textContent = measureText(cursor.layer, cursor.projection);
 }
 
 function chooseSite() {
-  cursor = { layer: Number(element("layer").value), projection: element("projection").value };
+  const { layers, projections } = axesOfMap();
+  cursors.map.x = layers.indexOf(Number(element("layer").value));
+  cursors.map.y = projections.indexOf(element("projection").value);
   drawMap();
   drawSite();
 }
 
-function openSite(layer, projection) {
-  element("layer").value = layer;
-  element("projection").value = projection;
+function openSite(x, y) {
+  const { layers, projections } = axesOfMap();
+  element("layer").value = layers[x];
+  element("projection").value = projections[y];
   chooseSite();
   element("site-title").focus();
 }
 
-function moveCursor(event) {
-  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  if (event.key === "Enter") return openSite(cursor.layer, cursor.projection);
-  if (!moves[event.key]) return undefined;
-  event.preventDefault();
-  const { layers, projections } = axesOfMap(), [dx, dy] = moves[event.key];
-  const x = layers.indexOf(cursor.layer) + dx, y = projections.indexOf(cursor.projection) + dy;
-  if (layers[x] !== undefined && projections[y] !== undefined) cursor = { layer: layers[x], projection: projections[y] };
-  return drawMap();
-}
-
 function choosePair() {
-  const name = element("pair").value;
-  fill("step", pairs.map((pair, n) => [n, stepOf(pair.steps), nameOf(pair)]).filter((each) => each[2] === name));
+  const name = element("pair").value, steps = pairs.map((pair, n) => [n, stepOf(pair.steps), nameOf(pair)]).filter((each) => each[2] === name);
+  fill("step", steps);
+  labelOf("step").hidden = steps.length < 2;
   chooseStep();
 }
 
@@ -312,7 +345,7 @@ function chooseBasis() {
 function drawEvolution() {
   const table = data.evolution;
   if (!table) return;
-  const arm = element("evolution-arm").value, measure = element("evolution-measure").value;
+  const arm = element("evolution-arm").value, measure = element("evolution-measure").value, random = measure.replace("phi", "null");
   const rows = table.left.map((_, n) => n).filter((n) => table.left[n] === arm);
   const steps = unique(rows.map((n) => table.step_left[n])).sort((a, b) => a - b);
   const slider = element("evolution-slider");
@@ -320,36 +353,59 @@ function drawEvolution() {
   const step = steps[Number(slider.value)];
   element("evolution-step").textContent = `${step} against ${table.step_right[rows[0]]}`;
   slider.setAttribute("aria-valuetext", `step ${step}`);
-  const at = new Map(rows.filter((n) => table.step_left[n] === step).map((n) => [`${table.layer[n]} ${table.projection[n]}`, table[measure][n]]));
+  const at = new Map(rows.filter((n) => table.step_left[n] === step).map((n) => [`${table.layer[n]} ${table.projection[n]}`, n]));
   const layers = unique(rows.map((n) => table.layer[n])).sort((a, b) => a - b), projections = unique(rows.map((n) => table.projection[n]));
-  const value = (layer, projection) => at.get(`${layer} ${projection}`);
-  const hover = (layer, projection) => `step ${step}, layer ${layer}, ΔW_${projection}: ${short(value(layer, projection))}`;
-  element("evolution-map").setAttribute("aria-label", `φ of step ${step} with the last step of ${arm}, by layer and matrix`);
-  draw("evolution-map", mapTraces(layers, projections, value, hover, "evolution"), mapLayout(layers, projections));
+  const value = (layer, projection, of = measure) => table[of][at.get(`${layer} ${projection}`)];
+  const words = (layer, projection) => `step ${step}, layer ${layer}, ΔW_${projection}: φ ${short(value(layer, projection))}, chance ${short(value(layer, projection, random))}`;
+  element("evolution-map").setAttribute("aria-label", `φ of step ${step} with the last step of ${arm} in the basis ${table.basis}, by layer and matrix`);
+  draw("evolution-map", mapTraces(layers, projections, value, words, "evolution"), {
+    ...mapLayout(layers, projections),
+    ...framed("evolution-map", layers.length, projections.length, (x, y) => words(layers[x], projections[y])),
+  });
+}
+
+const hiddenArms = new Set();
+
+function swatch({ color: stroke, dash }) { // of a line
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS(svg.namespaceURI, "line");
+  for (const [name, value] of Object.entries({ width: 28, height: 8, "aria-hidden": "true" })) svg.setAttribute(name, value);
+  const look = { x1: 0, x2: 28, y1: 4, y2: 4, stroke, "stroke-width": 2.5, "stroke-dasharray": dash === "solid" ? "none" : dash };
+  for (const [name, value] of Object.entries(look)) line.setAttribute(name, value);
+  svg.append(line);
+  return svg;
 }
 
 function drawCurves() {
-  element("curves").hidden = data.curves.length === 0;
-  element("no-curves").hidden = data.curves.length > 0;
-  if (!data.curves.length) return;
-  const arms = unique(data.curves.map((curve) => curve.arm));
+  const none = data.curves.length === 0, arms = unique(data.curves.map((curve) => curve.arm));
+  for (const id of ["curves", "curves-arms", "curves-help"]) element(id).hidden = none;
+  element("no-curves").hidden = !none;
+  if (none) return;
+  for (const [n, button] of [...element("curves-arms").children].entries()) {
+    button.setAttribute("aria-pressed", String(!hiddenArms.has(arms[n])));
+    button.firstChild.replaceWith(swatch(style(n)));
+  }
   draw("curves", data.curves.map((curve) => {
-    const look = style(arms.indexOf(curve.arm)), validation = curve.kind === "validation";
+    const n = arms.indexOf(curve.arm), validation = curve.kind === "validation";
     return {
       name: plain(`${curve.arm}, ${curve.kind}`), x: curve.steps, y: curve.losses, mode: validation ? "lines+markers" : "lines",
-      line: { ...look, width: validation ? 2.5 : 1 }, marker: { size: 7, symbol: MARKS[arms.indexOf(curve.arm) % MARKS.length] },
-      hovertemplate: "step %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
+      line: { ...style(n), width: validation ? 2.5 : 1 }, marker: { size: 7, symbol: MARKS[n % MARKS.length] },
+      visible: !hiddenArms.has(curve.arm), hovertemplate: `step %{x}: %{y:${FIVE}}<extra>%{fullData.name}</extra>`,
     };
-  }), { xaxis: { title: { text: "step" } }, yaxis: { title: { text: "loss, nats" } }, showlegend: true });
+  }), { margin: { l: 48, r: 8, t: 8, b: 44 }, xaxis: { title: { text: "step" } }, yaxis: { title: { text: "loss, nats" } }, showlegend: false });
 }
 
-function drawAll() {
-  drawLosses();
-  drawMap();
-  drawSite();
-  drawEvolution();
+function toggleArm(arm) {
+  if (!hiddenArms.delete(arm)) hiddenArms.add(arm);
   drawCurves();
 }
+
+element("curves-arms").replaceChildren(...unique(data.curves.map((curve) => curve.arm)).map((arm) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(document.createElement("span"), arm);
+  button.addEventListener("click", () => toggleArm(arm));
+  return button;
+}));
 
 fill("pair", unique(pairs.map(nameOf)).map((name) => [name, name]));
 fill("measure", Object.entries(MEASURES));
@@ -360,6 +416,7 @@ element("no-evolution").hidden = Boolean(data.evolution);
 if (data.evolution) {
   fill("evolution-arm", unique(data.evolution.left).map((arm) => [arm, arm]));
   fill("evolution-measure", [["phi_corner", "φ of the whole spans, with the last step"], ["phi_first", "φ(1, 1), with the last step"]]);
+  element("evolution-basis").textContent = `Basis ${data.evolution.basis}: ${data.grids.bases[data.evolution.basis]}`;
 }
 const CONTROLS = {
   pair: choosePair, step: chooseStep, basis: chooseBasis, measure: drawMap, layer: chooseSite, projection: chooseSite, scale: drawSite,
@@ -371,14 +428,13 @@ element("near").addEventListener("click", ({ currentTarget: button }) => {
   button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
   drawLosses();
 });
-element("map").addEventListener("keydown", moveCursor);
-if (pairs.length) choosePair();
+for (const id of Object.keys(cursors)) element(id).addEventListener("keydown", moveFrame);
+element("map").addEventListener("keydown", ({ key: pressed }) => (pressed === "Enter" ? openSite(cursors.map.x, cursors.map.y) : undefined));
+
 drawLosses();
-drawEvolution();
-drawCurves();
-element("map").on?.("plotly_click", ({ points }) => {
-  const { layers, projections } = axesOfMap();
-  openSite(layers[points[0].x], projections[points[0].y]);
-});
-DARK.addEventListener("change", drawAll);
-document.documentElement.dataset.ready = "yes"; // every chart is drawn
+if (pairs.length) choosePair();
+for (const drawn of [drawEvolution, drawCurves, () => { document.documentElement.dataset.ready = "yes"; }]) soon(drawn); // ready: all is drawn
+opening = false;
+goOn();
+element("map").on?.("plotly_click", ({ points: [point] }) => openSite(point.x, point.y));
+DARK.addEventListener("change", () => [drawLosses, drawMap, drawSite, drawEvolution, drawCurves].forEach((drawn) => drawn()));

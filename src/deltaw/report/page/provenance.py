@@ -37,8 +37,6 @@ def provenance(summary: Summary, runs: Sequence[RunDirectory], command: str) -> 
         yield "Task", ", ".join(filter(None, [record.task, record.init]))
         yield "Versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()) or "not recorded"
         yield "Machine", _machine(record.hardware)
-    if not runs:
-        yield "Base", summary.left.base or "not known"
     yield "This page", f"deltaw {deltaw.__version__}"
     yield "Command", command
 
@@ -47,7 +45,7 @@ def _side(side: Side) -> str:
     ranks = " to ".join(map(str, dict.fromkeys([side.smallest_rank, side.rank])))
     step = [] if side.step is None else [f"step {side.step}"]
     lr = [] if side.lr is None else [f"learning rate {side.lr:g}"]
-    return ", ".join([side.name, f"rank {ranks}", *step, *lr])
+    return ", ".join([side.name, f"rank {ranks}", *step, *lr, f"base {side.base or 'not named'}"])
 
 
 def _fingerprint(fingerprint: str | None) -> list[str]:

@@ -37,13 +37,17 @@ def _thinned(points: pd.DataFrame) -> pd.DataFrame:
     return points[::-1][::every][::-1]
 
 
-def evolution_of(tables: Tables, view: View) -> dict[str, list[Any]] | None:
-    """φ of each snapshot with the arm's last one at every site, as columns; None where no snapshots were compared."""
+def evolution_of(tables: Tables, view: View) -> dict[str, Any] | None:
+    """φ of each snapshot with the arm's last one at every site, beside chance, as columns, and the basis of all of it.
+
+    None where no snapshots were compared.
+    """
     pairs = tables.comparison.pairs
     of_one_arm = pairs[(pairs.left == pairs.right) & (pairs.basis == view.basis) & (pairs.step_left < pairs.step_right)]
     if of_one_arm.empty:
         return None
     last = of_one_arm.groupby("left").step_right.transform("max")
     shown = of_one_arm[of_one_arm.step_right == last]
-    names = ["left", "step_left", "step_right", "layer", "projection", "phi_first", "phi_corner", "null_corner"]
-    return {name: shown[name].tolist() for name in names}
+    names = ["left", "step_left", "step_right", "layer", "projection"]
+    names += ["phi_first", "null_first", "phi_corner", "null_corner"]
+    return {"basis": view.basis} | {name: shown[name].tolist() for name in names}
