@@ -11,8 +11,8 @@ def keep_freed_memory() -> None:
     """Let glibc use memory that is freed from now on again, where by itself it gives large blocks back to the system.
 
     Each step on a CPU takes the same large tensors. Where the system hands them out anew, it fills them with zeros page
-    by page: 5 % of the processor time of a step of SmolLM2-135M. What was freed before goes back to the system: loading
-    frees weights that no step takes again.
+    by page: 5 % of the processor time of a step of SmolLM2-135M-Instruct. What was freed before goes back to the
+    system: loading frees weights that no step takes again.
     """
     glibc = ctypes.CDLL(None) if sys.platform == "linux" else None
     mallopt = getattr(glibc, "mallopt", None)
