@@ -84,7 +84,7 @@ def test_pairs_without_cells_are_there_with_their_levels_up_to_a_limit(
     of_a_pair = len(table) - sum(site["pair"] in with_cells for site in found["sites"])
     monkeypatch.setattr(grids, "MOST_ROWS", of_a_pair - 1)
     shown, left_out = grids._shown(table, phi)
-    assert len(shown) == len(found["pairs"]) - 1 and left_out == "1 other pairs are in pairs.parquet alone."
+    assert len(shown) == len(found["pairs"]) - 1 and left_out == "Pairs that are in pairs.parquet alone: 1."
 
 
 def test_the_losses_are_those_of_the_advice(data: dict[str, Any]) -> None:

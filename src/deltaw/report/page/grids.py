@@ -58,13 +58,16 @@ def grids_of(tables: Tables, view: View, pairings: Iterable[Pairing]) -> dict[st
 def _fitting(phi: pd.DataFrame, view: View) -> tuple[pd.DataFrame, str]:
     """The cells that fit into the page, and what was left out of them; the compared pair goes last."""
     pairing = view.subject.pairing
-    controls = control_pairs(pairing)
+    kept = [pairing, *control_pairs(pairing)]
     steps: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = [
         (
             f"sizes above {MOST_DIRECTIONS}",
             lambda all_: all_[(all_.i <= MOST_DIRECTIONS) & (all_.j <= MOST_DIRECTIONS)],
         ),
-        ("pairs that are neither compared nor the control pair", lambda all_: _of_pairs([pairing, *controls], all_)),
+        (
+            "pairs that are neither compared nor the control pair",
+            lambda all_: pd.concat([rows_of(one, all_) for one in kept]),
+        ),
         ("layers that the figures leave out", lambda all_: all_[all_.layer.isin(view.layers)]),
         ("the control pair", lambda all_: rows_of(pairing, all_)),
     ]
@@ -79,10 +82,6 @@ def _fitting(phi: pd.DataFrame, view: View) -> tuple[pd.DataFrame, str]:
     return phi, cells if left_out else ""
 
 
-def _of_pairs(pairings: Iterable[Pairing], rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.loc[pd.concat([rows_of(pairing, rows) for pairing in pairings]).index.unique().sort_values()]
-
-
 def _shown(pairs: pd.DataFrame, phi: pd.DataFrame) -> tuple[list[Key], str]:
     """The pairs with cells, then as many others as the page has room for; and what it leaves out."""
     with_cells = dict.fromkeys(map(_key, _rows(phi[SIDES].drop_duplicates())))
@@ -92,7 +91,7 @@ def _shown(pairs: pd.DataFrame, phi: pd.DataFrame) -> tuple[list[Key], str]:
         room -= counts[key]
         shown += [key] if room >= 0 else []
     more = len(counts.keys() | with_cells.keys()) - len(shown)
-    return shown, f"{more} other pairs are in pairs.parquet alone." if more else ""
+    return shown, f"Pairs that are in pairs.parquet alone: {more}." if more else ""
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:
