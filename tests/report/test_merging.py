@@ -108,7 +108,7 @@ def test_a_small_update_harms_less_than_a_large_one(tmp_path: Path) -> None:
     found = verdict(left, right)
     assert found.effect_on_left == pytest.approx(0.05, abs=0.01) and found.effect_on_right == pytest.approx(20, rel=0.2)
     (line,) = verdicts([found])
-    assert f"effect of {found.right} on the inputs of {found.left} {found.effect_on_left:.2g}, of" in line
+    assert f"effect on the inputs of the first {found.effect_on_left:.2g}, on those of the second" in line
 
 
 def test_updates_of_other_sites_leave_each_other_alone(tmp_path: Path) -> None:

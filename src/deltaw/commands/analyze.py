@@ -152,8 +152,14 @@ def _subject(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, st
         find_adapter(name, runs, step, start, cfg.base)
         for name, start in zip(names, (cfg.left_start, cfg.right_start), strict=True)
     )
-    others = [named(name, find_adapter(name, runs, step, base=cfg.base)) for name in names_in(cfg.others)]
+    others = [named(_short(name), find_adapter(name, runs, step, base=cfg.base)) for name in names_in(cfg.others)]
     return adapter_pair(left, right, Path(cfg.base) if cfg.base else None, others)
+
+
+def _short(name: str) -> str:
+    """An adapter as the user named it; of a long path the last two parts."""
+    path = Path(name)
+    return "/".join(filter(None, [path.parent.name, path.name])) or name
 
 
 def _output(cfg: DictConfig, runs: Sequence[RunDirectory], names: tuple[str, str], subject: AdapterPair) -> Path:

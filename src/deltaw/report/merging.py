@@ -108,9 +108,8 @@ def verdicts(merges: list[Merge]) -> Iterator[str]:
 
 def _numbers(one: Merge) -> str:
     return (
-        f"cosine {_signed(one.cosine)}; effect of {one.right} on the inputs of {one.left} {one.effect_on_left:.2g}, of "
-        f"{one.left} on those of {one.right} {one.effect_on_right:.2g}, 1 being their own adapter's; norms 1 to "
-        f"{one.norm_ratio:.2g}"
+        f"cosine {_signed(one.cosine)}; effect on the inputs of the first {one.effect_on_left:.2g}, on those of the "
+        f"second {one.effect_on_right:.2g}, its own being 1; norms 1 to {one.norm_ratio:.2g}"
     )
 
 
