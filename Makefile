@@ -2,7 +2,7 @@
 # make check   ruff, mypy, import contracts, fast tests: two minutes
 # make test    the same and all tests but the slow ones: ten minutes on two cores
 # make fuzz    20,000 mutated adapter folders and runs, each a result or a clear error: five minutes on one core
-# make slow    four processes, two machines, a wheel in an empty environment, gpu.py --toy: needs a package index;
+# make slow    four processes, two machines, sweeps, a wheel in an empty environment, gpu.py --toy: needs a package index;
 #              report.html in a browser, where there is Chromium on the PATH
 # make cover   branch coverage of make test
 # make base    pretrains the bundled base again (an hour and a half on one CPU core)

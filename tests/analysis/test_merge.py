@@ -1,12 +1,13 @@
 """`Comparison.merge` against dense ΔW, for adapters of every kind."""
 
-from math import sqrt
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deltaw import compare, load_adapter
@@ -84,7 +85,25 @@ def test_an_update_of_0_has_a_norm_and_nothing_else(tmp_path: Path) -> None:
     assert rows[["cosine", "overlap_input", "sd_input", "overlap_output", "rank_right"]].isna().all(axis=None)
     assert (rows.effect_on_left == 0).all() and rows.effect_on_right.isna().all()
     together = over_sites(rows)
-    assert np.isnan(together.cosine) and sqrt(together.one) == pytest.approx(np.linalg.norm(rows.norm_left))
+    assert np.isnan(together.cosine) and (together.norm_ratio, together.effects[0]) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [1e-35, 1e35])
+def test_factors_of_any_size_are_added_as_those_of_size_1(tmp_path: Path, size: float) -> None:
+    left, right = (write_adapter(tmp_path / name, 3, seed=seed) for seed, name in enumerate("ab"))
+    sized = []
+    for source in (left, right):
+        folder = tmp_path / f"{source.name}-sized"
+        shutil.copytree(source, folder)
+        tensors = load_file(source / "adapter_model.safetensors")
+        save_file({name: tensor * size for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+        sized.append(folder)
+    rows, expected = compare(sized[0], sized[1]).merge, compare(left, right).merge
+    numbers = list(expected.columns[expected.columns.get_loc("norm_ratio") :])
+    assert rows[numbers].to_numpy() == pytest.approx(expected[numbers].to_numpy(), rel=1e-5)
+    assert rows.norm_left.to_numpy() == pytest.approx(size**2 * expected.norm_left.to_numpy(), rel=1e-5)
+    together, whole = over_sites(rows), over_sites(expected)
+    assert (together.cosine, *together.effects) == pytest.approx((whole.cosine, *whole.effects), rel=1e-5)
 
 
 def test_without_b_there_is_no_row(tmp_path: Path) -> None:

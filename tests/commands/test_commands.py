@@ -18,6 +18,7 @@ def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_the_demo_at_a_tiny_size(tmp_path: Path) -> None:
     trained = command("train.py", "experiment=smoke", "trainer.accelerator=cpu", "trainer.devices=1", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
@@ -34,6 +35,7 @@ def test_the_demo_at_a_tiny_size(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written elsewhere
 
 
+@pytest.mark.slow
 def test_a_sweep_and_the_analysis_of_its_jobs_equal_one_run_of_both_arms(tmp_path: Path) -> None:
     make_base(tmp_path / "base")
     make_pairs(tmp_path / "pairs.jsonl")
@@ -54,6 +56,7 @@ def test_a_sweep_and_the_analysis_of_its_jobs_equal_one_run_of_both_arms(tmp_pat
     assert one.phi.std() > 0.05
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_an_error(tmp_path: Path) -> None:
     make_base(tmp_path / "base")
     make_pairs(tmp_path / "pairs.jsonl")

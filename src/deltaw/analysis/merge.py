@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from math import isnan, nan, sqrt
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from deltaw.analysis import columns
 from deltaw.analysis.site import SiteMeasures
@@ -14,12 +16,13 @@ from deltaw.maths.merge import Products, deviation, products
 def merge_row(measures: SiteMeasures, one: int, other: int) -> dict[str, object]:
     """The columns of `columns.MERGE` for two adapters, known by their numbers; B of both was read."""
     arms = [measures.factors[number] for number in (one, other)]
-    found = products(*(factor for arm in arms for factor in (arm.inner, arm.scale * arm.outer.double())))
+    unit, factors = _moderate([(arm.inner.double(), arm.scale * arm.outer.double()) for arm in arms])
+    found = products(*factors)
     lora = measures.adapters[one].sites[measures.site]
     key = vars(pair_key(measures, "", one, other))
     return {name: key[name] for name in columns.MERGE if name in key} | {
-        "norm_left": sqrt(found.one),
-        "norm_right": sqrt(found.other),
+        "norm_left": unit * sqrt(found.one),
+        "norm_right": unit * sqrt(found.other),
         "norm_ratio": found.norm_ratio,
         "cosine": found.cosine,
         "random_sd": 1 / sqrt(lora.d_in * lora.d_out),
@@ -42,10 +45,15 @@ def merge_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
 
 
 def over_sites(rows: pd.DataFrame) -> Products:
-    """The inner products of two whole adapters, from the rows of one pair; a site where ΔW is 0 adds nothing."""
-    one, other = rows.norm_left**2, rows.norm_right**2
+    """The inner products of two whole adapters, from the rows of one pair; a site where ΔW is 0 adds nothing.
+
+    The unit of both is the largest norm of a row.
+    """
+    norms = rows[["norm_left", "norm_right"]]
+    left, right = (norms / (norms.to_numpy().max() or 1.0)).to_numpy().T
+    one, other = left**2, right**2
     parts = [
-        rows.cosine * rows.norm_left * rows.norm_right,
+        rows.cosine * left * right,
         one,
         other,
         rows.overlap_input * one * other,
@@ -53,7 +61,18 @@ def over_sites(rows: pd.DataFrame) -> Products:
         one**2 / rows.rank_left,
         other**2 / rows.rank_right,
     ]
-    return Products(*(float(part.fillna(0.0).sum()) for part in parts))
+    return Products(*(float(np.nansum(part)) for part in parts))
+
+
+def _moderate(updates: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, list[Tensor]]:
+    """A and B of each update with entries of at most 1, and before them the unit in which B A then is.
+
+    So fourth powers of a norm stay finite.
+    """
+    sizes = [(float(A.abs().max()) or 1.0, float(B.abs().max())) for A, B in updates]
+    unit = max(of_A * of_B for of_A, of_B in sizes) or 1.0
+    scaled = zip(updates, sizes, strict=True)
+    return unit, [factor for (A, B), (of_A, _) in scaled for factor in (A / of_A, B * (of_A / unit))]
 
 
 def _deviation(d: int, found: Products) -> float:
