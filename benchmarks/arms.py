@@ -226,8 +226,9 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
             if key == "peak_gib":
                 axes.plot(arms, [row["base_and_arms_gib"] for row in of_batch], "k:", label="one base and K arms")
             label = {"steps_s": f"{steps} steps, s", "wall_s": "whole processes, s", "peak_gib": "memory, GiB"}[key]
-            axes.set(xlabel="arms K", ylabel=label, title=f"batch {batch}", xticks=arms, ylim=(0, None))
-            axes.legend(frameon=False)
+            axes.set(xlabel="arms K", ylabel=label, title=f"batch {batch}", xticks=arms)
+            axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # the legend stands above the lines
+            axes.legend(loc="upper left", fontsize="small")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
 
