@@ -30,7 +30,10 @@ def dense(adapter: Adapter) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"alpha_pattern": {"layers.1.q_proj": 64}}])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"use_rslora": True}, {"alpha_pattern": {"layers.1.q_proj": 64}}, {"alpha_pattern": {"layers.1.q_proj": -8}}],
+)
 def test_a_row_has_the_numbers_of_dense_updates(tmp_path: Path, config: dict[str, Any]) -> None:
     one = load_adapter(write_adapter(tmp_path / "a", 3, seed=1, **config))
     other = load_adapter(write_adapter(tmp_path / "b", 5, seed=2))

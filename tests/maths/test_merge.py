@@ -1,4 +1,4 @@
-"""Inner products of two updates, against dense matrices."""
+"""Inner products of two updates, from their decompositions, against dense matrices."""
 
 from dataclasses import astuple
 from math import isnan, sqrt
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deltaw.maths.merge import Products, deviation, products
+from deltaw.maths.merge import Products, deviation
+from deltaw.maths.merge import products as products_of
 
 D_OUT, D_IN = 14, 18
 ranks, seeds = st.integers(1, 5), st.integers(0, 2**32)
@@ -21,6 +22,18 @@ def random(*shape: int, seed: int) -> Tensor:
 
 def factors(rank: int, seed: int) -> tuple[Tensor, Tensor]:
     return random(rank, D_IN, seed=seed), random(D_OUT, rank, seed=seed + 1)
+
+
+def decomposed(update: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    U, S, Vh = torch.linalg.svd(update, full_matrices=False)
+    kept = S > S.max() / 1e10
+    return U[:, kept], S[kept], Vh[kept]
+
+
+def products(A: Tensor, B: Tensor, A_other: Tensor, B_other: Tensor) -> Products:
+    """From the decompositions of both products; a value of 0 has no direction."""
+    (U, S, V), (P, T, W) = decomposed(B @ A), decomposed(B_other @ A_other)
+    return products_of(S, T, V @ W.T, U.T @ P)
 
 
 def dense(A: Tensor, B: Tensor) -> list[list[float]]:
@@ -103,14 +116,6 @@ def test_a_multiple_of_an_update_has_its_direction(rank: int, seed: int, scale: 
         assert found.cosine == pytest.approx(sign) and found.norm_ratio == pytest.approx(scale)
 
 
-@given(ranks, ranks, seeds)
-def test_only_the_product_of_the_factors_counts(rank: int, other: int, seed: int) -> None:
-    (A, B), two = factors(rank, seed), factors(other, seed + 2)
-    R = torch.linalg.qr(random(rank, rank, seed=seed + 4)).Q * torch.linspace(0.5, 2, rank, dtype=torch.float64)
-    mixed = products(R @ A, B @ torch.linalg.inv(R), *two)
-    assert astuple(mixed) == pytest.approx(astuple(products(A, B, *two)), abs=1e-8)
-
-
 def test_random_updates_have_a_cosine_of_0_with_the_deviation_of_their_size() -> None:
     cosines = [products(*factors(3, seed=4 * n), *factors(4, seed=4 * n + 2)).cosine for n in range(2000)]
     found = torch.tensor(cosines)
@@ -131,13 +136,6 @@ def test_sites_add_up_to_one_long_update() -> None:
 
 def test_an_update_of_0_has_no_direction() -> None:
     A, B = factors(2, seed=0)
-    twice, cancelled = torch.cat([A, A]), torch.cat([B, -B * (1 + 1e-16)], dim=1)
-    for found in (products(A, 0 * B, A, B), products(0 * A, B, A, B), products(twice, cancelled, A, B)):
+    for found in (products(A, 0 * B, A, B), products(0 * A, B, A, B)):
         assert all(map(isnan, (found.cosine, found.norm_ratio, found.overlap_input, found.ranks[0], found.effects[0])))
         assert found.effects[1] == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_factors_of_less_precision_are_multiplied_in_double(dtype: torch.dtype) -> None:
-    four = [factor.to(dtype) for factor in (*factors(2, seed=0), *factors(3, seed=2))]
-    assert products(*four) == products(*(factor.double() for factor in four))

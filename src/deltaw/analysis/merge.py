@@ -1,11 +1,10 @@
 """What two adapters do to each other when they are added, at one site: a row of `merge.parquet`."""
 
 from collections.abc import Sequence
-from math import isnan, nan, sqrt
+from math import copysign, isnan, nan, sqrt
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from deltaw.analysis import columns
 from deltaw.analysis.site import SiteMeasures
@@ -15,9 +14,12 @@ from deltaw.maths.merge import Products, deviation, products
 
 def merge_row(measures: SiteMeasures, one: int, other: int) -> dict[str, object]:
     """The columns of `columns.MERGE` for two adapters, known by their numbers; B of both was read."""
-    arms = [measures.factors[number] for number in (one, other)]
-    unit, factors = _moderate([(arm.inner.double(), arm.scale * arm.outer.double()) for arm in arms])
-    found = products(*factors)
+    read, written = measures.measured["input"], measures.measured["output"]
+    values = [read.directions[number].values for number in (one, other)]
+    unit = max((float(found[0]) for found in values if len(found)), default=1.0)  # so that fourth powers stay finite
+    inputs, outputs = (side.stack.cosines(side.directions[one], side.directions[other]) for side in (read, written))
+    sign = copysign(1, measures.factors[one].scale * measures.factors[other].scale)  # the values are those of |scale|
+    found = products(values[0] / unit, values[1] / unit, inputs, sign * outputs)
     lora = measures.adapters[one].sites[measures.site]
     key = vars(pair_key(measures, "", one, other))
     return {name: key[name] for name in columns.MERGE if name in key} | {
@@ -62,17 +64,6 @@ def over_sites(rows: pd.DataFrame) -> Products:
         other**2 / rows.rank_right,
     ]
     return Products(*(float(np.nansum(part)) for part in parts))
-
-
-def _moderate(updates: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, list[Tensor]]:
-    """A and B of each update with entries of at most 1, and before them the unit in which B A then is.
-
-    So fourth powers of a norm stay finite.
-    """
-    sizes = [(float(A.abs().max()) or 1.0, float(B.abs().max())) for A, B in updates]
-    unit = max(of_A * of_B for of_A, of_B in sizes) or 1.0
-    scaled = zip(updates, sizes, strict=True)
-    return unit, [factor for (A, B), (of_A, _) in scaled for factor in (A / of_A, B * (of_A / unit))]
 
 
 def _deviation(d: int, found: Products) -> float:

@@ -1,22 +1,19 @@
 """Two updates ΔW₁ and ΔW₂ of one weight, as their sum sees them: whether they cancel, repeat or ignore each other.
 
-Only inner products of factors are formed, never a matrix as large as the weight. Everything here counts directions by
-the share of ‖ΔW‖² that they hold, so that it does not depend on LoRA's rank.
+All of it follows from singular values and from the cosines between singular vectors. Directions count by the share of
+‖ΔW‖² that they hold, so that nothing here depends on LoRA's rank.
 """
 
 from dataclasses import astuple, dataclass
 from math import nan, sqrt
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-
-ROUNDING = 1e-13  # of ‖ΔW‖², as a share of its terms
 
 
 @dataclass(frozen=True)
 class Products:
-    """Inner products of ΔW₁ = B₁ A₁ and ΔW₂ = B₂ A₂, with ⟨X, Y⟩ = tr(Xᵀ Y).
+    """Inner products of ΔW₁ and ΔW₂, with ⟨X, Y⟩ = tr(Xᵀ Y).
 
     They add up over sites: the sum of two `Products` is that of two updates which have both weights.
 
@@ -85,27 +82,28 @@ class Products:
 
 
 def products(
-    A: Float[Tensor, "r d_in"],
-    B: Float[Tensor, "d_out r"],
-    A_other: Float[Tensor, "s d_in"],
-    B_other: Float[Tensor, "d_out s"],
+    values: Float[Tensor, " k"],
+    values_other: Float[Tensor, " n"],
+    inputs: Float[Tensor, "k n"],
+    outputs: Float[Tensor, "k n"],
 ) -> Products:
-    """The inner products of B A and `B_other` `A_other`, from r × r, r × s and s × s matrices.
+    """The inner products of two updates, from their singular value decompositions.
 
-    The result is that of float64, whatever the factors' precision; each B may hold a scale.
+    Args:
+        values: singular values of ΔW₁; none where it is 0.
+        values_other: those of ΔW₂.
+        inputs: cosines of the right-singular vectors of ΔW₁ with those of ΔW₂.
+        outputs: cosines of the left-singular vectors, with signs that belong to those of `inputs`.
     """
-    A, B, A_other, B_other = (factor.double() for factor in (A, B, A_other, B_other))
-    B, B_other = _unless_rounding(A, B), _unless_rounding(A_other, B_other)
-    AA, BB, AA_other, BB_other = A @ A.T, B.T @ B, A_other @ A_other.T, B_other.T @ B_other
-    across_A, across_B = A @ A_other.T, B.T @ B_other
+    one, other = values**2, values_other**2
     return Products(
-        between=_inner(across_B, across_A),
-        one=_inner(BB, AA),
-        other=_inner(BB_other, AA_other),
-        inputs=_squared(BB @ across_A, across_A @ BB_other),
-        outputs=_squared(AA @ across_B, across_B @ AA_other),
-        one_twice=_squared(BB @ AA, AA @ BB),
-        other_twice=_squared(BB_other @ AA_other, AA_other @ BB_other),
+        between=float(values @ (inputs * outputs) @ values_other),
+        one=float(one.sum()),
+        other=float(other.sum()),
+        inputs=float(one @ inputs**2 @ other),
+        outputs=float(one @ outputs**2 @ other),
+        one_twice=float(one @ one),
+        other_twice=float(other @ other),
     )
 
 
@@ -121,21 +119,6 @@ def deviation(d: int, rank: float, rank_other: float) -> float:
     """
     spread = max(1 / rank - 1 / d, 0.0) * max(1 / rank_other - 1 / d, 0.0)
     return sqrt(2 * spread / ((d - 1) * (d + 2))) if d > 1 else 0.0
-
-
-def _unless_rounding(A: Float[Tensor, "r d_in"], B: Float[Tensor, "d_out r"]) -> Float[Tensor, "d_out r"]:
-    """B; or 0 where rows that cancel leave nothing of B A but rounding, as at the step at which an adapter starts."""
-    terms = (B.T @ B) * (A @ A.T)
-    return B if terms.sum() > ROUNDING * terms.abs().sum() else torch.zeros_like(B)
-
-
-def _inner(one: Float[Tensor, "r s"], other: Float[Tensor, "r s"]) -> float:
-    return float((one * other).sum())
-
-
-def _squared(one: Float[Tensor, "r s"], other: Float[Tensor, "r s"]) -> float:
-    """`_inner` where it is a squared norm: rounding can leave −1e-20."""
-    return max(_inner(one, other), 0.0)
 
 
 def _ratio(above: float, below: float) -> float:
