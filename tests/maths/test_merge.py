@@ -26,7 +26,7 @@ def factors(rank: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def decomposed(update: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     U, S, Vh = torch.linalg.svd(update, full_matrices=False)
-    kept = S > S.max() / 1e10
+    kept = S / S.max() > 1e-10
     return U[:, kept], S[kept], Vh[kept]
 
 
