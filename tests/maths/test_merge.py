@@ -127,7 +127,7 @@ def test_sites_add_up_to_one_long_update() -> None:
     sites = [(factors(2, seed=n), factors(3, seed=n + 50)) for n in range(0, 12, 4)]
     each = [products(*one, *two) for one, two in sites]
     long = [torch.cat([(B @ A).flatten() for A, B in side]) for side in zip(*sites, strict=True)]
-    together = sum(each, Products())
+    together = Products(*map(sum, zip(*map(astuple, each), strict=True)))
     assert together.cosine == pytest.approx(float(torch.cosine_similarity(long[0], long[1], dim=0)))
     blocks = [torch.block_diag(*(B @ A for A, B in side)) for side in zip(*sites, strict=True)]
     effect = (blocks[1] @ blocks[0].T).norm() / (blocks[0] @ blocks[0].T).norm()

@@ -4,6 +4,8 @@ from deltaw.run.metrics import MEASURED
 
 RANDOM = "random"  # the projection, or the right adapter, of Gaussian matrices
 
+TWO = ["left", "right", "step_left", "step_right"]  # which two adapters a row is about
+
 PAIR = {
     "left": "name of the left adapter",
     "right": "name of the right adapter",

@@ -7,6 +7,7 @@ over layers. What two adapters share on such an A is one finding, however many n
 import pandas as pd
 import torch
 
+from deltaw.analysis.columns import TWO
 from deltaw.run.adapter import Adapter, Site
 from deltaw.run.tensors import StoredTensor
 
@@ -56,7 +57,7 @@ def distinct(pairs: pd.DataFrame, measure: str) -> pd.DataFrame:
     by_A = pairs.basis.isin(["A", "update"])
     if measure in SPANS:
         by_A |= (pairs.basis == "input") & pairs.full_rank
-    again = pairs.duplicated(["left", "right", "step_left", "step_right", "basis", "A_left", "A_right"])
+    again = pairs.duplicated([*TWO, "basis", "A_left", "A_right"])
     return pairs[~(by_A & again)]
 
 

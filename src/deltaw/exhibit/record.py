@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from deltaw.analysis.columns import TWO
 from deltaw.exhibit.selection import Selection
 from deltaw.exhibit.tables import Tables
 from deltaw.run.adapter import Adapter
@@ -13,7 +14,7 @@ from deltaw.run.adapter import Adapter
 def record(selection: Selection, tables: Tables, files: Iterable[str]) -> dict[str, Any]:
     """The runs, the pairs and bases that the tables hold, the exhibits made from them, and the names of all files."""
     view, pairs = selection.view, tables.comparison.pairs
-    compared = pairs[["left", "right", "step_left", "step_right"]].drop_duplicates().astype(object)
+    compared = pairs[TWO].drop_duplicates().astype(object)
     return {
         "runs": [str(run.path.absolute()) for run in view.subject.runs],
         "left": _source(view.subject.left),

@@ -4,7 +4,7 @@ All of it follows from singular values and from the cosines between singular vec
 ‖ΔW‖² that they hold, so that nothing here depends on LoRA's rank.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from math import nan, sqrt
 
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch import Tensor
 class Products:
     """Inner products of ΔW₁ and ΔW₂, with ⟨X, Y⟩ = tr(Xᵀ Y).
 
-    They add up over sites: the sum of two `Products` is that of two updates which have both weights.
+    Each of them adds up over sites: the sums are those of two updates of several weights at once.
 
     Attributes:
         between: ⟨ΔW₁, ΔW₂⟩.
@@ -24,16 +24,13 @@ class Products:
         one_twice, other_twice: ‖ΔW₁ ΔW₁ᵀ‖² and ‖ΔW₂ ΔW₂ᵀ‖², the sums of the fourth powers of the singular values.
     """
 
-    between: float = 0.0
-    one: float = 0.0
-    other: float = 0.0
-    inputs: float = 0.0
-    outputs: float = 0.0
-    one_twice: float = 0.0
-    other_twice: float = 0.0
-
-    def __add__(self, more: "Products") -> "Products":
-        return Products(*map(sum, zip(astuple(self), astuple(more), strict=True)))
+    between: float
+    one: float
+    other: float
+    inputs: float
+    outputs: float
+    one_twice: float
+    other_twice: float
 
     @property
     def cosine(self) -> float:
@@ -110,9 +107,10 @@ def products(
 def deviation(d: int, rank: float, rank_other: float) -> float:
     """Standard deviation of `overlap_input` (of d inputs) or `overlap_output` (of d outputs) between random directions.
 
-    It is exact. With the traceless parts X and Y of both Gram matrices and a random rotation Q of d ≥ 2 dimensions, the
-    mean of tr(X Q Y Qᵀ)² is 2 ‖X‖² ‖Y‖² / ((d − 1)(d + 2)), because traceless symmetric matrices are an irreducible
-    representation of the rotations, of dimension (d − 1)(d + 2) / 2.
+    It is exact. Scale both Gram matrices to a trace of 1 and take 1/d from their diagonals: that leaves X and Y, of
+    trace 0. Over random rotations Q of d ≥ 2 dimensions, the mean of tr(X Q Y Qᵀ)² is
+    2 ‖X‖² ‖Y‖² / ((d − 1)(d + 2)), because symmetric matrices of trace 0 are an irreducible representation of the
+    orthogonal group, of dimension (d − 1)(d + 2) / 2.
 
     Args:
         rank, rank_other: `Products.ranks`.

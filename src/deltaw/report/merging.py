@@ -6,6 +6,7 @@ from math import isnan, sqrt
 
 import pandas as pd
 
+from deltaw.analysis.columns import TWO
 from deltaw.analysis.merge import over_sites
 from deltaw.maths.merge import Products
 from deltaw.report.table import table
@@ -58,7 +59,7 @@ class Merge:
 
 def merges_of(rows: pd.DataFrame) -> list[Merge]:
     """A verdict for each pair in a table with the columns `deltaw.analysis.columns.MERGE`."""
-    pairs = rows.groupby(["left", "right", "step_left", "step_right"], sort=False, dropna=False)
+    pairs = rows.groupby(TWO, sort=False, dropna=False)
     return [_merge(str(left), str(right), of_pair) for (left, right, *_), of_pair in pairs]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deltaw.analysis.bases import MEANINGS
-from deltaw.analysis.columns import PAIR
+from deltaw.analysis.columns import PAIR, TWO
 from deltaw.analysis.compare import Pairing
 from deltaw.analysis.excess import rows_of
 from deltaw.analysis.study import control_pairs
@@ -18,7 +18,6 @@ from deltaw.exhibit.view import View
 
 MOST_CELLS = 1_000_000  # that the page holds: five megabytes
 MOST_ROWS = 2_000  # of sites of pairs without cells: a megabyte, or with ranks of 64 up to five
-SIDES = ["left", "right", "step_left", "step_right"]
 MOST_DIRECTIONS = 64  # of each side, where all cells are too many
 
 LEVELS = 65_534  # of a number in two bytes; one more stands for what is no number
@@ -84,9 +83,9 @@ def _fitting(phi: pd.DataFrame, view: View) -> tuple[pd.DataFrame, str]:
 
 def _shown(pairs: pd.DataFrame, phi: pd.DataFrame) -> tuple[list[Key], str]:
     """The pairs with cells, then as many others as the page has room for; and what it leaves out."""
-    with_cells = dict.fromkeys(map(_key, _rows(phi[SIDES].drop_duplicates())))
+    with_cells = dict.fromkeys(map(_key, _rows(phi[TWO].drop_duplicates())))
     shown, room = list(with_cells), MOST_ROWS
-    counts = Counter(map(_key, _rows(pairs[SIDES])))
+    counts = Counter(map(_key, _rows(pairs[TWO])))
     for key in filter(lambda key: key not in with_cells, counts):
         room -= counts[key]
         shown += [key] if room >= 0 else []

@@ -10,7 +10,6 @@ from deltaw.report.merging import Merge, verdicts
 from deltaw.report.page.elements import definitions, folded, items, table
 
 MOST_ROWS = 300  # of the table; more are no reading
-PAIR = ["left", "right", "step_left", "step_right"]
 
 
 def merge_section(merges: list[Merge], rows: pd.DataFrame) -> str:
@@ -21,8 +20,8 @@ def merge_section(merges: list[Merge], rows: pd.DataFrame) -> str:
     """
     if rows.empty:
         return ""
-    several = len(rows[PAIR].drop_duplicates()) > 1
-    shown = rows.drop(columns=PAIR[2:] if several else PAIR)
+    several = len(rows[columns.TWO].drop_duplicates()) > 1
+    shown = rows.drop(columns=columns.TWO[2:] if several else columns.TWO)
     names = {name: str(name).replace("_", " ") for name in shown}
     cells = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
     rest = f"These are the first {MOST_ROWS} of {len(rows):,} rows; {MERGE} has all."
