@@ -52,7 +52,7 @@ def at_tokens(
         last = _with_states(last, states[None])  # the states of other tokens can go
         return use(states, _output_layer(forward, inputs, body, [*before, last]))
 
-    with _in_place_of(model, run):
+    with in_place_of(model, run):
         made: Made = model(**inputs)
     return made
 
@@ -135,7 +135,7 @@ def _output_layer(
         given = [*outputs[:-1], _with_states(outputs[-1], states[None])]
         with ExitStack() as stack:
             for module, output in zip(body, given, strict=True):
-                stack.enter_context(_in_place_of(module, partial(_give, output)))
+                stack.enter_context(in_place_of(module, partial(_give, output)))
             made: Tensor = forward(**inputs).logits
         return made.flatten(0, 1)
 
@@ -151,7 +151,7 @@ def _with_states(output: Any, states: Float[Tensor, "rows tokens D"]) -> Any:
 
 
 @contextmanager
-def _in_place_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def in_place_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """In the block, calling `module` runs `forward`, between the hooks of the module."""
     own = vars(module).get("forward")  # as wrappers leave it, before that of the class
     module.forward = forward

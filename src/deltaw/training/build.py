@@ -21,10 +21,12 @@ from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
 from deltaw.model.four_bits import quantise
+from deltaw.model.last_layer import Tail, tail_of
 from deltaw.model.loading import Base, load_base
 from deltaw.model.output_layer import body_of
 from deltaw.model.packed_attention import Attention, attention_of, by_positions
 from deltaw.model.projections import projections
+from deltaw.model.rms_norm import use_closed_form
 from deltaw.model.split import split
 from deltaw.training.objectives import Causal, Classification, Objective, Seq2Seq
 
@@ -101,7 +103,7 @@ def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus)
 
 
 def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
-    """Make a base ready for arms: split fused layers, quantise to 4 bits, and find the modules to adapt.
+    """Make a base ready for arms: split fused layers, quantise to 4 bits, speed up norms, and find what to adapt.
 
     Args:
         cfg: the config of the run.
@@ -117,6 +119,7 @@ def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
     split(base.model, wanted)
     if cfg.model.dtype == NF4 and base.model.device.type != "meta":
         quantise(base.model)
+    use_closed_form(base.model)
     return projections(base.model, wanted, cfg.model.projections)
 
 
@@ -137,9 +140,17 @@ def objective_of(cfg: DictConfig, base: Base, modules: Iterable[str]) -> Objecti
     before_output = {module for part in body for module in part.modules()}
     if not before_output.issuperset(map(base.model.get_submodule, modules)):
         body = ()  # an arm behind it would get no gradient
+    tail = _tail(cfg, base.model, modules)
     if cfg.task == "seq2seq":
-        return Seq2Seq(base.pad, body if hasattr(base.model, "prepare_decoder_input_ids_from_labels") else ())
-    return Causal(base.pad, _packed_attention(cfg, base.model), body)
+        return Seq2Seq(base.pad, body if hasattr(base.model, "prepare_decoder_input_ids_from_labels") else (), tail)
+    return Causal(base.pad, _packed_attention(cfg, base.model), body, tail)
+
+
+def _tail(cfg: DictConfig, model: PreTrainedModel, modules: Iterable[str]) -> Tail:
+    """What is run for labels alone; nothing where the layer runs again later, is compiled, or has shapes alone."""
+    if cfg.model.gradient_checkpointing or cfg.model.compile or model.device.type == "meta":
+        return ()
+    return tail_of(model, modules)
 
 
 def _packed_attention(cfg: DictConfig, model: PreTrainedModel) -> Attention | None:

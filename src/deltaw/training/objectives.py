@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from deltaw.data.example import IGNORED, Example
+from deltaw.model.last_layer import Tail, at
 from deltaw.model.output_layer import Body, Made, OutputLayer, Use, at_tokens
 from deltaw.model.packed_attention import Attention
 
@@ -33,6 +34,7 @@ class Causal:
         attention: makes the arguments of the model that keep the examples of a packed row apart; None for rows of one
             example each.
         body: of the model, as `body_of` finds it; without one, the model makes logits of all tokens.
+        tail: of the model, as `tail_of` finds it: run for the tokens before labels alone.
 
     Attributes:
         packs: whether examples share rows in training.
@@ -41,8 +43,8 @@ class Causal:
     task_type = "CAUSAL_LM"  # as PEFT calls it
     unit = "token"  # losses are a mean over these
 
-    def __init__(self, pad: int, attention: Attention | None = None, body: Body = ()):
-        self.pad, self.attention, self.body = pad, attention, body
+    def __init__(self, pad: int, attention: Attention | None = None, body: Body = (), tail: Tail = ()):
+        self.pad, self.attention, self.body, self.tail = pad, attention, body, tail
         self.packs = attention is not None
 
     def collate(self, rows: list[Example]) -> dict[str, Tensor]:
@@ -59,7 +61,9 @@ class Causal:
             packed = self.attention(model, batch["position_ids"])
         # Padding is on the right, where causal attention does not look; without a mask, PyTorch uses faster kernels.
         inputs = {"input_ids": batch["input_ids"]} | packed
-        return at_tokens(model, inputs, batch["labelled"] - 1, use, self.body)
+        places = batch["labelled"] - 1
+        with at(self.tail, places):
+            return at_tokens(model, inputs, places, use, self.body)
 
     def read(self, batch: dict[str, Tensor]) -> list[Bool[Tensor, "R _"]]:
         """For each sequence that the model reads: which tokens are not padding."""
@@ -72,14 +76,15 @@ class Seq2Seq:
     Args:
         pad: the token that fills up rows.
         body: as for `Causal`; none for a model that is given labels.
+        tail: as for `Causal`.
     """
 
     task_type = "SEQ_2_SEQ_LM"
     unit = "token"
     packs = False
 
-    def __init__(self, pad: int, body: Body = ()):
-        self.pad, self.body = pad, body
+    def __init__(self, pad: int, body: Body = (), tail: Tail = ()):
+        self.pad, self.body, self.tail = pad, body, tail
 
     def collate(self, rows: list[Example]) -> dict[str, Tensor]:
         """Prompts as input_ids and attention_mask (R, S), labels (R, T), padded on the right; S and T differ.
@@ -96,7 +101,8 @@ class Seq2Seq:
         shifted = getattr(model, "prepare_decoder_input_ids_from_labels", None)
         # A model without this method is given labels: it shifts them itself, and computes a loss that nobody uses.
         target = {"decoder_input_ids": shifted(labels)} if shifted else {"labels": labels}
-        return at_tokens(model, source | target, batch["labelled"], use, self.body)
+        with at(self.tail, batch["labelled"]):
+            return at_tokens(model, source | target, batch["labelled"], use, self.body)
 
     def read(self, batch: dict[str, Tensor]) -> list[Bool[Tensor, "R _"]]:
         """Which tokens are not padding, in the sequence of the encoder and in that of the decoder."""
