@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from deltaw.model.rms_norm import use_closed_form
+from deltaw.model.rms_norm import shorten_derivatives
 from tests.support.architectures import ARCHITECTURES
 
 WIDTH = 6
@@ -29,7 +29,7 @@ def norm(kind: str, dtype: torch.dtype = torch.float64, eps: float = 1e-5) -> nn
 
 def replaced(module: nn.Module) -> nn.Module:
     copy = deepcopy(module)
-    use_closed_form(copy)
+    shorten_derivatives(copy)
     return copy
 
 
@@ -108,7 +108,7 @@ def test_a_copy_reads_its_own_weight() -> None:
 def test_every_rms_norm_of_these_models_is_found(name: str, device: str) -> None:
     model: nn.Module = ARCHITECTURES[name].build().requires_grad_(False)
     model = model.to(device)
-    use_closed_form(model)
+    shorten_derivatives(model)
     norms = [
         module
         for module in model.modules()

@@ -18,7 +18,7 @@ import deltaw.commands.train as commands_train
 from deltaw.data.batches import StepBatches
 from deltaw.lora.arms import arms_from
 from deltaw.lora.layers import ArmsLinear
-from deltaw.model.rms_norm import use_closed_form
+from deltaw.model.rms_norm import shorten_derivatives
 from deltaw.run.directory import RunDirectory
 from deltaw.training import validation
 from deltaw.training.build import arms_of
@@ -70,7 +70,7 @@ def test_an_arm_equals_a_plain_training_loop_over_peft(folder: Path, patterns: s
         f"optim.label_smoothing={smoothing}",
     )
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
-    use_closed_form(base.requires_grad_(False))  # else float32 inside the norms would round in two ways
+    shorten_derivatives(base.requires_grad_(False))  # else float32 inside the norms would round in two ways
     start = ours / "snapshots" / "r6-s0" / "step-00000000"
     model = PeftModel.from_pretrained(base, start, is_trainable=True, autocast_adapter_dtype=False)
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")

@@ -2,8 +2,8 @@
 
     y = g · x / ρ      ρ = √(mean(x²) + ε)      ∂L/∂x = (g · ∂L/∂y − x · mean(g · ∂L/∂y · x) / ρ²) / ρ
 
-Forward and backward together take 0.4 of the time (2,380 tokens of width 256 in float32, two cores of an Intel Xeon,
-torch 2.13.0), and keep nothing but x.
+It keeps x alone. A training step of SmolLM2-135M's shape in bfloat16 takes 5 % less time and keeps 12 % fewer bytes of
+activations; in float32, the bundled base's takes 2 % less time (two cores of an Intel Xeon, torch 2.13.0).
 
 Shape: D, the width that is normalised.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def use_closed_form(model: nn.Module) -> None:
+def shorten_derivatives(model: nn.Module) -> None:
     """Let each RMSNorm of a frozen model, found by trying it, have its derivative in closed form.
 
     What it computes stays with its own code. Where its weight learns, or a compiler reads that code, so does the

@@ -26,7 +26,8 @@ from deltaw.model.loading import Base, load_base
 from deltaw.model.output_layer import body_of
 from deltaw.model.packed_attention import Attention, attention_of, by_positions
 from deltaw.model.projections import projections
-from deltaw.model.rms_norm import use_closed_form
+from deltaw.model.rms_norm import shorten_derivatives
+from deltaw.model.rotary import rotate_back
 from deltaw.model.split import split
 from deltaw.training.objectives import Causal, Classification, Objective, Seq2Seq
 
@@ -103,7 +104,7 @@ def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus)
 
 
 def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
-    """Make a base ready for arms: split fused layers, quantise to 4 bits, speed up norms, and find what to adapt.
+    """Make a base ready for arms: split fused layers, quantise to 4 bits, shorten derivatives, and find what to adapt.
 
     Args:
         cfg: the config of the run.
@@ -119,7 +120,8 @@ def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
     split(base.model, wanted)
     if cfg.model.dtype == NF4 and base.model.device.type != "meta":
         quantise(base.model)
-    use_closed_form(base.model)
+    shorten_derivatives(base.model)
+    rotate_back(base.model)
     return projections(base.model, wanted, cfg.model.projections)
 
 
