@@ -102,7 +102,11 @@ def compare(cfg: DictConfig, base: Base, device: str) -> tuple[float, float]:
     task = task_with_arms(cfg, arms, base)[1].to(device)
     learnt = [5] * (cfg.data.max_length - 1)  # as many as a row can have
     examples, collate = [Example([5], learnt, learnt)] * rows, task.objective.collate
-    made = packed_batch([examples] * len(arms), collate) if task.objective.packs else collate(examples * len(arms))
+    made = (
+        packed_batch([examples] * len(arms), collate, limit=0)
+        if task.objective.packs
+        else collate(examples * len(arms))
+    )
     batch = {name: tensor.to(device) for name, tensor in made.items()}
     with examples_in_rows(task.objective.packs):
         return planned, peak_of_a_step(task, batch, cfg.trainer.precision == "bf16-mixed")

@@ -65,7 +65,7 @@ def row_of_each_arm(task: LoraArms) -> dict[str, Tensor]:
     learnt = [6] * (TOKENS - 1)  # as many as a row can have
     row = [Example([5], learnt, learnt)]
     if task.objective.packs:
-        return packed_batch([row] * len(task.arms), task.objective.collate)
+        return packed_batch([row] * len(task.arms), task.objective.collate, limit=0)
     return task.objective.collate(row * len(task.arms))
 
 

@@ -143,7 +143,7 @@ class StepBatches(Dataset[dict[str, Tensor]]):
 
     def _collate(self, arms: list[list[Example]]) -> dict[str, Tensor]:
         if self.packing:
-            return packed_batch(arms, self.examples.collate)
+            return packed_batch(arms, self.examples.collate, self.examples.corpus.max_length)
         rows = [example for examples in arms for example in examples]
         signs = {"signs": torch.tensor([row.signs for row in rows])[:, None]} if self.shadows else {}
         return self.examples.collate(rows) | signs

@@ -161,7 +161,7 @@ def count(
     """
     example = Example([0] * prompt, [0] * completion, [0] * completion)
     rows, collate = [example] * len(arms), objective.collate
-    made = packed_batch([[row] for row in rows], collate) if packed else collate(rows)
+    made = packed_batch([[row] for row in rows], collate, limit=0) if packed else collate(rows)
     batch = {name: tensor.to("meta") for name, tensor in made.items()}
     factors = {arm.name: parameters_of(base, k) for k, arm in enumerate([*arms, *shadows])}
     owners = {_storage(tensor): "base" for tensor in (*base.parameters(), *base.buffers())}
