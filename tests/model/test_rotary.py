@@ -1,4 +1,4 @@
-"""The gradient through rotary positions is autograd's, and functions that rotate in another way are left alone."""
+"""Rotary positions and gradients through them are the model's own; functions that rotate otherwise are left alone."""
 
 import sys
 from functools import partial
@@ -13,7 +13,7 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from deltaw.model import rotary
 from deltaw.model.names import block_of
-from deltaw.model.rotary import NAME, rotate_back
+from deltaw.model.rotary import NAME, shorten_rotations
 from tests.support.architectures import ARCHITECTURES
 
 
@@ -43,37 +43,48 @@ def test_gradients_are_autograds(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     model = ARCHITECTURES[name].build(dtype=torch.float64)
     own, code = gradients(model), code_of(model)
     monkeypatch.setattr(code, NAME, getattr(code, NAME))  # so that the end of this test brings it back
-    rotate_back(model)
+    shorten_rotations(model)
     assert isinstance(getattr(code, NAME), partial)
     for one, other in zip(gradients(model), own, strict=True):
         if other is not None:
             assert_close(one, other, rtol=1e-6, atol=1e-7 * other.abs().max().item())
 
 
-@pytest.mark.parametrize("settings", [{}, {"unsqueeze_dim": 2}])
-def test_a_part_of_a_head_may_rotate_and_tokens_may_come_first(settings: dict[str, int]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shapes", "turned", "settings"),
+    [
+        ([(2, 4, 3, 8), (2, 2, 3, 8)], 8, {}),
+        ([(2, 3, 4, 8), (2, 3, 2, 8)], 8, {"unsqueeze_dim": 2}),
+        ([(2, 4, 3, 8), (2, 2, 3, 8)], 4, {}),
+    ],
+    ids=["heads first", "tokens first", "a part of a head"],
+)
+def test_every_call_gives_what_the_function_itself_gives(
+    shapes: list[tuple[int, ...]], turned: int, settings: dict[str, int], dtype: torch.dtype
+) -> None:
     own = modeling_qwen3_5.apply_rotary_pos_emb
     own = own.args[0] if isinstance(own, partial) else own
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 3, 4, 8), (2, 3, 4, 8)] if settings else [(2, 4, 3, 8), (2, 2, 3, 8)]
-    q, k, *errors = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in [*shapes, *shapes])
+    q, k, *errors = (torch.randn(shape, generator=generator).to(dtype) for shape in [*shapes, *shapes])
     given = [q.requires_grad_(), k.requires_grad_()]
-    angles = torch.randn(2, 3, 2, generator=generator, dtype=torch.float64).repeat(1, 1, 2)
-    right, found = (
-        torch.autograd.grad(function(q, k, angles.cos(), angles.sin(), **settings), given, errors)
-        for function in (own, partial(rotary._rotated, own))
-    )
-    for one, other in zip(found, right, strict=True):
-        assert_close(one, other, rtol=0, atol=1e-12)
+    angles = torch.randn(2, 3, turned // 2, generator=generator).repeat(1, 1, 2)
+    outcomes = []
+    for function in (own, partial(rotary._rotated, own)):
+        rotated = function(q, k, angles.cos().to(dtype), angles.sin().to(dtype), **settings)
+        outcomes.append([*rotated, *torch.autograd.grad(rotated, given, errors)])
+    for one, other in zip(*outcomes, strict=True):
+        assert one.shape == other.shape and one.dtype is dtype and one.stride() == other.stride()
+        assert_close(one, other, rtol=0, atol=1e-12 if dtype is torch.float64 else 0.03)
 
 
 @pytest.mark.usefixtures("_own")
 def test_a_function_is_replaced_once_and_one_that_pairs_neighbours_never(monkeypatch: pytest.MonkeyPatch) -> None:
     llama, gptj = (ARCHITECTURES[name].build() for name in ("llama", "gptj"))
     monkeypatch.setattr(code_of(llama), NAME, getattr(code_of(llama), NAME))
-    rotate_back(llama)
+    shorten_rotations(llama)
     first = getattr(code_of(llama), NAME)
-    rotate_back(llama)
-    rotate_back(gptj)
+    shorten_rotations(llama)
+    shorten_rotations(gptj)
     assert getattr(code_of(llama), NAME) is first
     assert not isinstance(getattr(code_of(gptj), NAME), partial)

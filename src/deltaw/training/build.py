@@ -27,7 +27,7 @@ from deltaw.model.output_layer import body_of
 from deltaw.model.packed_attention import Attention, attention_of, by_positions
 from deltaw.model.projections import projections
 from deltaw.model.rms_norm import shorten_derivatives
-from deltaw.model.rotary import rotate_back
+from deltaw.model.rotary import shorten_rotations
 from deltaw.model.split import split
 from deltaw.training.objectives import Causal, Classification, Objective, Seq2Seq
 
@@ -121,7 +121,7 @@ def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
     if cfg.model.dtype == NF4 and base.model.device.type != "meta":
         quantise(base.model)
     shorten_derivatives(base.model)
-    rotate_back(base.model)
+    shorten_rotations(base.model)
     return projections(base.model, wanted, cfg.model.projections)
 
 
