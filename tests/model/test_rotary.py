@@ -78,6 +78,20 @@ def test_every_call_gives_what_the_function_itself_gives(
         assert_close(one, other, rtol=0, atol=1e-12 if dtype is torch.float64 else 0.03)
 
 
+def test_what_a_function_is_given_in_another_way_it_gets() -> None:
+    given: list[tuple[object, ...]] = []
+
+    def own(*args: Tensor, **named: object) -> tuple[Tensor, Tensor]:
+        given.append((*args[4:], *named.items()))
+        return args[0], args[1]
+
+    tensors = [torch.zeros(2, 4, 3, 8)] * 2 + [torch.zeros(2, 3, 8)] * 2
+    rotary._rotated(own, *tensors, 1)
+    rotary._rotated(own, *tensors, interleaved=False)
+    rotary._rotated(own, *tensors)
+    assert given == [(1,), (("interleaved", False),)]
+
+
 @pytest.mark.usefixtures("_own")
 def test_a_function_is_replaced_once_and_one_that_pairs_neighbours_never(monkeypatch: pytest.MonkeyPatch) -> None:
     llama, gptj = (ARCHITECTURES[name].build() for name in ("llama", "gptj"))

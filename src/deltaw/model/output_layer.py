@@ -24,8 +24,8 @@ OutputLayer = Callable[[Float[Tensor, "tokens D"]], Float[Tensor, "tokens C"]]
 Body = Sequence[nn.Module]  # modules of a model; the output layer reads the states of the last
 Use = Callable[[Float[Tensor, "L D"], OutputLayer], Made]
 
-# What a model may raise whose output layer wants more than states: another output of the body, or all tokens.
-_WANTS_MORE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+# What a part of a model may raise that is tried by itself, if it wants more than it is given.
+CANNOT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def at_tokens(
@@ -98,7 +98,7 @@ def _reads_states_alone(layer: OutputLayer, output: Any, logits: Float[Tensor, "
     try:
         states = output.last_hidden_state.flatten(0, 1)
         none, alone = layer(states[:0]), layer(states[places])
-    except _WANTS_MORE:
+    except CANNOT:
         return False
     right, wrong = logits[places], logits[places - 1]
     if none.shape != right[:0].shape or alone.shape != right.shape:
