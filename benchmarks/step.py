@@ -53,7 +53,7 @@ def main() -> None:
     given = parser.parse_args()
     register()
     keep_freed_memory()
-    results = Results(given.out, **measured_on(), pairs=given.pairs)
+    results = Results(given.out, **measured_on())
     print("| base | part | ratio of the times | half of the pairs | MiB kept for the backward pass, with | without |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for name in given.bases:
@@ -69,6 +69,7 @@ def main() -> None:
             results.add(
                 base=name,
                 part=part,
+                pairs=pairs,
                 ratio=median,
                 quartiles=[lower, upper],
                 kept_mib=bytes_kept / 2**20,
@@ -120,8 +121,6 @@ def parts(task: LoraArms) -> dict[str, Without]:
         "rotary positions in fewer passes": partial(
             patch.object, modeling_llama, rotary.NAME, getattr(modeling_llama, rotary.NAME).args[0]
         ),
-    }
-    found |= {
         "the end of the last layer at labels alone": partial(patch.object, task.objective, "tail", ()),
         "logits at labels alone": partial(patch.object, task.objective, "body", ()),
         "rows a quarter longer than the longest example": partial(patch.object, packing, "STRETCH", 1.0),

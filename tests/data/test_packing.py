@@ -107,7 +107,7 @@ def test_every_example_lies_in_a_row_and_few_tokens_are_padding(
     (rows_of_an_arm,) = set(map(len, tokens))
     width, most = max(map(max, tokens)), max(map(sum, tokens))
     assert width <= min(limit, STRETCH * longest)
-    assert rows_of_an_arm * width <= 2 * most + longest  # any two rows of the longest's length have more than it holds
+    assert rows_of_an_arm * width <= 2 * most + longest  # two rows together hold more tokens than one may
     batch = packed_batch(drawn, Causal(0).collate, limit)
     assert batch["attention_mask"].sum(1).tolist() == [load for loads in tokens for load in loads]
     assert (batch["labels"][batch["position_ids"] == 0] == IGNORED).all()

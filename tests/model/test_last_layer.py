@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    NllbMoeConfig,
+    PreTrainedModel,
+    SwitchTransformersConfig,
+)
 
 from deltaw.model.last_layer import at, tail_of
 from deltaw.model.projections import projections
@@ -87,11 +92,30 @@ def test_a_module_that_mixes_tokens_is_found_out() -> None:
     assert names_of(model, tail_of(model, modules)) == ["model.layers.1.mlp.inner"]
 
 
+def test_a_module_that_does_not_run_is_left_whole() -> None:
+    model, modules = with_sites(ARCHITECTURES["llama"].build(), "q", "v")
+    model.get_submodule("model.layers.1").idle = nn.Linear(4, 4)
+    assert names_of(model, tail_of(model, modules)) == ["model.layers.1.self_attn.o_proj", "model.layers.1.mlp"]
+
+
+@pytest.mark.parametrize("kind", [SwitchTransformersConfig, NllbMoeConfig])
+def test_experts_with_a_capacity_read_all_tokens(kind: Any) -> None:
+    small = dict.fromkeys(("d_model", "d_ff", "decoder_ffn_dim", "encoder_ffn_dim"), 16) | {"d_kv": 8, "vocab_size": 40}
+    layers = dict.fromkeys(("num_layers", "num_decoder_layers", "decoder_layers", "encoder_layers"), 2)
+    heads = dict.fromkeys(("num_heads", "decoder_attention_heads", "encoder_attention_heads"), 2)
+    sparse = dict.fromkeys(("num_sparse_encoder_layers", "num_sparse_decoder_layers"), 1) | {"num_experts": 2}
+    steps = dict.fromkeys(("decoder_sparse_step", "encoder_sparse_step"), 1)
+    config = kind(**small, **layers, **heads, **sparse, **steps, use_cache=False)
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    modules = [name for name, _ in model.named_modules() if name.endswith(("q_proj", "v_proj", ".q", ".v"))]
+    assert modules and not tail_of(model, modules)
+
+
 @pytest.mark.parametrize(("labels", "computed"), [([0, 4, 9], 3), ([*range(9)], 10)])
 def test_the_tail_computes_the_tokens_asked_for_or_nearly_all_whole(labels: list[int], computed: int) -> None:
     model, modules = with_sites(ARCHITECTURES["llama"].build(), "q", "v")
     seen: list[int] = []
     mlp = model.get_submodule("model.layers.1.mlp.gate_proj")
     mlp.register_forward_hook(lambda _, args, output: seen.append(output[..., 0].numel()))
-    outcome(model, modules[0], torch.tensor(labels), tail_of(model, modules)[:])
+    outcome(model, modules[0], torch.tensor(labels), tail_of(model, modules))
     assert seen[-1] == computed

@@ -85,11 +85,13 @@ def test_what_a_function_is_given_in_another_way_it_gets() -> None:
         given.append((*args[4:], *named.items()))
         return args[0], args[1]
 
-    tensors = [torch.zeros(2, 4, 3, 8)] * 2 + [torch.zeros(2, 3, 8)] * 2
-    rotary._rotated(own, *tensors, 1)
-    rotary._rotated(own, *tensors, interleaved=False)
-    rotary._rotated(own, *tensors)
-    assert given == [(1,), (("interleaved", False),)]
+    q, k, cos, sin = [torch.zeros(2, 4, 3, 8)] * 2 + [torch.zeros(2, 3, 8)] * 2
+    rotary._rotated(own, q, k, cos, sin, 1)
+    rotary._rotated(own, q, k, cos, sin, interleaved=False)
+    rotary._rotated(own, q, k, cos=cos, sin=sin)
+    rotary._rotated(own, q, k, cos, sin)
+    rotary._rotated(own, q, k, cos.clone().requires_grad_(), sin)
+    assert given == [(1,), (("interleaved", False),), (("cos", cos), ("sin", sin)), ()]
 
 
 @pytest.mark.usefixtures("_own")

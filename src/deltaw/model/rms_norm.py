@@ -24,8 +24,8 @@ from deltaw.model.output_layer import CANNOT
 def shorten_derivatives(model: nn.Module) -> None:
     """Let each RMSNorm of a frozen model, found by trying it, have its derivative in closed form.
 
-    What it computes stays with its own code. Where its weight learns, or a compiler reads that code, so does the
-    derivative.
+    What it computes stays with its own code. Where its weight learns, or a compiler reads that code, the derivative is
+    autograd's too.
     """
     for norm in model.modules():
         if (offset := _offset(norm)) is not None:

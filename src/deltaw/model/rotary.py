@@ -27,7 +27,7 @@ Rotated = tuple[Float[Tensor, "R _ _ d"], Float[Tensor, "R _ _ d"]]  # heads and
 def shorten_rotations(model: nn.Module) -> None:
     """Let the functions that rotate q and k in a model's code, found by trying them, take fewer passes.
 
-    It holds in this process for all models of that code.
+    It holds in this process for all models of that code. There is no second derivative through it.
     """
     for code in {sys.modules.get(type(module).__module__) for module in model.modules()}:
         own = getattr(code, NAME, None)
@@ -35,13 +35,14 @@ def shorten_rotations(model: nn.Module) -> None:
             setattr(code, NAME, partial(_rotated, own))
 
 
-def _rotated(
-    own: Callable[..., Rotated], q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *others: Any, **named: Any
-) -> Rotated:
-    """What `own` gives, which still turns a part of a head, or by angles of another dtype, by itself."""
+def _rotated(own: Callable[..., Rotated], *given: Any, **named: Any) -> Rotated:
+    """What `own` gives; called itself, unless q, k, cos and sin turn whole heads by angles that do not learn."""
+    if len(given) != 4 or named.keys() - {"unsqueeze_dim"} or torch.compiler.is_compiling():
+        return own(*given, **named)
+    q, k, cos, sin = given
     same = {cos.dtype} == {q.dtype, k.dtype} and cos.shape[-1] == q.shape[-1] == k.shape[-1]
-    if not same or others or named.keys() - {"unsqueeze_dim"} or torch.compiler.is_compiling():
-        return own(q, k, cos, sin, *others, **named)
+    if not same or cos.requires_grad or sin.requires_grad:
+        return own(*given, **named)
     cos, sin = (angles.unsqueeze(named.get("unsqueeze_dim", 1)) for angles in (cos, sin))
     return _Rotation.apply(q, cos, sin), _Rotation.apply(k, cos, sin)
 
