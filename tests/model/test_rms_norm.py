@@ -67,7 +67,7 @@ def test_the_output_stays_its_own_and_the_gradient_is_as_exact(kind: str, offset
     exact.weight.data += own.get_parameter("weight").double() + offset
     right = gradient(exact, x.double(), error.double())
     ours, theirs = ((gradient(module, x, error) - right).norm() for module in (replaced(own), own))
-    assert 0 < ours <= 1.5 * theirs
+    assert 0 < ours <= 2 * theirs  # in float32 either may round better
 
 
 def test_it_keeps_its_input_alone() -> None:
