@@ -13,6 +13,8 @@ from torch.testing import assert_close
 from deltaw.lora.layers import parameters_of
 from deltaw.training.task import LoraArms
 
+LONGER = "rows a quarter longer than the longest example"
+
 
 def way(task: LoraArms, batch: dict[str, Tensor]) -> tuple[torch.Size, Counter[str]]:
     """The shape of the rows, and the operations that the backward pass goes through."""
@@ -36,21 +38,20 @@ def test_a_step_without_a_part_has_the_same_gradients(tmp_path: Path, monkeypatc
     right, usual = torch.autograd.grad(step.loss(task, batches()[0]), weights), way(task, batches()[0])
     found = step.parts(task)
     assert len(found) == 6
-    for without in found.values():
+    for part, without in found.items():
         with without():
             (batch,) = batches()
             gradients = torch.autograd.grad(step.loss(task, batch), weights)
-            assert way(task, batch) != usual
+            assert part == LONGER or way(task, batch) != usual
         for one, other in zip(gradients, right, strict=True):
             assert_close(one, other, rtol=0, atol=1e-4 * other.abs().max().item())
 
 
 def test_the_table_has_every_part_of_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "STEPS", 1)
     monkeypatch.setattr(step, "seconds", lambda task, batch: float(batch["input_ids"].numel()))
     task, batches = step.loaded(tmp_path, step.BUNDLED)
     found = step.parts(task)
-    ratios = {part: step.compared(task, batches, without, 2) for part, without in found.items()}
-    longer = "rows a quarter longer than the longest example"
-    assert {part for part, (lower, median, upper) in ratios.items() if median < 1} == {longer, "all of these"}
-    assert ratios["logits at labels alone"] == (1, 1, 1)
+    ratios = {part: step.compared(task, batches, without, step.STEPS) for part, without in found.items()}
+    shorter = [ratios.pop(LONGER), ratios.pop("all of these")]
+    assert all(lower < 1 and upper <= 1 for lower, _, upper in shorter)  # the text is of this Python's library
+    assert set(ratios.values()) == {(1, 1, 1)}

@@ -18,14 +18,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from deltaw.errors import UserError
+from deltaw.model.trial import CANNOT, agree
 
 Made = TypeVar("Made")
 OutputLayer = Callable[[Float[Tensor, "tokens D"]], Float[Tensor, "tokens C"]]
 Body = Sequence[nn.Module]  # modules of a model; the output layer reads the states of the last
 Use = Callable[[Float[Tensor, "L D"], OutputLayer], Made]
-
-# What a part of a model may raise that is tried by itself, if it wants more than it is given.
-CANNOT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def at_tokens(
@@ -103,8 +101,7 @@ def _reads_states_alone(layer: OutputLayer, output: Any, logits: Float[Tensor, "
     right, wrong = logits[places], logits[places - 1]
     if none.shape != right[:0].shape or alone.shape != right.shape:
         return False
-    rounding = torch.finfo(right.dtype).eps ** 0.5 * right.abs().max()  # wide in bfloat16
-    return right.is_meta or bool((alone - right).abs().max() <= min(rounding, 0.1 * (wrong - right).abs().max()))
+    return right.is_meta or agree(alone, right, wrong)
 
 
 @contextmanager

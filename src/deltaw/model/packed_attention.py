@@ -13,6 +13,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from deltaw.model.trial import CANNOT, agree
+
 # From a model and the positions of packed rows to the inputs that the model needs beside the tokens.
 Attention = Callable[[nn.Module, Int[Tensor, "R T"]], dict[str, Tensor]]
 
@@ -47,8 +49,6 @@ def _keeps_apart(model: PreTrainedModel, attention: Attention) -> bool:
     alone = torch.cat([model(input_ids=torch.tensor([example])).logits[0] for example in examples])
     try:
         packed = model(input_ids=ids, **attention(model, positions)).logits[0]
-    except (TypeError, ValueError, RuntimeError):  # the model takes no such argument, or no mask of this shape
+    except CANNOT:  # the model takes no such argument, or no mask of this shape
         return False
-    mixed, error = model(input_ids=ids).logits[0], (packed - alone).abs().max()
-    rounding = torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max()  # wide in bfloat16
-    return bool(error <= min(rounding, 0.1 * (mixed - alone).abs().max()))
+    return agree(packed, alone, wrong=model(input_ids=ids).logits[0])

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from deltaw.model.output_layer import CANNOT
+from deltaw.model.trial import CANNOT
 
 
 def shorten_derivatives(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from deltaw.model.output_layer import CANNOT
+from deltaw.model.trial import CANNOT
 
 NAME = "apply_rotary_pos_emb"  # as most of transformers' decoders call it
 
