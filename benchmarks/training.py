@@ -21,7 +21,7 @@ from typing import Any
 
 from results_file import RESULTS, Results, measured_on
 from training_parts.report import figures, table
-from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, TITLES, TRL, Trained, call, measure
+from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, PAIRED, TITLES, TRL, Trained, call, measure
 from training_parts.workloads import Workload, bundled, smollm2
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
         "--sides",
         nargs="+",
         choices=TITLES,
-        help="default: all; trl with --trl alone, eager attention in bfloat16 alone",
+        help="default: all; the paired one in float32 alone, eager attention in bfloat16 alone, trl with --trl alone",
     )
     parser.add_argument("--trl", metavar="PYTHON", help="the Python of an environment with TRL")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "deltaw-training", help="folder")
@@ -66,8 +66,8 @@ def arguments() -> argparse.Namespace:
     if TRL in (given.sides or []) and not given.trl:
         parser.error("the side trl takes --trl PYTHON")
     given.seeds = given.seeds or {"bundled": 4, "smollm2": 1}.get(given.workload)
-    in_bfloat16 = [EAGER] if given.workload == "smollm2" else []
-    given.sides = given.sides or [OURS, DEFAULTS, BEST, *in_bfloat16, *([TRL] if given.trl else [])]
+    of_workload = [EAGER] if given.workload == "smollm2" else [PAIRED]
+    given.sides = given.sides or [OURS, DEFAULTS, BEST, *of_workload, *([TRL] if given.trl else [])]
     given.out = given.out or RESULTS / f"training-{given.workload}.json"
     return given
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     AutoModelForCausalLM,
@@ -53,9 +53,10 @@ def main() -> None:
     if given["library"] == "trl":
         trainer = trl_trainer(model, tokenizer, lora, rows, given["arguments"])
     else:
-        collate = DataCollatorForSeq2Seq(tokenizer)
+        start = given["start"]
+        adapted = PeftModel.from_pretrained(model, start, is_trainable=True) if start else get_peft_model(model, lora)
         arguments = TrainingArguments(**given["arguments"])
-        trainer = Trainer(get_peft_model(model, lora), arguments, collate, train_dataset=rows)
+        trainer = Trainer(adapted, arguments, DataCollatorForSeq2Seq(tokenizer), train_dataset=rows)
     same_schedule(trainer, given["warmup_steps"])
     trainer.add_callback(times)
     trainer.train()

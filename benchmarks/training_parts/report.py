@@ -10,7 +10,7 @@ from typing import Any
 from scipy.stats import t
 from whole_run import GIB
 
-from training_parts.sides import BEST, DEFAULTS, OURS, TITLES, Trained
+from training_parts.sides import BEST, DEFAULTS, OURS, PAIRED, TITLES, Trained
 from training_parts.workloads import RANKS
 
 WITHIN = 0.02  # nats a token: a loss is reached when the upper limit of the paired difference is at most this
@@ -219,9 +219,8 @@ def _when(side: str, reached: Mapping[str, Any]) -> str:
     """The step and the time at which a side's losses were reached, beside the time of its whole job."""
     shares = reached["share_of_whole_job"]
     job = f"{shares[side].words(2)} of its whole job"
-    at_best = (
-        f", and {shares[BEST].words(2)} of what it takes at its best" if side == DEFAULTS and BEST in shares else ""
-    )
+    with_best = side in (DEFAULTS, PAIRED) and BEST in shares
+    at_best = f", and {shares[BEST].words(2)} of what it takes at its best" if with_best else ""
     return f"after step {reached['step']}: {reached['seconds'].words(1)} s, {job}{at_best}"
 
 

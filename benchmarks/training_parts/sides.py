@@ -14,10 +14,12 @@ from training_parts.workloads import RANKS, Workload, examples_of
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 OURS, DEFAULTS, BEST, TRL = "deltaw", "hugging-face", "hugging-face-best", "trl"
+PAIRED = "hugging-face-paired"  # what is left of the difference in loss is rounding
 EAGER = "hugging-face-best-eager"  # in bfloat16, the backward pass of SDPA on a CPU is slower than plain products
 TITLES = {
     OURS: "`deltaw train` (both in company)",
     DEFAULTS: "Hugging Face Trainer + PEFT (defaults)",
+    PAIRED: "Hugging Face Trainer + PEFT (defaults, the same start and order)",
     BEST: "Hugging Face Trainer + PEFT (at its best)",
     EAGER: "Hugging Face Trainer + PEFT (at its best, eager attention)",
     TRL: "TRL's SFTTrainer + PEFT (at its best)",
@@ -26,6 +28,7 @@ TITLES = {
 QUIET = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     DEFAULTS: {},
+    PAIRED: {"train_sampling_strategy": "sequential"},
     BEST: {**QUIET, "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"},
 }
 ARGUMENTS[EAGER] = ARGUMENTS[BEST]
@@ -95,8 +98,16 @@ def ours(workload: Workload, folder: Path, place: Path, seed: int) -> Trained:
 
 
 def theirs(workload: Workload, folder: Path, place: Path, side: str, seed: int, rank: int, python: str) -> Trained:
-    """One arm by another library, which is told what `train.py` is told and nothing else but `ARGUMENTS`."""
+    """One arm by another library, which is told what `train.py` is told and nothing else but `ARGUMENTS`.
+
+    One that is paired goes on from the adapter of our arm before its first step, and learns our examples step by step.
+    """
     about = json.loads((folder / "about.json").read_text())
+    start, tokens = None, folder / "train.tokens.json"
+    if side == PAIRED:
+        start = measure(workload, folder, OURS, seed, python)[0].folders[f"r{rank}"]["0"]
+        tokens = folder / f"train-s{seed}.tokens.json"
+        call("ordered", str(folder), str(seed))
     arguments = {
         "output_dir": str(place / "output"),
         "use_cpu": True,
@@ -114,8 +125,9 @@ def theirs(workload: Workload, folder: Path, place: Path, side: str, seed: int, 
         "model": about["model"],
         "dtype": about["dtype"],
         "attention": "eager" if side == EAGER else None,
-        "tokens": str(folder / "train.tokens.json"),
+        "tokens": str(tokens),
         "warmup_steps": about["warmup_steps"],
+        "start": start,
         "lora": {"r": rank, "lora_alpha": about["alpha"], "target_modules": ["q_proj", "v_proj"]},
         "arguments": arguments,
     }

@@ -13,13 +13,16 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
-from training_parts import prepare
+from training_parts import ordered, prepare
 from training_parts.peer import same_schedule
 from training_parts.report import LEGEND, Spread, figures, spread, summary, table, upper_limit
-from training_parts.sides import BEST, DEFAULTS, OURS, Trained
+from training_parts.sides import BEST, DEFAULTS, OURS, PAIRED, Trained
 from training_parts.validation import loss_of
 from transformers import AutoModelForCausalLM
 
+from deltaw.data.batches import Examples, StepBatches
+from deltaw.data.corpus import Corpus
+from deltaw.data.held_out import held_out
 from deltaw.model.loading import load_tokenizer
 from deltaw.training.build import corpus_of
 from deltaw.training.task import LoraArms
@@ -55,14 +58,33 @@ def test_every_side_learns_the_same_examples_once(prepared: Path) -> None:
     assert parts[0] + parts[1] <= read(prepared / "pairs.jsonl") and len(rows(prepared, "train")) == STEPS * BATCH
 
 
-def test_train_py_reads_the_tokens_that_peers_get(prepared: Path) -> None:
-    files = [f"data.path={prepared}/train.jsonl", f"data.validation_path={prepared}/validation.jsonl"]
+def corpus_of_ours(folder: Path) -> Corpus:
+    files = [f"data.path={folder}/train.jsonl", f"data.validation_path={folder}/validation.jsonl"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        base = f"model.path={prepared}/base"
+        base = f"model.path={folder}/base"
         cfg = compose("train", ["model=hub", base, "data=jsonl", *files, f"data.max_length={LENGTH}"])
-    corpus = corpus_of(cfg.data, cfg.task, load_tokenizer(cfg.model.path))
+    return corpus_of(cfg.data, cfg.task, load_tokenizer(cfg.model.path))
+
+
+def test_train_py_reads_the_tokens_that_peers_get(prepared: Path) -> None:
+    corpus = corpus_of_ours(prepared)
     examples = [prepare.tokens_of(corpus, number) for number in range(len(corpus))]
     assert examples == rows(prepared, "train") + rows(prepared, "validation")
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_paired_peer_learns_at_every_step_what_our_arms_learn(
+    prepared: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ordered", str(prepared), str(seed)])
+    ordered.main()
+    theirs, corpus = rows(prepared, f"train-s{seed}"), corpus_of_ours(prepared)
+    learnt = Examples(corpus, held_out(corpus, 1, 0)[0], lambda examples: {})
+    ours = StepBatches(learnt, [], BATCH, BATCH, STEPS, 0, 1)
+    for step in range(STEPS):
+        drawn = [prepare.tokens_of(corpus, int(learnt.chosen[number])) for number in ours.drawn(seed, step)[0]]
+        assert sorted(map(str, theirs[step * BATCH :][:BATCH])) == sorted(map(str, drawn))
+    assert theirs != rows(prepared, "train")
 
 
 def test_labels_are_those_of_completions_alone(prepared: Path) -> None:
@@ -196,3 +218,12 @@ def test_two_sides_train_and_are_compared(tmp_path: Path) -> None:
         assert [row["side"] for row in found["results"]] == [OURS, BEST] and found["told"][BEST][0]["lora"]["r"] == 8
     other = subprocess.run([*command, "--steps=3"], capture_output=True, text=True)
     assert other.returncode and "give another --work" in other.stderr
+
+
+@pytest.mark.slow
+def test_from_our_start_and_with_our_examples_a_peer_learns_what_our_arms_learn(tmp_path: Path) -> None:
+    words = ["bundled", "--steps=3", "--seeds=1", f"--work={tmp_path}", f"--out={tmp_path}/out.json"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words, "--sides", PAIRED, OURS]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    theirs, ours = (row["losses"] for row in json.loads((tmp_path / "out.json").read_text())["results"])
+    assert all(ours[arm]["3"] == pytest.approx(theirs[arm]["3"], abs=1e-4) for arm in ("r8", "r64"))
