@@ -185,16 +185,17 @@ def train_arms(cfg: DictConfig, base: Base, step_ended: Callable[[int], None]) -
     held_out = np.arange(rows), task.objective.collate([text[number] for number in range(rows)])
     writer = RunWriter(Path(cfg.run.dir), cfg)
     record = RunRecord(base=BaseRecord(name=base.name, sha256=base.sha256), arms=[])
+    signals = StopSignals()
     trainer = lightning_trainer(
         cfg,
         launch_of(cfg.trainer),
         "single",
         [
-            StopSignals(),
+            signals,
             OpenRun(writer, None, "single", record),
             SelfChecks(cfg.snapshots.every),
             Watch(step_ended),  # before the validation that is behind the last step
-            RecordLosses(writer, [held_out], np.zeros(rows, np.int64), **cfg.metrics),
+            RecordLosses(writer, signals, [held_out], np.zeros(rows, np.int64), **cfg.metrics),
             Progress(cfg.metrics.every),
         ],
     )

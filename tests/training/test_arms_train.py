@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -234,23 +235,33 @@ def test_a_stopped_run_resumes_with_other_distances_of_snapshots_and_records(
     resumed = RunDirectory(run(folder, *FOUR, "run.name=thinned", *thinner))
     assert max(largest_difference(factors(four, arm), factors(resumed.path, arm)) for arm in ARMS) == 0
     assert resumed.steps(ARMS[0]) == [0, 5, 8, 16, 20]
-    assert sorted(set(resumed.evaluation().step)) == [0, 7, 8, 12, 16, 20]
+    assert sorted(set(resumed.evaluation().step)) == [0, 8, 12, 16, 20]  # 7 was left, and is not due any more
 
 
-def test_a_signal_during_the_first_validation_is_not_lost(
-    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", [0, 5, 10])
+def test_a_signal_during_a_validation_leaves_it_and_the_run_goes_on_with_it(
+    folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    original = validation.losses_and_classes
+    original, seen = validation.losses_and_classes, list[int]()
 
     def stop(task: LoraArms, batch: dict[str, torch.Tensor], arms: int) -> tuple[torch.Tensor, torch.Tensor]:
-        os.kill(os.getpid(), signal.SIGTERM)
+        if task.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(task.trainer.global_step)
         return original(task, batch, arms)
 
+    settings = [*FOUR, f"run.name=left-{step}", "metrics.validate_every=5", "snapshots.every=10"]
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(validation, "losses_and_classes", stop)
-        run(folder, *FOUR, "run.name=early")
+        run(folder, *settings)
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert_same_run(run(folder, *FOUR, "run.name=early"), four)
+    assert seen.count(step) == 1 and max(seen) == step  # of several batches, and no step after it
+    whole = run(folder, *FOUR, "run.name=whole", "metrics.validate_every=5", "snapshots.every=10")
+    resumed = run(folder, *settings)
+    assert metrics(resumed) == metrics(whole)
+    assert all(largest_difference(factors(resumed, arm), factors(four, arm)) == 0 for arm in ARMS)
+    each, other = (RunDirectory(one).evaluation() for one in (resumed, whole))
+    pd.testing.assert_frame_equal(each, other, check_exact=True)
 
 
 def test_a_run_that_crashed_resumes_from_its_last_checkpoint(

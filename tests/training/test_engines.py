@@ -1,5 +1,6 @@
 """All engines give the same numbers: one process, several with the whole base, several with a part of it."""
 
+import os
 import signal
 import sys
 import time
@@ -21,7 +22,9 @@ from deltaw.model.loading import load_base, load_tokenizer
 from deltaw.model.names import block_of
 from deltaw.model.projections import projections
 from deltaw.run.directory import RunDirectory
+from deltaw.training import validation
 from deltaw.training.engines import shard
+from deltaw.training.task import LoraArms
 from tests.support.processes import forked, train
 from tests.support.tiny import factors, largest_difference, make_labelled, make_t5, metrics, run
 
@@ -105,6 +108,27 @@ def test_a_run_resumes_under_another_engine_with_other_processes(
         processes[-1].terminate()  # one process gets the signal, and informs the others
     assert not (taken / "step-00000020").exists()
     assert_same_run(train(folder, *settings, f"engine={after[0]}", processes=after[1]), alone)
+
+
+def signal_in_the_validation_of_one() -> None:
+    original = validation.losses_and_classes
+
+    def stop(task: LoraArms, batch: dict[str, torch.Tensor], arms: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if task.trainer.global_step == 7 and task.trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(task, batch, arms)
+
+    validation.losses_and_classes = stop
+
+
+@pytest.mark.ddp
+def test_a_signal_to_one_process_leaves_the_validation_of_all(folder: Path, alone: Path) -> None:
+    settings = [*ARMS, "run.name=left", "data.micro_batch=1"]
+    before, expected = signal_in_the_validation_of_one, 128 + signal.SIGTERM
+    with forked(folder, *settings, "engine=ddp", processes=2, before=before, expected=expected):
+        pass
+    assert 7 not in set(RunDirectory(folder / "runs" / "left").evaluation().step)
+    assert_same_run(train(folder, *settings, "engine=fsdp", processes=2), alone)
 
 
 @pytest.mark.ddp

@@ -165,7 +165,7 @@ def callbacks(
         signals,  # first, because it takes over from Lightning's own handlers
         OpenRun(writer, step, engine.name, record),
         SelfChecks(cfg.snapshots.every),  # before a forward pass gathers weights, and before a checkpoint is written
-        RecordLosses(writer, validation, loaded.corpus.groups, **cfg.metrics),
+        RecordLosses(writer, signals, validation, loaded.corpus.groups, **cfg.metrics),
         Snapshots(writer, signals, cfg.snapshots.every, loaded.base.path),
         Progress(cfg.metrics.every),
     ]
@@ -230,7 +230,9 @@ def summary(cfg: DictConfig, loaded: Loaded, batches: StepBatches, writer: RunWr
 
 def end_stopped(trainer: Trainer, writer: RunWriter, launch: Launch, number: int) -> NoReturn:
     """After the signal of this number, say how far the run has come, and exit with the code that a shell expects."""
-    say(f"stopped after step {trainer.global_step}: the same command goes on from {writer.checkpoint}")
+    begun = writer.checkpoint.exists()
+    way_on = f"goes on from {writer.checkpoint}" if begun else "begins anew"
+    say(f"stopped after step {trainer.global_step}: the same command {way_on}")
     others_of_lightning = launch.by == "lightning" and not trainer.is_global_zero
     sys.exit(0 if others_of_lightning else 128 + number)  # Lightning kills process 0 when another process fails
 

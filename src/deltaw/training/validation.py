@@ -1,6 +1,6 @@
 """What every arm reaches on examples that no arm trains on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ class Measured(NamedTuple):
 
 
 def validate(
-    trainer: Trainer, task: LoraArms, batches: Batches, groups: NDArray[np.int64]
+    trainer: Trainer, task: LoraArms, batches: Batches, groups: NDArray[np.int64], before_each: Callable[[], None]
 ) -> tuple[dict[str, list[float]], pd.DataFrame]:
     """Measure every arm on all rows; the processes share the batches, and each gets the result.
 
@@ -71,6 +71,7 @@ def validate(
         task: the arms; in training mode afterwards.
         batches: rows that no arm trains on, each row once, with the numbers of their examples.
         groups: of all examples of the data set.
+        before_each: called before each batch; what it raises leaves the validation.
 
     Returns:
         By name, a value per arm: loss (nats per token, or per row of a classification), the metrics in
@@ -79,8 +80,10 @@ def validate(
     classes = task.base.config.num_labels if isinstance(task.objective, Classification) else 0
     metrics = [of_classes(classes).to(task.device) for _ in task.arms if classes]
     task.eval()
-    each = measure(trainer, task, len(task.arms), batches, VALIDATION, metrics)
-    task.train()
+    try:
+        each = measure(trainer, task, len(task.arms), batches, VALIDATION, metrics, before_each)
+    finally:
+        task.train()
     mean = each.losses.sum(1) / each.labels.sum()
     values: list[dict[str, Any]] = [metric.compute() for metric in metrics]  # over all processes
     values = values or of_tokens(each.right, each.labels, whole=isinstance(task.objective, Seq2Seq))
@@ -99,6 +102,7 @@ def measure(
     batches: Batches,
     purpose: str,
     metrics: Sequence[MetricCollection] = (),
+    before_each: Callable[[], None] = lambda: None,
 ) -> Measured:
     """What the arms on the base reach on each example; the processes share the batches, and each gets the result.
 
@@ -112,6 +116,7 @@ def measure(
         batches: each row once, with the numbers of their examples.
         purpose: names the bar in a terminal.
         metrics: of each arm, updated on the way with the batches of this process.
+        before_each: called before each batch, by all processes.
     """
     examples = np.sort(np.concatenate([numbers for numbers, _ in batches]))
     precise = torch.float32 if task.device.type == "mps" else torch.float64  # MPS has no float64
@@ -120,6 +125,7 @@ def measure(
     mine = range(trainer.global_rank, rounds * trainer.world_size, trainer.world_size)
     hidden = None if trainer.is_global_zero else True  # None hides the bar outside a terminal
     for number in tqdm(mine, purpose, leave=False, disable=hidden):
+        before_each()
         numbers, rows = batches[min(number, len(batches) - 1)]
         batch = trainer.strategy.batch_to_device(rows)
         with torch.no_grad(), trainer.precision_plugin.val_step_context():

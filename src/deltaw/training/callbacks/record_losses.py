@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from deltaw.run.writer import RunWriter
 from deltaw.training.callbacks.steps import ends_step
+from deltaw.training.callbacks.stop_signals import StopError, StopSignals
 from deltaw.training.task import LoraArms
 from deltaw.training.validation import Batches, validate
 
@@ -18,10 +19,12 @@ from deltaw.training.validation import Batches, validate
 class RecordLosses(Callback):
     """Report losses and metrics to `metrics.csv`, to Lightning's loggers and, for a validation, to the terminal.
 
-    A validation also reports what every arm reaches on each example, to `evaluation.parquet`.
+    A validation also reports what every arm reaches on each example, to `evaluation.parquet`. A signal to stop leaves a
+    validation, and the run that goes on begins with it. The one after the last step is not left: no run goes on there.
 
     Args:
         writer: the run directory.
+        signals: knows whether a signal to stop has come.
         validation: batches of rows that no arm trains on, with the numbers of their examples; every arm is measured on
             all of them.
         groups: of all examples of the data set.
@@ -31,15 +34,22 @@ class RecordLosses(Callback):
     """
 
     def __init__(
-        self, writer: RunWriter, validation: Batches, groups: NDArray[np.int64], every: int, validate_every: int
+        self,
+        writer: RunWriter,
+        signals: StopSignals,
+        validation: Batches,
+        groups: NDArray[np.int64],
+        every: int,
+        validate_every: int,
     ):
-        self.writer, self.validation, self.groups = writer, validation, groups
+        self.writer, self.signals, self.validation, self.groups = writer, signals, validation, groups
         self.every, self.validate_every = every, validate_every
         self._count_from(0)
 
     def on_train_start(self, trainer: Trainer, task: LoraArms) -> None:  # type: ignore[override]
-        if trainer.global_step == 0:
+        if trainer.strategy.broadcast(self._lacks_validation(trainer.global_step)):
             self._validate(trainer, task)
+            trainer.should_stop = self.signals.stop()
         self._count_from(trainer.global_step)
         learned = task.skipped < trainer.global_step
         task.learnt_last.copy_(learned * trainer.global_step)  # 0 until the first step of all is taken
@@ -57,7 +67,7 @@ class RecordLosses(Callback):
             return
         if trainer.global_step % self.every == 0:
             self._record_training(trainer, task)
-        if trainer.global_step % self.validate_every == 0 or trainer.global_step == trainer.max_steps:
+        if self._validates(trainer.global_step) or trainer.global_step == trainer.max_steps:
             started = time.perf_counter()
             self._validate(trainer, task)
             self.since += time.perf_counter() - started  # step_s leaves validations out
@@ -91,8 +101,21 @@ class RecordLosses(Callback):
         model, data = self.writer.config.model, self.writer.config.data
         return f"try another dtype than model.dtype={model.dtype}, or other data than {data.path or data.name}"
 
+    def _validates(self, step: int) -> bool:
+        return step % self.validate_every == 0
+
+    def _lacks_validation(self, step: int) -> bool:
+        """Whether a run that begins or goes on here has to validate first."""
+        return self._validates(step) and step not in set(self.writer.run.evaluation().step)
+
     def _validate(self, trainer: Trainer, task: LoraArms) -> None:
-        measured, each = validate(trainer, task, self.validation, self.groups)
+        """Measure and record, or neither."""
+        last = trainer.global_step == trainer.max_steps
+        check = (lambda: None) if last else self.signals.check
+        try:
+            measured, each = validate(trainer, task, self.validation, self.groups, check)
+        except StopError:
+            return
         self._record(trainer, task, {f"val/{name}": values for name, values in measured.items()})
         if trainer.is_global_zero:
             self.writer.append_evaluation(each)

@@ -1,6 +1,5 @@
 """Write snapshots and checkpoints."""
 
-import signal
 import time
 
 from pytorch_lightning import Callback, Trainer
@@ -50,7 +49,6 @@ class Snapshots(Callback):
         if due and trainer.is_global_zero:
             self.writer.append_metrics(trainer.global_step, [("", "snapshot_s", time.perf_counter() - started)])
         if stop:
-            self.signals.caught = self.signals.caught or signal.SIGTERM  # another process caught the signal
             trainer.should_stop = True
 
     def _snapshot(self, trainer: Trainer, task: LoraArms) -> None:

@@ -1,4 +1,4 @@
-"""Answer SIGTERM and SIGINT: training at the end of a step, judging at once."""
+"""Answer SIGTERM and SIGINT: training at the end of a step, a validation after a batch, judging at once."""
 
 import signal
 import sys
@@ -14,8 +14,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from deltaw.training.launching import say
 
 
+class StopError(Exception):
+    """A signal has come, and what is in progress is to be left."""
+
+
 class StopSignals(Callback):
-    """Note SIGTERM and SIGINT during training, so that the step in progress can end; while judging, end at once.
+    """Note SIGTERM and SIGINT during training, so that what is in progress can end; while judging, end at once.
 
     This callback is the first in the list: until its `on_train_start`, Lightning's own handlers are in place, and they
     raise in the middle of a step.
@@ -24,7 +28,7 @@ class StopSignals(Callback):
         timeout: how long a process waits for the others; None for PyTorch's default.
 
     Attributes:
-        caught: the number of the signal; None if none has come.
+        caught: the number of the signal; None if none has come. Once all have asked, every process has one.
     """
 
     def __init__(self, timeout: timedelta | None = None):
@@ -48,12 +52,17 @@ class StopSignals(Callback):
         self.caught = number
 
     def stop(self) -> bool:
-        """Whether any process has caught a signal; all processes ask after the same step."""
-        if self._group is None:
-            return self.caught is not None
-        caught = torch.tensor(int(self.caught is not None))
-        dist.all_reduce(caught, dist.ReduceOp.MAX, self._group)
-        return bool(caught)
+        """Whether any process has caught a signal; all processes ask at the same moments."""
+        if self._group is not None:
+            caught = torch.tensor(self.caught or 0)
+            dist.all_reduce(caught, dist.ReduceOp.MAX, self._group)
+            self.caught = int(caught) or None
+        return self.caught is not None
+
+    def check(self) -> None:
+        """Raise `StopError` if any process has caught a signal."""
+        if self.stop():
+            raise StopError
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore()
