@@ -1,7 +1,7 @@
 """What comparing adapters of GPT-3's shape costs, beside other ways to the same numbers, all measured in one run.
 
-python benchmarks/analysis.py > benchmarks/analysis.md
-python benchmarks/analysis.py --keep FOLDER --layers 4 --width 1024
+python benchmarks/analysis.py
+python benchmarks/analysis.py --keep FOLDER --layers 4 --width 1024 --out try.json
 
 Makes a rank-8 and a rank-64 adapter of q and v and their starts, 2.7 GB, in FOLDER or for this run alone. Every job is
 done three times, each in a Python process of its own with its imports done and the files in the page cache; the
@@ -12,7 +12,6 @@ where Playwright and Chromium are.
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -20,17 +19,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from math import log2
+from math import log
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from markdown_table import in_markdown
+from results_file import RESULTS, Results, machine_of, measured_on
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RANKS = (8, 64)
+COMPARE_A, COMPARE_ALL = "`compare(left, right, 'A')`", "`compare(left, right, 'all')`"
 SHARED = 4  # directions that both adapters learn at a site
 REPEATS = 3
 IMPORT = "from deltaw import compare, load_adapter"
@@ -50,6 +54,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the adapters; those that are there are used again")
     parser.add_argument("--layers", type=int, default=96)
     parser.add_argument("--width", type=int, default=12288)
+    parser.add_argument("--out", type=Path, default=RESULTS / "analysis.json")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)  # what a child process is told to do
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,95 +63,125 @@ def main() -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Measure everything, and print it as Markdown."""
+    """Measure everything."""
     child(args, "make")
-    size = sum((folder(args, rank) / WEIGHTS).stat().st_size for rank in RANKS)
+    size = sum((folder(args, rank) / WEIGHTS).stat().st_size for rank in RANKS) / 1e6
     imports = [child(args, "imports") for _ in range(REPEATS)]
-    print(f"# Comparing r={RANKS[0]} with r={RANKS[1]}: q and v of {args.layers} layers of width {args.width}\n")
-    print(f"{processor()}, {os.cpu_count()} cores, {imports[0]['threads']} threads, torch {imports[0]['version']}.")
-    print(f"Two adapters in float32, {size / 1e6:,.0f} MB; the fastest of {REPEATS}.\n")
-    print(row("what", "seconds", "memory in MB", "time, ours = 1"))
-    print(row("---", "---:", "---:", "---:"))
-    for name, before in (("import torch", ""), ("import deltaw", " after that"), (IMPORT, " after both")):
-        print(row(f"`{name}`{before}", f"{min(cost[name] for cost in imports):.2f}", "", ""))
+    results = Results(args.out, **measured_on())
+    results.note(layers=args.layers, width=args.width, megabytes=size, repeats=REPEATS, threads=imports[0]["threads"])
+    for name in ("import torch", "import deltaw", IMPORT):
+        results.add(group="imports, one after the other", what=f"`{name}`", seconds=min(cost[name] for cost in imports))
 
+    show = partial(add, results, "φ on A")
     on_A = best(args, "compare_a")
-    show("φ on A: `compare(left, right, 'A')`", on_A, on_A)
-    show("φ on A, nothing else: `similarity(A, A)` at every site", best(args, "similarity"), on_A)
-    show("φ on A, nothing else: thin SVD of A", best(args, "svd"), on_A)
-    show("φ on A, nothing else: QR of Aᵀ, then a small SVD", best(args, "qr"), on_A)
+    show(COMPARE_A, on_A, on_A)
+    show("φ alone: `similarity(A, A)` at every site", best(args, "similarity"), on_A)
+    show("φ alone: thin SVD of A", best(args, "svd"), on_A)
+    show("φ alone: QR of Aᵀ, then a small SVD", best(args, "qr"), on_A)
 
+    show = partial(add, results, "ΔW, output side")
     ours, dense = best(args, "compare_output"), best(args, "dense")
-    show("ΔW, output side: `compare(left, right, 'output')`", ours, ours)
-    show("ΔW: dense SVD in float32, both adapters, extrapolated", dense, ours)
-    gradience = find_spec("gradience") is not None
-    tool = f"Gradience {version('gradience')}" if gradience else "Gradience"
-    audit = f"ΔW, output side, principal angles: {tool}, `merge_audit`"
-    if gradience:
-        audited = best(args, "gradience")
-        show(audit, audited, ours)
-    else:
-        print(row(audit, "not installed", "", ""))
+    show("`compare(left, right, 'output')`", ours, ours)
+    show("dense SVD in float32, both adapters, extrapolated", dense, ours)
+    tool = f"Gradience {version('gradience')}" if find_spec("gradience") else None
+    if tool:
+        show(f"principal angles alone: {tool}, `merge_audit`", best(args, "gradience"), ours)
 
     ours = best(args, "compare_all")
-    show("φ on A, A − A₀, ΔW's input and output side: `compare(left, right, 'all')`", ours, ours)
-    left, right = (folder(args, rank) for rank in RANKS)
+    add(results, "A, A − A₀, ΔW's input and output side", COMPARE_ALL, ours, ours)
+
+    show = partial(add, results, "a whole process")
     ours = process(args, [ANALYZE, *analysis(args)])
-    show("`python analyze.py`, the whole process: tables of three bases, fig6, summary, report.html", ours, ours)
+    show("`python analyze.py`: tables of three bases, fig6, summary, report.html", ours, ours)
     of_page = best(args, "page")
     show("of that, report.html", of_page, ours)
-    if gradience:
-        cost = process(args, ["-m", "gradience.cli", "merge-audit", "--adapter-a", left, "--adapter-b", right])
-        show(f"`gradience merge-audit`, the whole process ({tool})", cost, ours)
+    if tool:
+        left, right = (folder(args, rank) for rank in RANKS)
+        audit: list[str | Path] = ["-m", "gradience.cli", "merge-audit", "--adapter-a", left, "--adapter-b", right]
+        show(f"`gradience merge-audit` ({tool})", process(args, audit), ours)
 
-    print("\nMemory is the peak of resident memory above that after the imports, of a whole process all of it, without")
-    print("those beside it that draw. Pages of mapped files count: the other ways map them, as safetensors does.")
-    print(f"\n`report.html` has {of_page['page']:.2f} MB{in_browser(args)}.")
-    if gradience:
-        times = audited["seconds"] / on_A["seconds"]
-        print(f"\n`merge_audit` takes {times:.1f} times as long as `compare(left, right, 'A')`.")
-    power = log2(dense["each"][1] / dense["each"][0])
-    each = ", ".join(f"{seconds:.2f} s at width {width}" for seconds, width in zip(dense["each"], DENSE, strict=True))
-    print(f"\nOne dense SVD took {each} (a power of {power:.1f} of the width); the rest is the cube of the width.")
-    print(f"\nLargest difference of φ on A from that of `compare`: {', '.join(differences(args))}.")
+    results.note(
+        page={"megabytes": of_page["page"], **in_browser(args)},
+        dense_seconds=dict(zip(map(str, DENSE), dense["each"], strict=True)),
+        largest_difference_from_compare=differences(args),
+    )
+    print(table(results.found), args.out, sep="\n\n")
 
 
-def in_browser(args: argparse.Namespace) -> str:
+def add(results: Results, group: str, what: str, cost: Cost, ours: Cost) -> None:
+    """Note what a job cost, and its time beside that of ours."""
+    seconds = cost["seconds"]
+    memory = {"megabytes": cost["megabytes"]} if "megabytes" in cost else {}
+    results.add(group=group, what=what, seconds=seconds, **memory, ratio=seconds / ours["seconds"])
+
+
+def in_browser(args: argparse.Namespace) -> Cost:
+    """Seconds until the page's map answers, all is drawn, and another scale is; none without Chromium."""
     if not CHROMIUM or find_spec("playwright") is None:
-        return ""
+        return {}
     costs = [child(args, "browser") for _ in range(REPEATS)]
-    usable, drawn, answered = (min(cost[what] for cost in costs) for what in ("usable", "drawn", "answered"))
-    return (
-        f"; in Chromium its map answers {usable:.2f} s after opening it, all is drawn after {drawn:.2f} s, and another "
-        f"scale {answered:.2f} s after the choice"
+    return {f"{what}_s": min(cost[what] for cost in costs) for what in ("usable", "drawn", "answered")}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Seconds and memory of every job; then what they say of the page, of dense SVDs and of differences."""
+    rows = [
+        [
+            row["group"],
+            row["what"],
+            in_short(row["seconds"]),
+            f"{row['megabytes']:,.0f}" if "megabytes" in row else "",
+            in_short(row["ratio"]) if "ratio" in row else "",
+        ]
+        for row in found["results"]
+    ]
+    jobs = in_markdown(["", "", "seconds", "memory in MB", "time, ours = 1"], rows, words=2)
+    (narrow, fast), (wide, slow) = ((int(width), seconds) for width, seconds in found["dense_seconds"].items())
+    power = log(slow / fast) / log(wide / narrow)
+    far = ", ".join(f"{name} {far:.0e}" for name, far in found["largest_difference_from_compare"].items())
+    return "\n\n".join(
+        [
+            f"Two adapters of q and v in {found['layers']} layers of width {found['width']}, "
+            f"{found['megabytes']:,.0f} MB in float32; {found['threads']} threads; the fastest of {found['repeats']}:",
+            jobs,
+            f"{_of_page(found['page'])} One dense SVD took {fast:.2f} s at width {narrow} and {slow:.2f} s at width "
+            f"{wide}, a power of {power:.1f} of the width; the rest is its cube. Largest difference of φ on A from "
+            f"that of `compare`: {far}.",
+        ]
     )
 
 
-def processor() -> str:
-    """The name of the CPU."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+def _of_page(page: dict[str, float]) -> str:
+    answers = (
+        f"; in Chromium its map answers {page['usable_s']:.2f} s after opening it, all is drawn after "
+        f"{page['drawn_s']:.2f} s, and another scale {page['answered_s']:.2f} s after the choice"
+        if "usable_s" in page
+        else ""
+    )
+    return f"`report.html` has {page['megabytes']:.1f} MB{answers}."
 
 
-def row(*entries: object) -> str:
-    return "| " + " | ".join(map(str, entries)) + " |"
+def sentence(found: dict[str, Any]) -> str:
+    """What φ costs."""
+    costs = {row["what"]: row for row in found["results"]}
+    on_A, on_all = costs[COMPARE_A], costs[COMPARE_ALL]
+    return (
+        f"φ on A at {2 * found['layers']} sites of GPT-3's shape takes {on_A['seconds']:.1f} s and, beyond the "
+        f"imports, {on_A['megabytes']:.0f} MB on {machine_of(found)}; with the bases `update`, `input` and `output` it "
+        f"takes {on_all['seconds']:.1f} s."
+    )
 
 
-def show(what: str, cost: Cost, ours: Cost) -> None:
-    """Print what a job cost, and its time beside that of ours."""
-    numbers = cost["seconds"], cost["seconds"] / ours["seconds"]
-    seconds, ratio = (f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in numbers)
-    print(row(what, seconds, f"{cost['megabytes']:,.0f}" if "megabytes" in cost else "", ratio), flush=True)
+def in_short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def differences(args: argparse.Namespace) -> Iterator[str]:
+def differences(args: argparse.Namespace) -> dict[str, float]:
+    """The largest of φ on A, of the other ways, from that of `compare`."""
     import numpy as np
 
     ours = np.load(args.keep / "compare_a.npy")
-    for job in ("similarity", "svd", "qr"):
-        yield f"{job} {np.abs(np.load(args.keep / f'{job}.npy') - ours).max():.0e}"
+    return {job: float(np.abs(np.load(args.keep / f"{job}.npy") - ours).max()) for job in ("similarity", "svd", "qr")}
 
 
 def child(args: argparse.Namespace, job: str) -> Cost:
@@ -243,7 +278,7 @@ def imports(_: argparse.Namespace) -> None:
 
     times.append(perf_counter())
     seconds = {name: times[k + 1] - times[k] for k, name in enumerate(("import torch", "import deltaw", IMPORT))}
-    print(json.dumps(seconds | {"version": torch.__version__, "threads": torch.get_num_threads()}))
+    print(json.dumps(seconds | {"threads": torch.get_num_threads()}))
 
 
 def compare_a(args: argparse.Namespace) -> None:

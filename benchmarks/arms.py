@@ -14,12 +14,14 @@ import json
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
-from results_file import RESULTS, Results, measured_on
+from markdown_table import in_markdown
+from results_file import RESULTS, Results, measured_on, of_part
 from whole_run import GIB, first_step, last_step, once, only_steps, process
 
 from deltaw.run.directory import RunDirectory
@@ -98,14 +100,10 @@ def main() -> None:
     base = loaded(work)
     measure(work, Job(4, 1, (8,), (0,)))  # tokenises the text for all others
     results.note(base_gib=base)
-    print(f"{results.found['machine']}\n{results.found['versions']}\n")
     rows = [row for batch in steps for row in compared(work, batch, steps[batch], base)]
-    print(table(rows))
-    print(f"one base with all that a run loads: {base:.2f} GiB\n")
-    costs = shadow_costs(work, steps[DEFAULT_BATCH])
-    for one in [*rows, *costs]:
+    for one in [*rows, *shadow_costs(work, steps[DEFAULT_BATCH])]:
         results.add(**one)
-    print(sentences(costs))
+    print(table(results.found), table_of_shadows(results.found), given.out, sep="\n\n")
     plot(rows, given.plot)
 
 
@@ -177,36 +175,39 @@ def loaded(work: Path) -> float:
     return gib
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    head = [
-        "| batch | steps | K | steps: company, s | K jobs, s | ratio | all: company, s | K jobs, s | ratio "
-        "| company, GiB | a base and K arms, GiB | K jobs at once, GiB |",
-        "| ---: " * 12 + "|",
-    ]
-    return "\n".join([*head, *map(_row, rows)])
+def table(found: dict[str, Any]) -> str:
+    """K arms in company beside K jobs, for every batch and K."""
+    head = ["batch", "steps", "K", "steps: company, s", "K jobs, s", "ratio", "whole: company, s", "K jobs, s", "ratio"]
+    head += ["company, GiB", "a base and K arms, GiB", "K jobs at once, GiB"]
+    return in_markdown(head, [_row(row) for row in of_part(found, "company")], words=0)
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: dict[str, Any]) -> list[object]:
     company, jobs = row["company"], row["jobs"]
-    times = (f"{company[key]:.1f} | {jobs[key]:.1f} | {company[key] / jobs[key]:.2f}" for key in ("steps_s", "wall_s"))
-    memory = (company["peak_gib"], row["base_and_arms_gib"], jobs["peak_gib"])
-    numbers = [row["batch"], row["steps"], row["arms"], *times, *(f"{gib:.2f}" for gib in memory)]
-    return f"| {' | '.join(map(str, numbers))} |"
-
-
-def sentences(costs: list[dict[str, Any]]) -> str:
-    step = [cost["steps_s"] / cost["steps"] for cost in costs]
-    low, high, both, with_one, with_four = step
-    memory = ", ".join(f"{cost['peak_gib']:.2f} with {cost['shadows']} shadows" for cost in costs[2:])
-    return "\n".join(
-        [
-            f"seconds a step: r=8 alone {low:.3f}, r=64 alone {high:.3f}, in company {both:.3f}",
-            f"company / sum of both alone: {both / (low + high):.2f}",
-            f"with 1 shadow / without: {with_one / both:.3f}; with 4: {with_four / both:.3f}",
-            f"most memory, in GiB: {memory}",
-            f"snapshots and checkpoint, every {EVERY} steps: {costs[3]['snapshot_s'] / (EVERY * with_one):.2%}",
-        ]
+    times = (
+        (f"{company[key]:.1f}", f"{jobs[key]:.1f}", f"{company[key] / jobs[key]:.2f}") for key in ("steps_s", "wall_s")
     )
+    memory = (company["peak_gib"], row["base_and_arms_gib"], jobs["peak_gib"])
+    return [row["batch"], row["steps"], row["arms"], *chain(*times), *(f"{gib:.2f}" for gib in memory)]
+
+
+def table_of_shadows(found: dict[str, Any]) -> str:
+    """What the shadows of r=8 and r=64 cost, and snapshots with their checkpoints."""
+    rows = of_part(found, "shadows")
+    without = next(row for row in rows if row["ranks"] == [8, 64] and not row["shadows"])
+    cells = [
+        [
+            " and ".join(f"r={rank}" for rank in row["ranks"]),
+            row["shadows"],
+            f"{row['steps_s'] / row['steps']:.3f}",
+            f"{row['steps_s'] / without['steps_s']:.2f}",
+            f"{row['peak_gib']:.2f}",
+            f"{row['snapshot_s'] * row['steps'] / row['steps_s'] / EVERY:.2%}",
+        ]
+        for row in rows
+    ]
+    head = ["arms", "shadows of each", "seconds a step", "to both without", "GiB", f"snapshots, every {EVERY} steps"]
+    return in_markdown(head, cells)
 
 
 def plot(rows: list[dict[str, Any]], file: Path) -> None:

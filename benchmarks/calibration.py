@@ -9,14 +9,18 @@ their control pairs (`deltaw.report.sharing`). The rate at which anything is cal
 at most 5 %. Its upper limit leaves out one seed at a time.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from itertools import combinations, permutations, product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from markdown_table import in_markdown, in_words
+from results_file import RESULTS, Results, measured_on, of_part
 
 from deltaw.analysis.compare import Pairing, compare_all
 from deltaw.analysis.excess import excess_of
@@ -25,6 +29,7 @@ from deltaw.report.sharing import ENOUGH, LEVEL, Excess, excesses
 from deltaw.run.directory import RunDirectory
 
 SPLITS = 300  # random splits of the seeds, for each set of seeds
+RATE, EXCESS = "false calls", "excess"
 ARMS, FIRST, SECOND = "", "-shadow1", "-shadow2"  # kinds of adapters, by the ends of their names
 
 Means = dict[tuple[int, int, str], pd.DataFrame]  # left's seed, right's seed, kind: means over the sites beyond chance
@@ -92,26 +97,49 @@ def upper_limit(rate: Callable[[Means, Sequence[int]], float], means: Means, see
 
 
 def main() -> None:
-    runs = [RunDirectory(Path(path)) for path in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/calibration-BASE.json")
+    given = parser.parse_args()
+    runs = [RunDirectory(path) for path in given.runs]
+    base = runs[0].record.base["name"]
     arms = [arm for run in runs for arm in run.record.arms if arm["control"] is None]
     seeds, (low, high) = sorted({arm["seed"] for arm in arms}), sorted({arm["rank"] for arm in arms})
     two = all(f"{arm['name']}{SECOND}" in run.arms for run in runs for arm in run.record.arms if arm["control"] is None)
+    results = Results(given.out or RESULTS / f"calibration-{base}.json", **measured_on())
+    trained = {"hardware": runs[0].record.hardware, "versions": runs[0].record.versions}
+    results.note(base=base, ranks=[low, high], seeds=seeds, level=LEVEL, trained_on=trained)
     means = measure(runs, low, high, seeds, (ARMS, FIRST, SECOND) if two else (ARMS, FIRST))
-    print(f"base {runs[0].record.base['name']}, r={low}, r={high}, {len(seeds)} seeds, level {LEVEL:.0%}")
     for rate in (of_the_same_seeds, of_other_seeds) if two else (of_other_seeds,):
-        limit, words = upper_limit(rate, means, seeds), rate.__name__.replace("_", " ")
-        print(f"three seeds' shadows {words}: called in {rate(means, seeds):.1%}, upper 95 % limit {limit:.1%}")
+        limit = upper_limit(rate, means, seeds)
+        results.add(part=RATE, against=rate.__name__.replace("_", " "), rate=rate(means, seeds), upper=limit)
     for count in dict.fromkeys((ENOUGH, len(seeds))):
-        print(f"\ntask, {count} seeds", "| basis | measure | arms | control pair | excess | p |", sep="\n")
-        print("| --- " * 6 + "|")
-        print(*map(line, tests(means, seeds[:count], ARMS, seeds[:count], FIRST)), sep="\n")
+        for one in tests(means, seeds[:count], ARMS, seeds[:count], FIRST):
+            results.add(part=EXCESS, of_seeds=count, **asdict(one))
+    print(table_of_rates(results.found), table(results.found), results.file, sep="\n\n")
 
 
-def line(one: Excess) -> str:
-    p = "" if one.p is None else f"{one.p:.2g}"
-    return (
-        f"| {one.basis} | {one.measure} | {one.pair:.3f} | {one.control:.3f} | {one.excess:.3f} ± {one.se:.3f} | {p} |"
-    )
+def table_of_rates(found: dict[str, Any]) -> str:
+    """How often shadows are called, and the upper limits."""
+    rows = [[row["against"], f"{row['rate']:.1%}", in_words(row["upper"], ".1%")] for row in of_part(found, RATE)]
+    return in_markdown(["three seeds' shadows against shadows", "called in", "upper 95 % limit"], rows)
+
+
+def table(found: dict[str, Any]) -> str:
+    """What arms and their control pairs share beyond chance, by three seeds and by all."""
+    rows = [
+        [
+            row["of_seeds"],
+            row["basis"],
+            row["measure"],
+            in_words(row["pair"], ".3f"),
+            in_words(row["control"], ".3f"),
+            f"{in_words(row['excess'], '.3f')} ± {in_words(row['se'], '.3f')}",
+            "" if row["p"] is None else f"{row['p']:.2g}",
+        ]
+        for row in of_part(found, EXCESS)
+    ]
+    return in_markdown(["seeds", "basis", "measure", "arms", "control pair", "excess", "p"], rows, words=3)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """What two ranks share when both learn the task, both learn something else, or neither learns: over all seeds of a run.
 
 deltaw train experiment=controls 'arms.seeds=[0,1,2]' run.name=controls
-python benchmarks/controls.py runs/controls > benchmarks/controls.md
+python benchmarks/controls.py runs/controls
 """
 
-import sys
-from math import isnan
+import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from markdown_table import in_markdown, in_words
+from results_file import RESULTS, Results, measured_on, of_part
 
+from deltaw import compare
 from deltaw.analysis.compare import compare_all
 from deltaw.analysis.excess import excess_of
 from deltaw.analysis.losses import losses_of
@@ -23,47 +27,112 @@ LEARNED = {
     "-shuffled": "completions dealt to other prompts",
     "-random": "random tokens",
     "-frozen_a": "the task, B alone",
-    "-shadow1": "nothing (the control pair)",
+    "-shadow1": "nothing: the control pair",
 }
+IN_SHORT = ("", "-shuffled", "-shadow1")
 MEASURES = {"first": "φ(1, 1)", "corner": "φ(r, r′)", "k_star": "k_star"}
+SHARED, SITE, LOSS = "shared by two seeds", "shared by one seed, at a site", "validation loss"
 
 
-def main(run: RunDirectory) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS / "controls.json")
+    given = parser.parse_args()
+    run, results = RunDirectory(given.run), Results(given.out, **measured_on())
     task = [arm for arm in run.record.arms if arm["control"] is None]
     seeds, (low, high) = sorted({arm["seed"] for arm in task}), sorted({arm["rank"] for arm in task})
-    step = run.steps(task[0]["name"])[-1]
-    print(f"# What two ranks share with and without the task\n\n{len(seeds)} seeds, after step {step}.")
-    print(f"Every r={low} with r={high} of the other seeds; means over sites and seeds minus what random subspaces")
-    print("give, ± the standard error over seeds. Both arms of a pair learned the same kind of thing.\n")
-    print_table("both learned", "basis", *MEASURES.values())
-    for end, learned in LEARNED.items():
-        study = study_of(run.adapter(f"r{low}-s{seeds[0]}{end}"), run.adapter(f"r{high}-s{seeds[0]}{end}"))
-        table = excess_of(study, compare_all(list(study.pairings()), ["all"]).pairs)
-        for basis in table.basis.unique():
-            rows = table[table.basis == basis]
-            print_row(learned, basis, *(shared(rows[rows.measure == measure]) for measure in MEASURES))
-    print("\nValidation loss in nats a token:\n")
-    print_table("arm", "start", "end", "share of the task's gain")
-    for arm in losses_of([run.adapter(task[0]["name"])]).to_dict("records"):
-        share = "" if isnan(arm["share"]) else f"{max(arm['share'], 0):.0%}"
-        print_row(arm["arm"], f"{arm['start']:.2f}", f"{arm['end']:.2f} ± {arm['end_se']:.2f}", share)
+    trained = {"hardware": run.record.hardware, "versions": run.record.versions}
+    results.note(trained_on=trained, step=run.steps(task[0]["name"])[-1], seeds=seeds, ranks=[low, high])
+    for row in (*shared(run, low, high, seeds[0]), *at_sites(run, low, high, seeds), *losses(run, task[0]["name"])):
+        results.add(**row)
+    print(table(results.found), table_of_losses(results.found), given.out, sep="\n\n")
 
 
-def shared(rows: pd.DataFrame) -> str:
-    """The mean over sites and seeds of the column `pair`, with its error."""
-    means = rows.groupby(SEEDS, as_index=False).pair.mean()
-    found = over_seeds(means[SEEDS].to_numpy(dtype=int), means.pair.to_numpy())
-    return "–" if isnan(found.mean) else f"{found.mean:.3f} ± {found.se:.3f}"
+def shared(run: RunDirectory, low: int, high: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Every left with every right of another seed: means over sites and seeds beyond chance, with their errors."""
+    for end in LEARNED:
+        study = study_of(run.adapter(f"r{low}-s{seed}{end}"), run.adapter(f"r{high}-s{seed}{end}"))
+        excess = excess_of(study, compare_all(list(study.pairings()), ["all"]).pairs)
+        for basis in excess.basis.unique():
+            for measure in MEASURES:
+                rows = excess[(excess.basis == basis) & (excess.measure == measure)]
+                means = rows.groupby(SEEDS, as_index=False).pair.mean()
+                found = over_seeds(means[SEEDS].to_numpy(dtype=int), means.pair.to_numpy())
+                yield {
+                    "part": SHARED,
+                    "learned": end,
+                    "basis": basis,
+                    "measure": measure,
+                    "mean": found.mean,
+                    "se": found.se,
+                }
 
 
-def print_table(*names: str) -> None:
-    print_row(*names)
-    print_row(*["---"] * len(names))
+def at_sites(run: RunDirectory, low: int, high: int, seeds: list[int]) -> Iterator[dict[str, Any]]:
+    """φ on A of left and right of one seed, and so of one order of examples: the first directions, and the spans."""
+    for seed in seeds:
+        phi = compare(run.adapter(f"r{low}-s{seed}"), run.adapter(f"r{high}-s{seed}"), basis="A").phi
+        for i, j in ((1, 1), (low, high)):
+            for row in phi[(phi.i == i) & (phi.j == j)].itertuples():
+                site = {"layer": row.layer, "projection": row.projection, "seed": seed, "i": i, "j": j}
+                yield {"part": SITE, **site, "phi": row.phi, "chance": row.null_mean}
 
 
-def print_row(*cells: object) -> None:
-    print("| " + " | ".join(map(str, cells)) + " |")
+def losses(run: RunDirectory, arm: str) -> Iterator[dict[str, Any]]:
+    """Of every arm in nats a token, and the share of the task's gain that a control reaches."""
+    for row in losses_of([run.adapter(arm)]).to_dict("records"):
+        yield {"part": LOSS, **{name: row[name] for name in ("arm", "start", "end", "end_se", "share")}}
+
+
+def table(found: dict[str, Any]) -> str:
+    """What is shared, in every basis."""
+    words = _words(found)
+    rows = [
+        [LEARNED[learned], basis, *(words[learned, basis, measure] for measure in MEASURES)]
+        for learned, basis in dict.fromkeys((learned, basis) for learned, basis, _ in words)
+    ]
+    return in_markdown(["both learned", "basis", *MEASURES.values()], rows, words=2)
+
+
+def table_in_short(found: dict[str, Any]) -> str:
+    """φ(1, 1) of arms of two seeds."""
+    words, bases = _words(found), ("A", "update", "output")
+    rows = [[LEARNED[learned], *(words[learned, basis, "first"] for basis in bases)] for learned in IN_SHORT]
+    return in_markdown(["both learned", *(f"φ(1, 1) on {basis}" for basis in bases)], rows)
+
+
+def _words(found: dict[str, Any]) -> dict[tuple[str, str, str], str]:
+    """Mean and error of what is shared, by what was learned, basis and measure; a dash where B alone moves."""
+    return {
+        (row["learned"], row["basis"], row["measure"]): (
+            "–" if row["mean"] is None else f"{in_words(row['mean'], '.3f')} ± {in_words(row['se'], '.3f')}"
+        )
+        for row in of_part(found, SHARED)
+    }
+
+
+def table_of_sites(found: dict[str, Any]) -> str:
+    """φ of arms of one seed, over all sites and seeds."""
+    rows = []
+    for (i, j, projection), sites in pd.DataFrame(of_part(found, SITE)).groupby(["i", "j", "projection"]):
+        numbers = (sites.phi.min(), sites.phi.mean(), sites.phi.max(), sites.chance.mean())
+        rows.append([f"φ({i}, {j}), ΔW_{projection}", *(f"{number:.3f}" for number in numbers)])
+    return in_markdown(["", "lowest", "mean", "highest", "chance"], rows)
+
+
+def table_of_losses(found: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["arm"],
+            f"{row['start']:.2f}",
+            f"{row['end']:.2f} ± {in_words(row['end_se'], '.2f')}",
+            "" if row["share"] is None else in_words(row["share"], ".0%"),
+        ]
+        for row in of_part(found, LOSS)
+    ]
+    return in_markdown(["arm", "start", "end", "share of the task's gain"], rows)
 
 
 if __name__ == "__main__":
-    main(RunDirectory(Path(sys.argv[1])))
+    main()

@@ -1,23 +1,26 @@
 """Whether the verdict about merging agrees with the loss of the merged model, where both are known.
 
-python benchmarks/merge.py runs/merge > benchmarks/merge.md
+python benchmarks/merge.py runs/merge
 
 Arms of r = 8 and 64 learn three tasks on the bundled base: the names of the functions that a function calls, the names
 of its arguments, and lists of numbers in reverse. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples
 of each task. What is there of an earlier start is not trained again: ten minutes on two cores, then three.
 """
 
+import argparse
 import ast
 import json
 import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from results_file import measured_on
+from markdown_table import in_markdown, in_words
+from results_file import RESULTS, Results, measured_on
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -26,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from deltaw import compare, load_adapter
 from deltaw.config.folder import BUNDLED
 from deltaw.data.calls import Calls
-from deltaw.report.merging import Merge, merges_of
+from deltaw.report.merging import merges_of
 from deltaw.run.directory import RunDirectory
 
 HELD_OUT, STEPS, RANKS, BATCH = 128, 100, (8, 64), 32
@@ -44,25 +47,41 @@ class Side:
     task: str
 
 
-def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tasks(folder)
-    runs = [(train(folder, task, seed), task, seed) for task, seed in ARMS]
-    base = Base(folder)
-    about = measured_on()
-    print("# Verdicts about merging, and losses of the sums\n")
-    print(f"Arms of {STEPS} steps on the bundled base, one seed of each; {HELD_OUT} validation examples of each task.")
-    print("Kept is the share of an arm's gain over the base that is left once the other arm is added, on its own task.")
-    print(f"{about['machine']['processor']}, torch {about['versions']['torch']}, PEFT {about['versions']['peft']}.\n")
-    head = ["rank", "ΔW₁ + ΔW₂", "verdict", "cosine", "effect on 1", "effect on 2", "times chance: input", "output"]
-    print_row(*head, "norm ratio", "task 1: base, alone, sum", "kept", "task 2: base, alone, sum", "kept")
-    print_row(*["---"] * (len(head) + 5))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the runs")
+    parser.add_argument("--out", type=Path, default=RESULTS / "merge.json")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    write_tasks(given.folder)
+    runs = [(train(given.folder, task, seed), task, seed) for task, seed in ARMS]
+    base, results = Base(given.folder), Results(given.out, **measured_on())
+    results.note(steps=STEPS, held_out=HELD_OUT)
     for rank in RANKS:
         arms = [Side(RunDirectory(run).adapter(f"r{rank}-s{seed}").folder, task) for run, task, seed in runs]
-        for name, left, right, both in pairs_of(arms, folder / f"made-r{rank}"):
+        for name, left, right, both in pairs_of(arms, given.folder / f"made-r{rank}"):
             (found,) = merges_of(compare(left.folder, right.folder).merge)
-            measured = [base.measured(left, right), base.measured(right, left) if both else ["", ""]]
-            print_row(f"r={rank}", name, *words(found), *(cell for cells in measured for cell in cells))
+            measured = [base.measured(left, right), *([base.measured(right, left)] if both else [])]
+            results.add(pair=name, rank=rank, **asdict(found), losses=measured)
+    print(table(results.found), given.out, sep="\n\n")
+
+
+def table(found: dict[str, Any]) -> str:
+    """Verdicts, what they rest on and what was kept: a row for each pair, with all ranks in a cell."""
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    for row in found["results"]:
+        pairs.setdefault(row["pair"], []).append(row)
+    rows = [
+        [
+            pair,
+            "; ".join(dict.fromkeys(f"`{row['verdict']}`" for row in ranks)),
+            "; ".join(in_words(row["cosine"], ".2f") for row in ranks),
+            "; ".join(f"{row['effect_on_left']:.2f}, {row['effect_on_right']:.2f}" for row in ranks),
+            "; ".join(", ".join(in_words(losses["kept"], ".0%") for losses in row["losses"]) for row in ranks),
+        ]
+        for pair, ranks in pairs.items()
+    ]
+    return in_markdown(["ΔW₁ + ΔW₂", "verdict", "cosine", "effect on 1, on 2", "kept of 1, of 2"], rows, words=2)
 
 
 def pairs_of(arms: Sequence[Side], folder: Path) -> Iterator[tuple[str, Side, Side, bool]]:
@@ -179,10 +198,10 @@ class Base:
             rows = [[tokenizer(text).input_ids for text in json.loads(line).values()] for line in lines]
             self.examples[task] = [(prompt + completion, len(prompt)) for prompt, completion in rows]
 
-    def measured(self, one: Side, other: Side) -> list[str]:
+    def measured(self, one: Side, other: Side) -> dict[str, float]:
         """Losses on the task of `one`: of the base, of `one`, and of its sum with `other`; and the gain kept."""
         base, alone, together = (self.loss(one.task, *sides) for sides in ([], [one], [one, other]))
-        return [f"{base:.2f}, {alone:.2f}, {together:.2f}", f"{(base - together) / (base - alone):.0%}"]
+        return {"base": base, "alone": alone, "sum": together, "kept": (base - together) / (base - alone)}
 
     @torch.no_grad()
     def loss(self, task: str, *sides: Side) -> float:
@@ -210,21 +229,5 @@ def update_of(folder: Path) -> Update:
     return {site.module: lora.scale * adapter.B(site) @ adapter.A(site) for site, lora in adapter.sites.items()}
 
 
-def words(found: Merge) -> list[str]:
-    return [
-        found.verdict,
-        f"{found.cosine:.2f}".replace("-", "−"),
-        f"{found.effect_on_left:.2f}",
-        f"{found.effect_on_right:.2f}",
-        f"{found.overlap_input / found.chance_input:.1f}",
-        f"{found.overlap_output / found.chance_output:.1f}",
-        f"{found.norm_ratio:.2f}",
-    ]
-
-
-def print_row(*cells: object) -> None:
-    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

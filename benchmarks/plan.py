@@ -1,27 +1,30 @@
 """Planned memory and FLOPs beside those of a real step, and what a plan of GPT-3's shape costs.
 
-python benchmarks/plan.py [overrides of train.py]
+python benchmarks/plan.py
+python benchmarks/plan.py --out try.json model=hub model.path=FOLDER      another base, or other settings of train.py
 
 Takes one step of the bundled base, or of the model given, in float32 and bfloat16, with and without gradient
 checkpointing. On a GPU the peak is the allocator's, elsewhere that of all storages alive at once.
 """
 
-import os
-import platform
+import argparse
+import json
 import subprocess
 import sys
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from markdown_table import in_markdown, in_words
 from omegaconf import DictConfig
+from results_file import RESULTS, Results, machine_of, measured_on
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from whole_run import GIB, Process
 
 from deltaw.config.schema import register
 from deltaw.data.example import Example
@@ -36,6 +39,8 @@ from deltaw.training.task import LoraArms, task_with_arms
 
 ROOT = Path(__file__).resolve().parent.parent
 GPT3 = ["plan=true", "model=gpt3", "data.max_length=2048", "data.batch=64", "trainer.devices=64", "device.memory=80"]
+# To Linux, the most that this process held is held by those it starts: so a small one between them measures.
+SMALL = "import json, sys; from whole_run import process; print(json.dumps(process(*sys.argv[1:])))"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -113,25 +118,60 @@ def compare(cfg: DictConfig, base: Base, device: str) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of train.py")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/plan.json")
+    given = parser.parse_intermixed_args()
+    if given.out is None and given.overrides:
+        parser.error("other settings take --out: benchmarks/results/plan.json is of the bundled base")
     register()
-    name = torch.cuda.get_device_name() if DEVICE == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, torch {torch.__version__}\n\n| base | checkpointing | planned, MiB | measured, MiB | |")
-    print("| --- | --- | ---: | ---: | ---: |")
+    results = Results(
+        given.out or RESULTS / "plan.json", **measured_on(torch.cuda.get_device_name() if DEVICE == "cuda" else None)
+    )
+    results.note(gpt3=planned_gpt3())
     for dtype in ("float32", "bfloat16"):
         for checkpointing in (False, True):
-            words = [*sys.argv[1:], f"model.dtype={dtype}", f"model.gradient_checkpointing={checkpointing}"]
+            words = [*given.overrides, f"model.dtype={dtype}", f"model.gradient_checkpointing={checkpointing}"]
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
                 cfg = compose("train", words)
             base = load_base(cfg.model.path, load_tokenizer(cfg.model.path), dtype, checkpointing)
-            planned, measured = compare(cfg, base, DEVICE)
-            sizes = f"{planned / 2**20:,.1f} | {measured / 2**20:,.1f} | {planned / measured - 1:+.1%}"
-            print(f"| {dtype} | {checkpointing} | {sizes} |", flush=True)
-    start = perf_counter()
-    child = subprocess.Popen([sys.executable, "train.py", *GPT3], cwd=ROOT, stdout=subprocess.PIPE)
-    printed = child.stdout.read().decode() if child.stdout else ""
-    _, _, used = os.wait4(child.pid, 0)
-    seconds = f"{perf_counter() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of one core"
-    print(f"\nGPT-3's shape: {seconds}, {used.ru_maxrss / 2**10:,.0f} MiB, imports included\n\n{printed}")
+            planned, measured = (size / 2**20 for size in compare(cfg, base, DEVICE))
+            results.add(dtype=dtype, checkpointing=checkpointing, planned_mib=planned, measured_mib=measured)
+    print(table(results.found), results.file, sep="\n\n")
+
+
+def planned_gpt3() -> dict[str, Any]:
+    """What a plan of GPT-3's shape costs, as a whole process: imports included."""
+    command = [sys.executable, "-c", SMALL, str(ROOT / "train.py"), *GPT3]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", check=True, stdout=subprocess.PIPE)
+    took = Process(*json.loads(done.stdout))
+    return {"seconds": took.wall_s, "gib": took.peak_bytes / GIB, "command": ["train.py", *GPT3]}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The peak of a step, planned and measured."""
+    rows = [
+        [
+            row["dtype"],
+            "yes" if row["checkpointing"] else "no",
+            f"{row['planned_mib']:,.0f}",
+            f"{row['measured_mib']:,.0f}",
+            in_words(row["planned_mib"] / row["measured_mib"] - 1, "+.0%"),
+        ]
+        for row in found["results"]
+    ]
+    return in_markdown(
+        ["dtype", "checkpointing", "planned, MiB", "measured, MiB", "planned / measured − 1"], rows, words=2
+    )
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """What a plan of GPT-3's shape costs."""
+    cost = found["gpt3"]
+    return (
+        f"The shape of GPT-3 on 64 devices takes {cost['seconds']:.0f} s and {cost['gib']:.1f} GiB on "
+        f"{machine_of(found)}:"
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import platform
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Results:
 
     def add(self, **measured: Any) -> None:
         """Note a measurement."""
-        self.found["results"].append({key: _or_none(value) for key, value in measured.items()})
+        self.found["results"].append(_or_none(measured))
         self._write()
 
     @contextmanager
@@ -50,7 +50,7 @@ class Results:
 
     def note(self, **about: Any) -> None:
         """Note something beside the measurements."""
-        self.found |= {key: _or_none(value) for key, value in about.items()}
+        self.found |= _or_none(about)
         self._write()
 
     def _write(self) -> None:
@@ -59,9 +59,18 @@ class Results:
         new.replace(self.file)
 
 
+def of_part(found: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    """The measurements whose `part` is this one."""
+    return [row for row in found["results"] if row.get("part") == part]
+
+
 def _or_none(value: Any) -> Any:
-    """What is not a number is null in JSON."""
-    return None if isinstance(value, float) and isnan(value) else value
+    """What is no finite number is null in JSON."""
+    if isinstance(value, dict):
+        return {key: _or_none(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_or_none(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def note_failure(file: Path, error: Exception) -> None:
@@ -101,6 +110,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def machine_of(found: Mapping[str, Any]) -> str:
+    """The GPU or the processor of a file of results, in words."""
+    of = found["machine"]
+    return of["card"] or f"{of['cores']} cores of {of['processor']}"
 
 
 def _processor() -> str:

@@ -8,13 +8,17 @@ the least cost that is too much, and every larger cut is far inside the margin. 
 with replacement. 'Ship k' is then false, and the test allows it in 5 % of analyses.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from markdown_table import in_markdown
 from numpy.typing import NDArray
+from results_file import RESULTS, Results, measured_on
 
 from deltaw.advice.judged import Judged, JudgedArm, judged_of, judged_rows
 from deltaw.advice.recipes import best, recipes_of
@@ -23,7 +27,6 @@ from deltaw.run.directory import RunDirectory
 
 MARGIN = 0.01
 SIZES = (128, 500, 1000)
-DRAWS = 2000
 ALLOWED = 0.07  # 5 % and what a t-test with skewed differences may add
 
 
@@ -66,7 +69,7 @@ def resampled(judged: Judged, arm: JudgedArm, draw: np.random.Generator, size: i
     return replace(judged, arms=[again], labels=judged.labels[chosen], groups=groups), [again]
 
 
-def table(judged: Judged, arm: JudgedArm, draws: int) -> Iterator[tuple[int, list[float]]]:
+def rates(judged: Judged, arm: JudgedArm, draws: int) -> Iterator[tuple[int, list[float]]]:
     """For each cut, from the largest, the share of false ships at each of the sizes."""
     for cut in sorted(arm.cuts, reverse=True):
         centred = recentred(judged, arm, cut)
@@ -81,21 +84,40 @@ def chosen_arm(judged: Judged) -> JudgedArm:
     return recipe.by_validation()[0]
 
 
-def main(path: Path, draws: int = DRAWS) -> int:
-    run = RunDirectory(path)
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--draws", type=int, default=2000, help="analyses at each size")
+    parser.add_argument("--out", type=Path, default=RESULTS / "ship-level.json")
+    given = parser.parse_args()
+    run, results = RunDirectory(given.run), Results(given.out, **measured_on())
     judged = judged_of([run], [judged_rows(run)])
     arm = chosen_arm(judged)
-    print(f"# False 'ship k' at a margin of {MARGIN:.0%}\n\n{path.name}, arm {arm.name}, step {judged.step}: {draws:,}")
-    print(f"analyses each, drawn from {len(judged.labels)} judged examples in {judged.clusters} groups.\n")
-    print("| k | " + " | ".join(f"n = {size:,}" for size in SIZES) + " |")
-    print("| --- " * (1 + len(SIZES)) + "|")
-    highest = 0.0
-    for cut, rates in table(judged, arm, draws):
-        print(f"| {cut} | " + " | ".join(f"{rate:.1%}" for rate in rates) + " |")
-        highest = max(highest, *rates)
-    print(f"\nThe highest rate is {highest:.1%}; at most {ALLOWED:.0%} is allowed.")
-    return int(highest > ALLOWED)
+    results.note(margin=MARGIN, allowed=ALLOWED, sizes=SIZES, draws=given.draws, run=run.path.name, arm=arm.name)
+    results.note(step=judged.step, judged=len(judged.labels), groups=judged.clusters)
+    for cut, found in rates(judged, arm, given.draws):
+        results.add(cut=cut, rates=found)
+    print(table(results.found), given.out, sep="\n\n")
+    return int(highest_rate(results.found) > ALLOWED)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The share of false ships at every cut and size."""
+    rows = [[row["cut"], *(f"{rate:.1%}" for rate in row["rates"])] for row in found["results"]]
+    return "\n\n".join(
+        [
+            f"{found['run']}, arm {found['arm']}, step {found['step']}: {found['draws']:,} analyses each, of n "
+            f"examples drawn from {found['judged']} judged ones in {found['groups']} groups:",
+            in_markdown(["k", *(f"n = {size:,}" for size in found["sizes"])], rows, words=0),
+            f"The highest rate is {highest_rate(found):.1%}. At most {found['allowed']:.0%} is allowed: the level, "
+            "5 %, and what skewed differences may add.",
+        ]
+    )
+
+
+def highest_rate(found: dict[str, Any]) -> float:
+    return max(rate for row in found["results"] for rate in row["rates"])
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

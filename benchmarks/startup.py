@@ -11,14 +11,16 @@ import argparse
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from markdown_table import in_markdown
 from results_file import RESULTS, Results, measured_on
 from whole_run import first_step, only_steps, process
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = "import pytorch_lightning, peft, transformers"
-TO_FIRST_STEP, AND_VALIDATION = "train.py to its first step", "the same with 128 examples validated before"
-TITLES = [f"python -c '{IMPORTS}'", TO_FIRST_STEP, AND_VALIDATION, "analyze.py, all of it", "deltaw --help"]
+TO_FIRST_STEP, AND_VALIDATION = "`train.py` to its first step", "the same with 128 examples validated before"
+TITLES = [f"`{IMPORTS}`", TO_FIRST_STEP, AND_VALIDATION, "`analyze.py`, all of it", "`deltaw --help`"]
 
 
 def main() -> None:
@@ -29,13 +31,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rounds = [one_round(Path(folder), number) for number in range(given.rounds + 1)][1:]
     results = Results(given.out, **measured_on())
-    print(f"{results.found['machine']}\n{results.found['versions']}\n")
-    print(f"| seconds, of {given.rounds} rounds | median | lowest | highest |\n| --- | ---: | ---: | ---: |")
     more = [seconds[TO_FIRST_STEP] - seconds[TITLES[0]] for seconds in rounds]
-    cases = {title: [seconds[title] for seconds in rounds] for title in TITLES} | {"train.py minus the imports": more}
+    cases = {title: [seconds[title] for seconds in rounds] for title in TITLES} | {"`train.py` minus the imports": more}
     for title, seconds in cases.items():
-        print(f"| {title} | {median(seconds):.2f} | {min(seconds):.2f} | {max(seconds):.2f} |")
-        results.add(case=title, median_s=median(seconds), rounds_s=seconds)
+        results.add(case=title, rounds_s=seconds)
+    print(table(results.found), given.out, sep="\n\n")
+
+
+def table(found: dict[str, Any]) -> str:
+    """Seconds of every case."""
+    rounds = len(found["results"][0]["rounds_s"])
+    rows = [[row["case"], *(f"{of(row['rounds_s']):.2f}" for of in (median, min, max))] for row in found["results"]]
+    return in_markdown([f"seconds, {rounds} rounds", "median", "lowest", "highest"], rows)
 
 
 def one_round(folder: Path, number: int) -> dict[str, float]:

@@ -23,6 +23,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from markdown_table import in_markdown
 from results_file import RESULTS, Results, measured_on
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -54,8 +55,6 @@ def main() -> None:
     register()
     keep_freed_memory()
     results = Results(given.out, **measured_on())
-    print("| base | part | ratio of the times | half of the pairs | MiB kept for the backward pass, with | without |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
     for name in given.bases:
         with tempfile.TemporaryDirectory() as folder:
             task, batches = loaded(Path(folder), name)
@@ -75,9 +74,32 @@ def main() -> None:
                 kept_mib=bytes_kept / 2**20,
                 kept_without_mib=kept_without / 2**20,
             )
-            sizes = f"{bytes_kept / 2**20:,.0f} | {kept_without / 2**20:,.0f}"
-            print(f"| {name} | {part} | {median:.3f} | {lower:.3f} to {upper:.3f} | {sizes} |", flush=True)
-    print(given.out)
+            print(f"{name}, {part}: {median:.3f}", flush=True)
+    print(table(results.found), given.out, sep="\n\n")
+
+
+def table(found: dict[str, Any]) -> str:
+    """The gain of every part: time, with the range of the middle half of the pairs, and memory."""
+    rows = [
+        [
+            row["base"],
+            row["part"],
+            f"{row['ratio']:.3f}",
+            " to ".join(f"{ratio:.3f}" for ratio in row["quartiles"]),
+            f"{row['kept_mib']:,.0f}",
+            f"{row['kept_without_mib']:,.0f}",
+        ]
+        for row in found["results"]
+    ]
+    head = [
+        "base",
+        "part",
+        "ratio of the times",
+        "half of the pairs",
+        "MiB kept for the backward pass, with",
+        "without",
+    ]
+    return in_markdown(head, rows, words=2)
 
 
 def give_back_memory() -> None:

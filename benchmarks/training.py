@@ -2,7 +2,7 @@
 
 python benchmarks/training.py bundled                                     the bundled base and text, four seeds
 python benchmarks/training.py smollm2 --model FOLDER --data FILE.jsonl    a pretrained base in bfloat16, 12 steps
-python benchmarks/training.py --table                                     write README's tables from the results
+python benchmarks/training.py paired                                      from one start, in one order: eight seeds
 
 Every side trains the same examples from the same base with the same batch, precision, optimiser, schedule and steps;
 one that trains one arm at a time does so in two processes, one after the other. Each process leaves a file under
@@ -13,61 +13,56 @@ Results are in benchmarks/results/; docs/benchmarks.md says what differs between
 import argparse
 import hashlib
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from results_file import RESULTS, Results, measured_on
-from training_parts.report import figures, table
+from training_parts.report import figures, table, table_of_pairs
 from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, PAIRED, TITLES, TRL, Trained, call, measure
 from training_parts.workloads import Workload, bundled, smollm2
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-NAMES = {"bundled": "The bundled base and text", "smollm2": "SmolLM2-135M-Instruct (dequantised)"}
-BLOCK = re.compile(r"(<!-- benchmarks/training.py --table -->\n).*?(<!-- end -->)", re.DOTALL)
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = "The bundled base and text"
+NAMES = {"bundled": BUNDLED, "paired": BUNDLED, "smollm2": "SmolLM2-135M-Instruct (dequantised)"}
+SIDES = {
+    "bundled": [OURS, DEFAULTS, BEST],
+    "paired": [OURS, PAIRED],
+    "smollm2": [OURS, DEFAULTS, BEST, EAGER],  # eager attention pays in bfloat16
+}
 
 
 def main() -> None:
     given = arguments()
-    if given.table:
-        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
-        return
     of_user = given.workload == "smollm2"
-    workload = smollm2(given.model, given.data, given.steps) if of_user else bundled(given.steps)
+    workload = smollm2(given.model, given.data, given.steps) if of_user else bundled(given.workload, given.steps)
     run(workload, given.work / workload.name, given.sides, range(given.seeds), given.trl, given.out)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workload", nargs="?", choices=NAMES)
+    parser.add_argument("workload", choices=NAMES)
     parser.add_argument("--model", type=Path, help="of smollm2: a folder with a Llama")
     parser.add_argument("--data", type=Path, help="of smollm2: JSON lines with prompt and completion")
-    parser.add_argument("--seeds", type=int, help="number of seeds; default: 4, for smollm2 1")
+    parser.add_argument("--seeds", type=int, help="number of seeds; default: 4, for paired 8, for smollm2 1")
     parser.add_argument("--steps", type=int, help="of the optimiser; default: 150, for smollm2 12")
     parser.add_argument(
         "--sides",
         nargs="+",
         choices=TITLES,
-        help="default: all; the paired one in float32 alone, eager attention in bfloat16 alone, trl with --trl alone",
+        help="default: all that go with the workload; trl with --trl alone",
     )
     parser.add_argument("--trl", metavar="PYTHON", help="the Python of an environment with TRL")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "deltaw-training", help="folder")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/training-WORKLOAD.json")
-    parser.add_argument(
-        "--table", action="store_true", help="write README's tables from every seed's results, and measure nothing"
-    )
     given = parser.parse_args()
-    if not given.table and given.workload is None:
-        parser.error("the following arguments are required: workload, or --table")
     if given.workload == "smollm2" and not (given.model and given.data):
         parser.error("smollm2 takes --model and --data")
     if TRL in (given.sides or []) and not given.trl:
         parser.error("the side trl takes --trl PYTHON")
-    given.seeds = given.seeds or {"bundled": 4, "smollm2": 1}.get(given.workload)
-    of_workload = [EAGER] if given.workload == "smollm2" else [PAIRED]
-    given.sides = given.sides or [OURS, DEFAULTS, BEST, *of_workload, *([TRL] if given.trl else [])]
+    given.seeds = given.seeds or {"bundled": 4, "paired": 8, "smollm2": 1}[given.workload]
+    given.sides = given.sides or [*SIDES[given.workload], *([TRL] if given.trl else [])]
     given.out = given.out or RESULTS / f"training-{given.workload}.json"
     return given
 
@@ -101,7 +96,8 @@ def run(workload: Workload, folder: Path, sides: list[str], seeds: range, trl: s
             rows.append({"seed": seed, "side": side, "product_gflops": rate / 1e9, **found})
             used.setdefault(side, [process.told for process in taken[side]])
         write(workload, about, rows, used, folder, out)
-    print(table([out]))
+    found = json.loads(out.read_text(encoding="utf-8"))
+    print(table_of_pairs(found) if PAIRED in sides else table([found]))
     print(out)
 
 
@@ -123,8 +119,8 @@ def prepare(workload: Workload, folder: Path) -> None:
 
 def code() -> str:
     """A hash of the code that trains and measures: what it has measured does not go with what other code measures."""
-    root = README.parent
-    files = [root / "train.py", *(root / "src").rglob("*.py"), *(root / "benchmarks" / "training_parts").glob("*.py")]
+    parts = {*(ROOT / "benchmarks" / "training_parts").glob("*.py")} - {ROOT / "benchmarks/training_parts/report.py"}
+    files = [ROOT / "train.py", ROOT / "benchmarks" / "whole_run.py", *parts, *(ROOT / "src").rglob("*.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
@@ -187,12 +183,6 @@ def write(
     results.note(told=json.loads(told))
     for row in rows:
         results.add(**row)
-
-
-def with_table(readme: str) -> str:
-    """The README with the table of the results that are in benchmarks/results/."""
-    files = [file for name in NAMES if (file := RESULTS / f"training-{name}.json").exists()]
-    return BLOCK.sub(lambda block: f"{block[1]}{table(files)}\n{block[2]}", readme)
 
 
 if __name__ == "__main__":

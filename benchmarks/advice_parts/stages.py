@@ -50,8 +50,7 @@ class Sizes:
     settings: Sequence[str]
 
 
-# Many arms side by side: two rows of each make little padding, and take little memory.
-SETTINGS = ("arms.shadows=0", "data.micro_batch=2", "trainer.devices=1", "metrics.validate_every=${trainer.max_steps}")
+SETTINGS = ("arms.shadows=0", "trainer.devices=1", "metrics.validate_every=${trainer.max_steps}")
 FULL = Sizes(
     ranks=(1, 2, 4, 8, 16, 32, 64),
     short=2,

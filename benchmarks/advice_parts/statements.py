@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from deltaw.advice.recipes import Recipe, recipes_of
 from deltaw.advice.ship import ship_of
 from deltaw.advice.train import train_of
 from deltaw.maths.shares import Estimate
-from deltaw.report.percent import at_least, at_most, percent
 from deltaw.run.directory import RunDirectory
 from deltaw.run.metrics import JUDGED
 
@@ -57,11 +55,6 @@ class Cost(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        if isnan(self.low):
-            return "no clear gain"
-        return f"{percent(self.share)} ({at_least(self.low)} to {at_most(self.high)})"
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -77,6 +70,11 @@ class Statement:
     enough: bool | None
     known: Cost
     found: Cost
+
+    @property
+    def said(self) -> str:
+        """What the advice says, in words."""
+        return {True: "enough", False: "not shown", None: ""}[self.enough]
 
     @property
     def verdict(self) -> str:
@@ -156,6 +154,14 @@ def uniform(judged: Judged, rank: int) -> Recipe:
 def ranks_by_module(recipe: Recipe) -> dict[str, int]:
     """Of a pattern; empty where the arms have none."""
     return recipe.arms[0].record.get("rank_pattern", {})
+
+
+def costs_of_patterns(judged: Judged) -> Iterator[tuple[int, str, Cost]]:
+    """The mean rank of each pattern, its scale in words, and its cost against uniform arms of this rank."""
+    for one in recipes_of(judged.task):
+        if ranks_by_module(one):
+            scale = "of the uniform arm" if one.arms[0].record.get("alpha_pattern") else "alpha / rank of the site"
+            yield one.rank, scale, cost_of_pattern(judged, one)
 
 
 def cost_of_pattern(judged: Judged, patterned: Recipe) -> Cost:

@@ -1,19 +1,20 @@
 """What the processes took, as figures that compare the sides, and as the README's tables."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from markdown_table import in_markdown, in_words
+from results_file import machine_of
 from scipy.stats import t
 from whole_run import GIB
 
-from training_parts.sides import BEST, DEFAULTS, OURS, PAIRED, TITLES, Trained
+from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, PAIRED, TITLES, Trained
 from training_parts.workloads import RANKS
 
 WITHIN = 0.02  # nats a token: a loss is reached when the upper limit of the paired difference is at most this
+ARMS, BOTH = tuple(f"r{rank}" for rank in RANKS), "both"
 MEASURES = ("wall_s", "start_up_s", "step_s", "tokens_per_s", "mfu", "peak_gib")
 LEGEND = (
     "Of several seeds, times, rates and memory are medians, with the lowest and the highest in brackets; ours / theirs "
@@ -108,7 +109,7 @@ def summary(results: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
             side: {name: _share(sides, side, name) for name in ("wall_s", "step_s")} for side in others
         },
         "our_loss_minus_theirs": {side: _beside(sides[OURS], sides[side], steps, steps) for side in others},
-        "reached": {side: _reached(sides, side, steps) for side in others},
+        "reached": {side: _reached(sides, _as_good(sides[OURS], sides[side], steps)) for side in others},
     }
 
 
@@ -131,59 +132,138 @@ def _share(sides: Mapping[str, Mapping[int, Mapping[str, Any]]], side: str, name
 def _beside(
     ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]], step: int, last: int
 ) -> dict[str, dict[str, float | None]]:
-    """For each arm, our loss at `step` minus their `last`, paired by seed: mean and upper limit, in nats a token."""
-    found: dict[str, dict[str, float | None]] = {}
-    for rank in RANKS:
-        pairs = sorted(ours.keys() & theirs.keys())
-        differences = [_loss(ours[seed], rank, step) - _loss(theirs[seed], rank, last) for seed in pairs]
-        found[f"r{rank}"] = {"mean": mean(differences), "upper": upper_limit(differences)}
+    """Our loss at `step` minus their `last`, paired by seed: mean, spread and upper limit, in nats a token.
+
+    Of each arm, and of both: the mean over the arms of a seed.
+    """
+    pairs = sorted(ours.keys() & theirs.keys())
+    of_arms = {
+        f"r{rank}": [_loss(ours[seed], rank, step) - _loss(theirs[seed], rank, last) for seed in pairs]
+        for rank in RANKS
+    }
+    both = [mean(of_seed) for of_seed in zip(*of_arms.values(), strict=True)]
+    return {
+        name: {
+            "mean": mean(differences),
+            "sd": stdev(differences) if len(pairs) > 1 else None,
+            "upper": upper_limit(differences),
+        }
+        for name, differences in (of_arms | {BOTH: both}).items()
+    }
+
+
+def _as_good(
+    ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]], last: int, of: Sequence[str] = ARMS
+) -> int | None:
+    """The first step from which on our arms, or their mean, are as good as another side's at its `last` one.
+
+    As good is an upper limit of at most `WITHIN`. None if the end is not, or if one seed cannot tell.
+    """
+    found = None
+    for step in sorted(map(int, next(iter(ours.values()))["losses"][ARMS[0]]), reverse=True):
+        beside = _beside(ours, theirs, step, last)
+        uppers = [beside[name]["upper"] for name in of]
+        if any(upper is None or upper > WITHIN for upper in uppers):
+            break
+        found = step
     return found
 
 
-def _reached(sides: Mapping[str, Mapping[int, Mapping[str, Any]]], of: str, last: int) -> dict[str, Any] | None:
-    """The first step at which both our arms are as good as another side's, and our time until then.
+def _reached(sides: Mapping[str, Mapping[int, Mapping[str, Any]]], step: int | None) -> dict[str, Any] | None:
+    """Our time until a step, and as a share of each other side's whole job; None without a step."""
+    if step is None:
+        return None
+    ours, others = sides[OURS], [side for side in sides if side != OURS]
+    seconds = {seed: row["reached_s"][str(step)] for seed, row in ours.items()}
+    shares = {
+        side: spread(seconds[seed] / sides[side][seed]["wall_s"] for seed in seconds.keys() & sides[side].keys())
+        for side in others
+    }
+    return {"step": step, "seconds": spread(seconds.values()), "share_of_whole_job": shares}
 
-    As good is an upper limit of at most `WITHIN`. None if that was not reached, or if one seed cannot tell.
+
+def table(all_found: Iterable[Mapping[str, Any]]) -> str:
+    """What was found for each workload, in Markdown, and what the figures mean."""
+    return "\n\n".join([*map(_table, all_found), LEGEND])
+
+
+def table_in_short(all_found: Iterable[Mapping[str, Any]]) -> str:
+    """Our seconds as a share of the Trainer's, for each workload and machine: at its defaults, and at its best.
+
+    Of several ways to its best, the one that takes the least counts.
+    """
+    rows = []
+    for found in all_found:
+        of_all, about = summary(found["results"], found["workload"]["steps"]), found["workload"]
+        shares, taken = of_all["ours_as_a_share"], of_all["figures"]
+        seeds = taken[OURS]["seeds"]
+        what = (
+            f"{about['title']}, {about['dtype']}, {about['steps']} steps, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        )
+        cells = []
+        for measure in ("wall_s", "step_s"):
+            best = min((side for side in (BEST, EAGER) if side in taken), key=lambda side: taken[side][measure].median)
+            cells += [shares[side][measure].words(2) for side in (DEFAULTS, best)]
+        rows.append([what, machine_of(found), *cells])
+    head = ["seconds, ours / theirs", "on", "whole job, defaults", "at its best", "step, defaults", "at its best"]
+    return in_markdown(head, rows, words=2)
+
+
+def table_of_pairs(found: Mapping[str, Any]) -> str:
+    """Our losses beside those of the paired peer."""
+    steps, sides = found["workload"]["steps"], {side: _of(found["results"], side) for side in (OURS, PAIRED)}
+    beside = _beside(sides[OURS], sides[PAIRED], steps, steps).values()
+    rows = []
+    for side, of_seeds in sides.items():
+        losses = [mean(_loss(row, rank, steps) for row in of_seeds.values()) for rank in RANKS]
+        rows.append([TITLES[side], *(f"{loss:.3f}" for loss in (*losses, mean(losses)))])
+    rows += [
+        ["difference", *(in_words(arm["mean"], "+.3f") for arm in beside)],
+        ["its upper 95 % limit", *(in_words(arm["upper"], "+.3f") for arm in beside)],
+        ["its standard deviation over the seeds", *(in_words(arm["sd"], ".3f") for arm in beside)],
+    ]
+    head = [f"loss after {steps} steps, {len(sides[OURS])} seeds", *(f"r={rank}" for rank in RANKS), "mean of both"]
+    return in_markdown(head, rows)
+
+
+def sentences_of_pairs(found: Mapping[str, Any], timed: Iterable[Mapping[str, Any]]) -> str:
+    """Whether and when our arms, as a mean, are as good as those of the paired peer.
 
     Args:
-        sides: the figures of each side, by seed.
-        of: the side whose losses are to be reached.
-        last: its last step.
+        found: with our side and the paired one.
+        timed: measurements of the same workload whose times count.
     """
-    ours, seeds = sides[OURS], sides[OURS].keys() & sides[of].keys()
-    steps = sorted(map(int, next(iter(ours.values()))["losses"][f"r{RANKS[0]}"]))
-    for step in steps:
-        beside = _beside(ours, sides[of], step, last)
-        if all(arm["upper"] is not None and arm["upper"] <= WITHIN for arm in beside.values()):
-            seconds = {seed: ours[seed]["reached_s"][str(step)] for seed in seeds}
-            shares = {
-                side: spread(seconds[seed] / rows[seed]["wall_s"] for seed in rows.keys() & seeds)
-                for side, rows in sides.items()
-                if side != OURS
-            }
-            return {"step": step, "seconds": spread(seconds.values()), "share_of_whole_job": shares}
-    return None
-
-
-def table(files: Sequence[Path]) -> str:
-    """The README's tables of all results there are, in Markdown, and what their figures mean."""
-    return "\n\n".join([*(_table(json.loads(file.read_text(encoding="utf-8"))) for file in files), LEGEND])
+    steps, sides = found["workload"]["steps"], {side: _of(found["results"], side) for side in (OURS, PAIRED)}
+    both = _beside(sides[OURS], sides[PAIRED], steps, steps)[BOTH]
+    step = _as_good(sides[OURS], sides[PAIRED], steps, of=[BOTH])
+    what = (
+        "From the same start and with the same examples at every step, the loss of `deltaw train` minus that of "
+        f"Hugging Face's Trainer at its defaults is {in_words(both['mean'], '+.3f')} nats a token after {steps} steps "
+        f"(mean of both arms, {len(sides[OURS])} seeds; upper limit {in_words(both['upper'], '+.3f')})"
+    )
+    if step is None:
+        return f"{what}: not shown to be within {WITHIN}."
+    times = [
+        f"On {machine_of(one)} that takes {_when(DEFAULTS, reached)}."
+        for one in timed
+        if (reached := _reached({side: _of(one["results"], side) for side in (OURS, DEFAULTS, BEST)}, step))
+    ]
+    return " ".join([f"{what}: within {WITHIN} from step {step} on.", *times])
 
 
 def _table(found: Mapping[str, Any]) -> str:
-    machine, about = found["machine"], found["workload"]
+    about = found["workload"]
     of_all = summary(found["results"], about["steps"])
     seeds = of_all["figures"][OURS]["seeds"]
     head = (
         f"{about['title']}, r=8 and r=64, {about['steps']} steps of {about['batch']} examples, {about['dtype']}, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}; {machine['processor']}, {machine['cores']} cores:"
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}; {machine_of(found)}:"
     )
     columns = ["", "both arms, s", "ours / theirs", "start-up, s", "step of both, s", "ours / theirs", "tokens/s"]
     columns += ["MFU", "GiB", "loss"]
     shares = of_all["ours_as_a_share"]
     rows = [_cells(side, row, shares.get(side)) for side, row in of_all["figures"].items()]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---", *["---:"] * (len(columns) - 1)], *rows)]
-    return "\n".join([head, "", *lines, *_times_to_losses(of_all, about["steps"])])
+    return "\n".join([head, "", in_markdown(columns, rows), *_times_to_losses(of_all, about["steps"])])
 
 
 def _cells(side: str, row: Mapping[str, Any], shares: Mapping[str, Spread] | None) -> list[str]:
@@ -200,29 +280,29 @@ def _times_to_losses(found: Mapping[str, Any], steps: int) -> list[str]:
     for side, reached in found["reached"].items():
         beside = found["our_loss_minus_theirs"][side]
         if reached:
-            sentences.append(f"as good as {TITLES[side]} {_when(side, reached)}")
+            sentences.append(f"as good as {TITLES[side]} after step {reached['step']}: {_when(side, reached)}")
         elif all(arm["upper"] is not None for arm in beside.values()):
-            limits = (
-                f"{_signed(arm['mean'])} at r={name[1:]} (upper limit {_signed(arm['upper'])})"
-                for name, arm in beside.items()
-            )
             sentences.append(
-                f"not shown to be as good as {TITLES[side]} by step {steps}: its loss minus theirs is "
-                f"{' and '.join(limits)}"
+                f"not shown to be as good as {TITLES[side]} by step {steps}: its loss minus theirs is {_limits(beside)}"
             )
     subjects = ["`deltaw train`", *["It"] * len(sentences)]
     paragraph = " ".join(f"{subject} is {sentence}." for subject, sentence in zip(subjects, sentences, strict=False))
     return ["", paragraph] if sentences else []
 
 
+def _limits(beside: Mapping[str, Mapping[str, float | None]]) -> str:
+    """The mean and the upper limit of each rank's differences."""
+    return " and ".join(
+        f"{in_words(arm['mean'], '+.3f')} at r={name[1:]} (upper limit {in_words(arm['upper'], '+.3f')})"
+        for name, arm in beside.items()
+        if name in ARMS
+    )
+
+
 def _when(side: str, reached: Mapping[str, Any]) -> str:
-    """The step and the time at which a side's losses were reached, beside the time of its whole job."""
+    """The time at which a side's losses were reached, beside the time of its whole job."""
     shares = reached["share_of_whole_job"]
     job = f"{shares[side].words(2)} of its whole job"
-    with_best = side in (DEFAULTS, PAIRED) and BEST in shares
+    with_best = side == DEFAULTS and BEST in shares
     at_best = f", and {shares[BEST].words(2)} of what it takes at its best" if with_best else ""
-    return f"after step {reached['step']}: {reached['seconds'].words(1)} s, {job}{at_best}"
-
-
-def _signed(loss: float) -> str:
-    return f"{round(loss, 3) + 0.0:+.3f}".replace("-", "−")  # no −0.000
+    return f"{reached['seconds'].words(1)} s, {job}{at_best}"

@@ -42,9 +42,9 @@ def examples_of(folder: Path, about: Mapping[str, Any]) -> Sequence[str]:
     return ("data=jsonl", *files, *same, "data.validation=1", "data.judged=0", f"data.cache={folder}/cache")
 
 
-def bundled(steps: int | None) -> Workload:
+def bundled(name: str, steps: int | None) -> Workload:
     """The bundled base and text in float32, 150 steps."""
-    return Workload("bundled", (), (), steps or 150, 10, mixed=False)
+    return Workload(name, (), (), steps or 150, 10, mixed=False)
 
 
 def smollm2(model: Path, data: Path, steps: int | None) -> Workload:

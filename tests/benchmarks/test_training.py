@@ -15,8 +15,19 @@ from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 from training_parts import ordered, prepare
 from training_parts.peer import same_schedule
-from training_parts.report import LEGEND, Spread, figures, spread, summary, table, upper_limit
-from training_parts.sides import BEST, DEFAULTS, OURS, PAIRED, Trained
+from training_parts.report import (
+    LEGEND,
+    Spread,
+    figures,
+    sentences_of_pairs,
+    spread,
+    summary,
+    table,
+    table_in_short,
+    table_of_pairs,
+    upper_limit,
+)
+from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, PAIRED, TRL, Trained
 from training_parts.validation import loss_of
 from transformers import AutoModelForCausalLM
 
@@ -157,6 +168,47 @@ def test_the_time_to_a_loss_is_that_of_the_first_step_as_good_on_all_seeds() -> 
     assert summary(late, 10)["reached"][DEFAULTS]["step"] == 10
 
 
+def test_a_paired_loss_is_reached_in_the_time_of_the_timed_measurement() -> None:
+    theirs = [measured(PAIRED, seed, 1.0, 2.0, 1.0 + seed) for seed in range(6)]
+    ours = [measured(OURS, seed, 1.0, 1.005 + seed, 1.01 + seed) for seed in range(6)]
+    timed = [measured(side, 0, wall, 3.0, 3.0) for side, wall in ((OURS, 20.0), (DEFAULTS, 40.0), (BEST, 25.0))]
+    head, _, *rows = table_of_pairs(found(theirs + ours)).splitlines()
+    assert "10 steps, 6 seeds" in head and [row.split(" | ")[1] for row in rows[2:]] == ["+0.010", "+0.010", "0.000"]
+    assert head.endswith("| r=8 | r=64 | mean of both |")
+    sentences = sentences_of_pairs(found(theirs + ours), [found(timed)])
+    times = "10.0 s, 0.25 of its whole job, and 0.40 of what it takes at its best."
+    assert sentences.endswith(f"from step 5 on. On 2 cores of P that takes {times}")
+    assert "is +0.010 nats a token after 10 steps (mean of both arms, 6 seeds; upper limit +0.010)" in sentences
+    single = found([theirs[0], ours[0]])
+    assert table_of_pairs(single).count("–") == 6 and "not shown" in sentences_of_pairs(single, [found(timed)])
+
+
+def test_the_mean_of_both_arms_may_show_what_neither_does() -> None:
+    apart = [0.1, -0.1, 0.08, -0.08]
+    theirs = [measured(PAIRED, seed, 1.0, 2.0, 1.0) for seed in range(4)]
+    ours = [
+        measured(OURS, seed, 1.0, 9.0, 0.0) | {"losses": {"r8": {"10": 1.0 + by}, "r64": {"10": 1.01 - by}}}
+        for seed, by in enumerate(apart)
+    ]
+    upper = [row.split(" | ")[1:] for row in table_of_pairs(found(theirs + ours)).splitlines()][-2]
+    assert [cell.strip(" |") for cell in upper] == ["+0.123", "+0.133", "+0.005"]
+    assert "within 0.02 from step 10 on" in sentences_of_pairs(found(theirs + ours), [])
+    assert summary([row | {"side": DEFAULTS} for row in theirs] + ours, 10)["reached"] == {DEFAULTS: None}
+
+
+def test_what_was_as_good_for_a_while_is_not_as_good() -> None:
+    theirs = [measured(DEFAULTS, seed, 40.0, 2.0, 1.0) for seed in range(4)]
+    ours = [measured(OURS, seed, 20.0, 1.0, 1.1) for seed in range(4)]
+    assert summary(theirs + ours, 10)["reached"] == {DEFAULTS: None}
+
+
+def test_the_short_table_takes_the_trainer_at_its_fastest() -> None:
+    walls = {OURS: 20.0, DEFAULTS: 40.0, BEST: 30.0, EAGER: 25.0, TRL: 10.0}
+    results = [measured(side, 0, wall, 2.0, 1.0) for side, wall in walls.items()]
+    (row,) = table_in_short([found(results)]).splitlines()[2:]
+    assert row == "| A base, float32, 10 steps, 1 seed | 2 cores of P | 0.50 | 0.80 | 0.50 | 0.80 |"
+
+
 def test_one_seed_cannot_tell_when_a_loss_is_reached() -> None:
     found = summary([measured(DEFAULTS, 0, 40.0, 2.0, 1.0), measured(OURS, 0, 20.0, 1.0, 0.5)], 10)
     assert found["reached"] == {DEFAULTS: None}
@@ -176,19 +228,19 @@ def test_an_upper_limit_is_student_s() -> None:
     assert upper_limit([1.0, 2.0, 3.0]) == pytest.approx(2 + 2.919986 / 3**0.5) and upper_limit([1.0]) is None
 
 
-def test_the_table_has_a_row_for_each_side(tmp_path: Path) -> None:
+def test_the_table_has_a_row_for_each_side() -> None:
     results = [measured(side, 0, wall, 2.0, 1.0) for side, wall in ((OURS, 20.0), (DEFAULTS, 40.0), (BEST, 30.0))]
-    head, *lines = table([written(tmp_path, results)]).splitlines()
-    assert head.startswith("A base, r=8 and r=64, 10 steps of 16 examples, float32, 1 seed; P, 2 cores")
+    head, *lines = table([found(results)]).splitlines()
+    assert head.startswith("A base, r=8 and r=64, 10 steps of 16 examples, float32, 1 seed; 2 cores of P")
     assert [line.split(" | ")[1:3] for line in lines[3:6]] == [["20.0", ""], ["40.0", "0.50"], ["30.0", "0.67"]]
     assert lines[6:] == ["", LEGEND]
 
 
-def test_a_table_of_several_seeds_has_ranges_and_sentences(tmp_path: Path) -> None:
+def test_a_table_of_several_seeds_has_ranges_and_sentences() -> None:
     results = [measured(DEFAULTS, seed, 40.0, 2.0, 1.0) for seed in range(3)]
     results += [measured(BEST, seed, 30.0, 2.0, loss) for seed, loss in enumerate([1.1, 0.9, 1.0])]
     results += [measured(OURS, seed, wall, 2.0, 1.0) for seed, wall in enumerate([20.0, 24.0, 22.0])]
-    *lines, sentences, _, legend = table([written(tmp_path, results)]).splitlines()
+    *lines, sentences, _, legend = table([found(results)]).splitlines()
     assert lines[4].split(" | ")[1:3] == ["22.0 (20.0–24.0)", ""]
     assert lines[5].split(" | ")[1:3] == ["40.0", "0.55 (0.50–0.60)"]
     assert sentences == (
@@ -200,11 +252,9 @@ def test_a_table_of_several_seeds_has_ranges_and_sentences(tmp_path: Path) -> No
     assert legend == LEGEND and "at most 0.02 nats" in legend
 
 
-def written(folder: Path, results: list[dict[str, Any]]) -> Path:
+def found(results: list[dict[str, Any]]) -> dict[str, Any]:
     about = {"title": "A base", "steps": 10, "batch": 16, "dtype": "float32"}
-    file = folder / "training-bundled.json"
-    file.write_text(json.dumps({"machine": {"processor": "P", "cores": 2}, "workload": about, "results": results}))
-    return file
+    return {"machine": {"processor": "P", "cores": 2, "card": None}, "workload": about, "results": results}
 
 
 @pytest.mark.slow
@@ -222,8 +272,10 @@ def test_two_sides_train_and_are_compared(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_from_our_start_and_with_our_examples_a_peer_learns_what_our_arms_learn(tmp_path: Path) -> None:
-    words = ["bundled", "--steps=3", "--seeds=1", f"--work={tmp_path}", f"--out={tmp_path}/out.json"]
-    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words, "--sides", PAIRED, OURS]
+    words = ["paired", "--steps=3", "--seeds=1", f"--work={tmp_path}", f"--out={tmp_path}/out.json"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    theirs, ours = (row["losses"] for row in json.loads((tmp_path / "out.json").read_text())["results"])
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
+    ours, theirs = (row["losses"] for row in rows)
+    assert [row["side"] for row in rows] == [OURS, PAIRED]
     assert all(ours[arm]["3"] == pytest.approx(theirs[arm]["3"], abs=1e-4) for arm in ("r8", "r64"))

@@ -1,12 +1,15 @@
 """`benchmarks/verify_advice.py`: what it trains, what it checks, and all of it once at toy size."""
 
 from dataclasses import replace
+from math import nan
 from pathlib import Path
+from typing import Any
 
 import pytest
-from advice_parts.stages import FULL, TOY, Study, beyond, pattern, plan
+from advice_parts.stages import FULL, SETTINGS, TOY, Study, beyond, pattern, plan
 from advice_parts.statements import MARGIN, Cost, Part, Statement, losses_on, parts_of
-from advice_parts.words import counts
+from advice_parts.words import PATTERN, RATE, STATEMENT, cost_of, counts, table_of_rates, table_of_statements
+from results_file import Results, of_part
 from verify_advice import verify
 
 from deltaw.advice.judged import judged_rows
@@ -16,7 +19,7 @@ from deltaw.run.directory import RunDirectory
 from tests.support.folders import write_adapter
 from tests.support.tiny import overrides
 
-SIZES = replace(TOY, settings=TOY.settings[:4])
+SIZES = replace(TOY, settings=SETTINGS)
 
 
 def study(folder: Path) -> Study:
@@ -24,9 +27,15 @@ def study(folder: Path) -> Study:
     return Study(folder / "runs", SIZES, [*tiny, "data.cache=" + str(folder / "cache")])
 
 
+def verified(folder: Path) -> dict[str, Any]:
+    results = Results(folder / "advice.json")
+    verify(study(folder), results)
+    return results.found
+
+
 @pytest.fixture(scope="module")
-def text(folder: Path) -> str:
-    return "\n\n".join(verify(study(folder)))
+def found(folder: Path) -> dict[str, Any]:
+    return verified(folder)
 
 
 def test_a_pattern_takes_the_largest_singular_values_of_all_sites(tmp_path: Path) -> None:
@@ -77,13 +86,24 @@ def test_what_is_called_enough_and_what_is_not_are_counted_apart() -> None:
     costs = {name: Cost(MARGIN, low * MARGIN, high * MARGIN) for name, low, high in [("low", 0, 1), ("high", 2, 3)]}
     said = [(True, "low"), (True, "high"), (False, "low"), (False, "high"), (False, "high"), (None, "high")]
     statements = [Statement("r=8 cut to 4", enough, costs[found], costs[found]) for enough, found in said]
-    assert counts(statements) == (
-        "Enough: 1 of 2 confirmed, 1 wrong, 0 open. Not shown: 2 of 3 confirmed, 1 too careful, 0 open."
+    rows = [{"part": STATEMENT, "said": one.said, "verdict": one.verdict} for one in statements]
+    assert counts({"results": rows}) == (
+        "Enough: 2 statements, of which 1 confirmed, 1 wrong, 0 open. "
+        "Not shown: 3 statements, of which 2 confirmed, 1 too careful, 0 open."
     )
 
 
-def test_no_share_is_shown_where_the_gain_is_not_clear() -> None:
-    assert str(Cost(0.3, float("nan"), float("nan"))) == "no clear gain"
+def test_no_share_is_shown_where_the_gain_is_not_clear(tmp_path: Path) -> None:
+    results = Results(tmp_path / "x.json")
+    results.add(known=Cost(0.3, nan, nan)._asdict())
+    assert cost_of(results.found["results"][0]["known"]) == "no clear gain"
+
+
+def test_a_loss_that_is_not_finite_has_diverged(tmp_path: Path) -> None:
+    results = Results(tmp_path / "x.json")
+    for rate, loss in ((0.1, float("inf")), (0.01, 1.5)):
+        results.add(part=RATE, rank=8, lr=rate, loss=loss, chosen=rate == 0.01)
+    assert table_of_rates(results.found).splitlines()[2] == "| 8 | **1.500** | diverged |"
 
 
 def test_all_stages_take_about_an_hour() -> None:
@@ -91,21 +111,23 @@ def test_all_stages_take_about_an_hour() -> None:
     assert sum(int(row.split("|")[-2]) for row in rows) <= 60
 
 
-def test_every_stage_runs_and_every_cut_and_rank_is_checked(text: str, folder: Path) -> None:
+def test_every_stage_runs_and_every_cut_and_rank_is_checked(found: dict[str, Any], folder: Path) -> None:
     assert {path.name for path in (folder / "runs").iterdir()} == {"rates-1", "ranks", "patterns-2"}
-    for row in ("r=4 cut to 2 |", "r=4 cut to 1 |", "alpha / rank of the site |", "of the uniform arm |"):
-        assert f"| {row}" in text or f"| 2 | {row}" in text
-    assert text.count(" trained |") == 2  # of three ranks, one is the reference
-    assert "nan" not in text
+    statements = [one["what"] for one in of_part(found, STATEMENT)]
+    assert {"r=4 cut to 2", "r=4 cut to 1"} <= set(statements)
+    assert sum(what.endswith(" trained") for what in statements) == 2  # of three ranks, one is the reference
+    assert [(one["rank"], one["scale"][:5]) for one in of_part(found, PATTERN)] == [(2, "alpha"), (2, "of th")]
+    assert len(of_part(found, RATE)) == 6 and sum(one["chosen"] for one in of_part(found, RATE)) == 3
+    assert len(table_of_statements(found).splitlines()) == 2 + len(statements)
 
 
-def test_a_second_start_trains_nothing(text: str, folder: Path) -> None:
+def test_a_second_start_trains_nothing(found: dict[str, Any], folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.safetensors")}
-    assert "\n\n".join(verify(study(folder))) == text
+    assert verified(folder) == found
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.safetensors")} == before
 
 
-@pytest.mark.usefixtures("text")
+@pytest.mark.usefixtures("found")
 def test_the_advice_knows_no_example_that_it_is_checked_on(folder: Path) -> None:
     run = RunDirectory(folder / "runs" / "ranks")
     known, others = parts_of(run)

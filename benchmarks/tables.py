@@ -1,0 +1,87 @@
+"""Write the tables of README and docs: each from the results of a benchmark that are committed.
+
+python benchmarks/tables.py
+
+A table stands between `<!-- benchmarks/tables.py: NAME -->` and `<!-- end -->`; what is between them is replaced.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import analysis
+import arms
+import data
+import plan
+import startup
+import step
+from results_file import RESULTS, machine_of
+from training_parts import report as training
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
+MARK = "<!-- benchmarks/tables.py: "
+BLOCK = re.compile(rf"({MARK}([a-z0-9-]+) -->\n)((?!<!--).)*?(<!-- end -->)", re.DOTALL)
+TRAINED = ("training-bundled", "training-bundled-epyc", "training-smollm2")
+
+Found = dict[str, Any]
+
+
+def of(name: str, *parts: Callable[[Found], str]) -> Callable[[], str]:
+    """Tables of one file of results, and where it was measured."""
+
+    def written() -> str:
+        found = read(name)
+        versions = f"Python {found['versions']['python']}, torch {found['versions']['torch'].partition('+')[0]}"
+        return "\n\n".join([*(part(found) for part in parts), f"Measured on {machine_of(found)}; {versions}."])
+
+    return written
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "training": lambda: training.table(map(read, TRAINED)),
+    "training-in-short": lambda: training.table_in_short(map(read, TRAINED)),
+    "training-paired": of("training-paired", training.table_of_pairs),
+    "training-paired-in-short": lambda: training.sentences_of_pairs(read("training-paired"), map(read, TRAINED[:2])),
+    "arms": of("arms", arms.table),
+    "shadows": of("arms", arms.table_of_shadows),
+    "startup": of("startup", startup.table),
+    "step": of("step", step.table),
+    "data": of("data", data.table),
+    "plan": of("plan", plan.table),
+    "plan-in-short": lambda: plan.sentence(read("plan")),
+    "analysis": of("analysis", analysis.table),
+    "analysis-in-short": lambda: analysis.sentence(read("analysis")),
+}
+
+
+def main() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        if (new := with_tables(text)) != text:
+            document.write_text(new, encoding="utf-8")
+            print(document)
+
+
+def with_tables(text: str) -> str:
+    """The text with today's tables.
+
+    Raises:
+        ValueError: a table has no end.
+        KeyError: there is no table of a name.
+    """
+    if text.count(MARK) != len(BLOCK.findall(text)):
+        raise ValueError("a table has no name of small letters, or no <!-- end --> before the next mark")
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]]()}\n{block[4]}", text)
+
+
+def read(name: str) -> Found:
+    """What a benchmark found."""
+    found: Found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+if __name__ == "__main__":
+    main()
