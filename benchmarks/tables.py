@@ -17,6 +17,7 @@ import data
 import plan
 import startup
 import step
+from advice_parts import words as advice
 from results_file import RESULTS, machine_of
 from training_parts import report as training
 
@@ -54,6 +55,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "plan-in-short": lambda: plan.sentence(read("plan")),
     "analysis": of("analysis", analysis.table),
     "analysis-in-short": lambda: analysis.sentence(read("analysis")),
+    "advice": lambda: advice.table_of_statements(read("advice")),
+    "advice-in-short": lambda: advice.counts(read("advice")),
+    "advice-circumstances": lambda: f"{advice.circumstances(read('advice'))} {advice.answer(read('advice'))}",
+    "advice-patterns": lambda: advice.table_of_patterns(read("advice")),
+    "advice-rates": lambda: advice.table_of_rates(read("advice")),
 }
 
 

@@ -35,13 +35,13 @@ def answer(found: Found) -> str:
 
 def counts(found: Found) -> str:
     """The verdicts on what the advice calls enough, and on what it does not, each by itself."""
-    return f"{_of(found, 'enough', 'wrong')}. {_of(found, 'not shown', 'too careful')}."
+    return " ".join(_counted(found, *kind) for kind in (("enough", "wrong"), ("not shown", "too careful")))
 
 
-def _of(found: Found, said: str, mistake: str) -> str:
+def _counted(found: Found, said: str, mistake: str) -> str:
     of = Counter(one["verdict"] for one in of_part(found, STATEMENT) if one["said"] == said)
     verdicts = f"{of['confirmed']} confirmed, {of[mistake]} {mistake}, {of['open']} open"
-    return f"{said.capitalize()}: {of.total()} statements, of which {verdicts}"
+    return f"{of.total()} statements say '{said}': {verdicts}."
 
 
 def table_of_statements(found: Found) -> str:

@@ -88,8 +88,8 @@ def test_what_is_called_enough_and_what_is_not_are_counted_apart() -> None:
     statements = [Statement("r=8 cut to 4", enough, costs[found], costs[found]) for enough, found in said]
     rows = [{"part": STATEMENT, "said": one.said, "verdict": one.verdict} for one in statements]
     assert counts({"results": rows}) == (
-        "Enough: 2 statements, of which 1 confirmed, 1 wrong, 0 open. "
-        "Not shown: 3 statements, of which 2 confirmed, 1 too careful, 0 open."
+        "2 statements say 'enough': 1 confirmed, 1 wrong, 0 open. "
+        "3 statements say 'not shown': 2 confirmed, 1 too careful, 0 open."
     )
 
 
