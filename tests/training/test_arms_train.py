@@ -145,7 +145,8 @@ def test_an_arm_with_dropout_equals_the_arm_alone_where_nobody_says_how_examples
 
 def test_gradient_checkpointing_repeats_the_dropout_masks(folder: Path, dropped: Path) -> None:
     thrifty = run(folder, *DROPPED, "run.name=dropped-thrifty", "model.gradient_checkpointing=true")
-    assert_same_run(thrifty, dropped)
+    assert max(largest_difference(factors(dropped, arm), factors(thrifty, arm)) for arm in ARMS) <= 1e-10
+    assert_equal_metrics(thrifty, dropped)
 
 
 def test_a_run_with_dropout_resumes_to_the_bit(folder: Path, dropped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +330,7 @@ def test_a_base_in_bfloat16_leaves_float32_factors(folder: Path, setting: str) -
     assert 0 < largest_difference(tensors, factors(plain, "r6-s0", 5)) < 0.02
 
 
-def test_gradient_checkpointing_runs_layers_twice_and_changes_nothing(
+def test_gradient_checkpointing_runs_layers_twice_and_changes_only_rounding(
     folder: Path, four: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, calls = ArmsLinear.forward, Counter[str]()
@@ -341,7 +342,8 @@ def test_gradient_checkpointing_runs_layers_twice_and_changes_nothing(
     monkeypatch.setattr(ArmsLinear, "forward", forward)
     thrifty = run(folder, *FOUR, "run.name=thrifty", "model.gradient_checkpointing=true")
     assert calls["training"] == 2 * 20 * 6  # each of six sites, forward and again for backward, in 20 steps
-    assert max(largest_difference(factors(four, arm), factors(thrifty, arm)) for arm in ARMS) == 0
+    # Not to the bit: with it the last layer computes all tokens to its end, and larger products may round otherwise.
+    assert max(largest_difference(factors(four, arm), factors(thrifty, arm)) for arm in ARMS) <= 1e-10
 
 
 @pytest.mark.parametrize("control", ["shuffled", "random", "frozen_a"])
