@@ -90,7 +90,7 @@ def test_several_processes_ask_each_other_for_signals_on_the_cpu_alone(folder: P
         pass
     for rank in range(2):
         calls = json.loads((folder / f"waiting-{rank}.json").read_text())
-        assert set(calls) == {"__int__ at stop_signals.py", "_local_scalar_dense.default at stop_signals.py"}
+        assert set(calls) == {"__bool__ at stop_signals.py", "_local_scalar_dense.default at stop_signals.py"}
 
 
 def count_and_write(folder: Path) -> None:

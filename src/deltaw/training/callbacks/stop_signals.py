@@ -53,11 +53,13 @@ class StopSignals(Callback):
 
     def stop(self) -> bool:
         """Whether any process has caught a signal; all processes ask at the same moments."""
-        if self._group is not None:
-            caught = torch.tensor(self.caught or 0)
-            dist.all_reduce(caught, dist.ReduceOp.MAX, self._group)
-            self.caught = int(caught) or None
-        return self.caught is not None
+        if self._group is None:
+            return self.caught is not None
+        caught = torch.tensor(self.caught or 0)
+        dist.all_reduce(caught, dist.ReduceOp.MAX, self._group)
+        if caught:  # else a signal that has come meanwhile stays, for the next time that all ask
+            self.caught = int(caught)
+        return bool(caught)
 
     def check(self) -> None:
         """Raise `StopError` if any process has caught a signal."""
