@@ -1,6 +1,6 @@
 """Memory and time of K arms in company, against K jobs of one arm each; and what shadows and snapshots cost.
 
-python benchmarks/arms.py                        on two quiet cores: about twelve minutes
+python benchmarks/arms.py                        on quiet cores
 python benchmarks/arms.py --steps 10 --work /tmp/try --out /tmp/try/arms.json --plot /tmp/try/arms.png
 
 All on the bundled base and text. K arms have rank 8 and seeds 0 to K − 1; the jobs they are compared with have one of

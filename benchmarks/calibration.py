@@ -1,6 +1,6 @@
 """Is 'shared because of the task' said where there is nothing to learn, and how large is the excess where there is?
 
-deltaw train 'arms.seeds=[0,1,2,3,4,5,6,7,8,9,10,11]' arms.shadows=2 run.name=calibration
+deltaw train 'arms.seeds=[0,1,2,3,4,5,6,7,8,9,10,11]' arms.shadows=2 data.judged=0 run.name=calibration
 python benchmarks/calibration.py runs/calibration
 
 Takes one run or several, on one base, with two ranks and six seeds or more in all. Shadows have nothing to learn, so
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markdown_table import in_markdown, in_words
+from markdown_table import in_markdown, in_words, with_error
 from results_file import RESULTS, Results, measured_on, of_part
 
 from deltaw.analysis.compare import Pairing, compare_all
@@ -30,6 +30,7 @@ from deltaw.run.directory import RunDirectory
 
 SPLITS = 300  # random splits of the seeds, for each set of seeds
 RATE, EXCESS = "false calls", "excess"
+MEASURES = {"first": "φ(1, 1)", "corner": "φ(r, r′)"}
 ARMS, FIRST, SECOND = "", "-shadow1", "-shadow2"  # kinds of adapters, by the ends of their names
 
 Means = dict[tuple[int, int, str], pd.DataFrame]  # left's seed, right's seed, kind: means over the sites beyond chance
@@ -51,6 +52,7 @@ def measure(runs: Sequence[RunDirectory], low: int, high: int, seeds: Sequence[i
 
 
 def alone(pairing: Pairing) -> Study:
+    """A study of one pair."""
     return Study([SeedPairs(None, pairing)], [], one_order=False)
 
 
@@ -116,30 +118,37 @@ def main() -> None:
     for count in dict.fromkeys((ENOUGH, len(seeds))):
         for one in tests(means, seeds[:count], ARMS, seeds[:count], FIRST):
             results.add(part=EXCESS, of_seeds=count, **asdict(one))
-    print(table_of_rates(results.found), table(results.found), results.file, sep="\n\n")
+    print(table_of_rates([results.found]), table([results.found]), results.file, sep="\n\n")
 
 
-def table_of_rates(found: dict[str, Any]) -> str:
+def table_of_rates(of_bases: Iterable[dict[str, Any]]) -> str:
     """How often shadows are called, and the upper limits."""
-    rows = [[row["against"], f"{row['rate']:.1%}", in_words(row["upper"], ".1%")] for row in of_part(found, RATE)]
-    return in_markdown(["three seeds' shadows against shadows", "called in", "upper 95 % limit"], rows)
+    rows = [
+        [found["base"], row["against"], f"{row['rate']:.1%}", in_words(row["upper"], ".1%")]
+        for found in of_bases
+        for row in of_part(found, RATE)
+    ]
+    return in_markdown(["base", "three seeds' shadows against shadows", "called in", "upper 95 % limit"], rows, words=2)
 
 
-def table(found: dict[str, Any]) -> str:
-    """What arms and their control pairs share beyond chance, by three seeds and by all."""
+def table(of_bases: Iterable[dict[str, Any]]) -> str:
+    """What arms and their control pairs share beyond chance where it is tested, by three seeds and by all."""
     rows = [
         [
+            found["base"],
             row["of_seeds"],
             row["basis"],
-            row["measure"],
+            MEASURES[row["measure"]],
             in_words(row["pair"], ".3f"),
             in_words(row["control"], ".3f"),
-            f"{in_words(row['excess'], '.3f')} ± {in_words(row['se'], '.3f')}",
-            "" if row["p"] is None else f"{row['p']:.2g}",
+            with_error(row["excess"], row["se"]),
+            "<0.001" if row["p"] is not None and row["p"] < 0.0005 else in_words(row["p"], ".2g"),
         ]
+        for found in of_bases
         for row in of_part(found, EXCESS)
+        if row["measure"] in MEASURES and row["basis"] != "input"  # those that are tested
     ]
-    return in_markdown(["seeds", "basis", "measure", "arms", "control pair", "excess", "p"], rows, words=3)
+    return in_markdown(["base", "seeds", "basis", "", "arms", "control pair", "excess", "p"], rows, words=4)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,12 @@ def in_markdown(head: Sequence[str], rows: Sequence[Sequence[object]], words: in
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, rules, *rows))
 
 
+def with_error(number: float | None, error: float | None) -> str:
+    """A number with three decimals, and its standard error."""
+    small = error is not None and error < 0.0005
+    return f"{in_words(number, '.3f')} ± {'<0.001' if small else in_words(error, '.3f')}"
+
+
 def in_words(number: float | None, form: str) -> str:
     """A number as `format` has it, with a minus sign, and none before 0; a dash for None."""
     if number is None:

@@ -4,16 +4,17 @@ python benchmarks/merge.py runs/merge
 
 Arms of r = 8 and 64 learn three tasks on the bundled base: the names of the functions that a function calls, the names
 of its arguments, and lists of numbers in reverse. A pair's sum, ΔW₁ + ΔW₂, is then measured on 128 validation examples
-of each task. What is there of an earlier start is not trained again: ten minutes on two cores, then three.
+of each task. What is there of an earlier start is not trained again.
 """
 
 import argparse
 import ast
 import json
+import math
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from deltaw.run.directory import RunDirectory
 HELD_OUT, STEPS, RANKS, BATCH = 128, 100, (8, 64), 32
 ARMS = (("calls", 0), ("calls", 1), ("arguments", 1), ("numbers", 2))  # task and seed
 WEIGHTS = "adapter_model.safetensors"
+TWO_TASKS = ("calls, arguments (like prompts)", "calls, numbers (other prompts)", "arguments, numbers")
+TWO_SEEDS = "two seeds of calls"
 
 Update = Mapping[str, Tensor]  # ΔW by the module's name
 
@@ -84,6 +87,33 @@ def table(found: dict[str, Any]) -> str:
     return in_markdown(["ΔW₁ + ΔW₂", "verdict", "cosine", "effect on 1, on 2", "kept of 1, of 2"], rows, words=2)
 
 
+def sentences(found: dict[str, Any]) -> str:
+    """What an arm loses, by what the other one is, and the least that is kept where no interference is expected."""
+    others: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "was turned to other inputs": lambda row: row["pair"].endswith("turned to other inputs"),
+        "was turned to other outputs": lambda row: row["pair"].endswith("turned to other outputs"),
+        "learned another task": lambda row: row["pair"] in TWO_TASKS,
+        "has another seed": lambda row: row["pair"] == TWO_SEEDS,
+    }
+    lost = ", ".join(f"{_range(1 - one for one in _kept(found, of))} where it {what}" for what, of in others.items())
+    least = min(_kept(found, lambda row: row["verdict"] == "apart"))
+    return (
+        f"The other arm takes this share of an arm's gain: {lost}. Every pair called `apart` kept at least "
+        f"{math.floor(100 * least)} %."
+    )
+
+
+def _kept(found: dict[str, Any], of: Callable[[dict[str, Any]], bool]) -> list[float]:
+    """The shares that arms of some pairs kept."""
+    return [losses["kept"] for row in found["results"] if of(row) for losses in row["losses"]]
+
+
+def _range(shares: Iterable[float]) -> str:
+    """The smallest and the largest, in percent."""
+    low, *_, high = sorted(shares)
+    return f"{in_words(100 * low, '.0f')} to {in_words(100 * high, '.0f')} %"
+
+
 def pairs_of(arms: Sequence[Side], folder: Path) -> Iterator[tuple[str, Side, Side, bool]]:
     """Pairs with their names, and whether the second arm of each has a gain of its own to keep."""
     calls, again, arguments, numbers = arms
@@ -109,10 +139,9 @@ def pairs_of(arms: Sequence[Side], folder: Path) -> Iterator[tuple[str, Side, Si
         yield f"{side.task}: turned to other outputs", side, outputs, False
     tenth = made("tenth", arguments, lambda name, tensor: tensor / 10 if "lora_B" in name else tensor)
     yield "calls, and a tenth of arguments", calls, tenth, True
-    yield "calls, arguments (like prompts)", calls, arguments, True
-    yield "calls, numbers (other prompts)", calls, numbers, True
-    yield "arguments, numbers", arguments, numbers, True
-    yield "two seeds of calls", calls, again, True
+    for name, left, right in zip(TWO_TASKS, (calls, calls, arguments), (arguments, numbers, numbers), strict=True):
+        yield name, left, right, True
+    yield TWO_SEEDS, calls, again, True
 
 
 def write_tasks(folder: Path) -> None:

@@ -109,13 +109,14 @@ def table(found: dict[str, Any]) -> str:
             f"{found['run']}, arm {found['arm']}, step {found['step']}: {found['draws']:,} analyses each, of n "
             f"examples drawn from {found['judged']} judged ones in {found['groups']} groups:",
             in_markdown(["k", *(f"n = {size:,}" for size in found["sizes"])], rows, words=0),
-            f"The highest rate is {highest_rate(found):.1%}. At most {found['allowed']:.0%} is allowed: the level, "
-            "5 %, and what skewed differences may add.",
+            f"The highest rate is {100 * highest_rate(found):.1f} %. At most {100 * found['allowed']:.0f} % is "
+            "allowed: the level, 5 %, and what skewed differences may add.",
         ]
     )
 
 
 def highest_rate(found: dict[str, Any]) -> float:
+    """Of all cuts and sizes."""
     return max(rate for row in found["results"] for rate in row["rates"])
 
 

@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import analysis
+import answer
 import arms
+import calibration
+import controls
 import data
+import merge
 import plan
+import ship_level
 import startup
 import step
 from advice_parts import words as advice
@@ -25,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 MARK = "<!-- benchmarks/tables.py: "
 BLOCK = re.compile(rf"({MARK}([a-z0-9-]+) -->\n)((?!<!--).)*?(<!-- end -->)", re.DOTALL)
+CALIBRATED = ("calibration-bundled", "calibration-w128", "calibration-SmolLM2-135M-Instruct")
 TRAINED = ("training-bundled", "training-bundled-epyc", "training-smollm2")
 
 Found = dict[str, Any]
@@ -46,6 +52,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "training-in-short": lambda: training.table_in_short(map(read, TRAINED)),
     "training-paired": of("training-paired", training.table_of_pairs),
     "training-paired-in-short": lambda: training.sentences_of_pairs(read("training-paired"), map(read, TRAINED[:2])),
+    "demo-in-short": lambda: answer.headline(read("demo")),
+    "demo": lambda: answer.in_full(read("demo")),
+    "smollm2-in-short": lambda: answer.headline(read("smollm2-rank")),
     "arms": of("arms", arms.table),
     "shadows": of("arms", arms.table_of_shadows),
     "startup": of("startup", startup.table),
@@ -55,6 +64,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "plan-in-short": lambda: plan.sentence(read("plan")),
     "analysis": of("analysis", analysis.table),
     "analysis-in-short": lambda: analysis.sentence(read("analysis")),
+    "controls": of("controls", controls.table),
+    "controls-in-short": of("controls", controls.table_in_short),
+    "sites": of("controls", controls.table_of_sites),
+    "losses-of-controls": of("controls", controls.table_of_losses),
+    "gain": lambda: controls.sentence_of_losses(read("controls")),
+    "orders": lambda: controls.sentence_of_orders(read("controls")),
+    "spread": lambda: controls.sentence_of_spread(read("controls")),
+    "calibration": lambda: calibration.table(map(read, CALIBRATED)),
+    "false-calls": lambda: calibration.table_of_rates(map(read, CALIBRATED)),
+    "ship-level": of("ship-level", ship_level.table),
+    "merge": of("merge", merge.table, merge.sentences),
     "advice": lambda: advice.table_of_statements(read("advice")),
     "advice-in-short": lambda: advice.counts(read("advice")),
     "advice-circumstances": lambda: f"{advice.circumstances(read('advice'))} {advice.answer(read('advice'))}",

@@ -63,3 +63,31 @@ def test_the_other_tasks_have_right_answers() -> None:
     row = merge.reversed_numbers(random.Random(0))
     given, answer = (row["prompt"].removeprefix("numbers: ").partition("\n")[0], row["completion"].strip())
     assert answer.split(", ") == given.split(", ")[::-1] and 3 <= len(answer.split(", ")) <= 8
+
+
+def test_sentences_say_what_other_arms_take() -> None:
+    def row(pair: str, verdict: str, *kept: float) -> dict[str, object]:
+        return {"pair": pair, "verdict": verdict, "losses": [{"kept": one} for one in kept]}
+
+    rows = [
+        row("calls: turned to other inputs", "apart", 0.95),
+        row("numbers: turned to other inputs", "apart", 1.02),
+        *(row(f"{task}: turned to other outputs", "shared", 0.9) for task in ("calls", "numbers")),
+        *(row(pair, "shared", 0.25, 0.5) for pair in merge.TWO_TASKS),
+        row(merge.TWO_SEEDS, "alike", 0.916, 0.889),
+        row("random factors", "apart", 0.989),
+    ]
+    assert merge.sentences({"results": rows}) == (
+        "The other arm takes this share of an arm's gain: −2 to 5 % where it was turned to other inputs, 10 to 10 % "
+        "where it was turned to other outputs, 50 to 75 % where it learned another task, 8 to 11 % where it has "
+        "another seed. Every pair called `apart` kept at least 95 %."
+    )
+
+
+def test_pairs_are_of_the_tasks_that_they_name(tmp_path: Path) -> None:
+    arms = [merge.Side(adapter(tmp_path / str(place)).folder, task) for place, (task, _) in enumerate(merge.ARMS)]
+    pairs = {name: (left, right) for name, left, right, _ in merge.pairs_of(arms, tmp_path / "made")}
+    assert pairs[merge.TWO_SEEDS] == (arms[0], arms[1])
+    for name in merge.TWO_TASKS:
+        assert name.startswith(f"{pairs[name][0].task}, {pairs[name][1].task}")
+    assert {right.task for left, right in pairs.values()} == {"calls", "arguments", "numbers"}

@@ -22,7 +22,9 @@ def test_false_ships_are_as_rare_as_the_test_promises(tmp_path: Path, monkeypatc
     failed, found = ship_level.main(), json.loads(out.read_text(encoding="utf-8"))
     rates = np.array([row["rates"] for row in found["results"]])
     assert rates.shape == (2, 3) and rates.mean() == pytest.approx(0.05, abs=0.025)
-    assert failed == (rates.max() > 0.07) and f"The highest rate is {rates.max():.1%}" in ship_level.table(found)
+    assert failed == (rates.max() > 0.07) and f"The highest rate is {100 * rates.max():.1f} %" in ship_level.table(
+        found
+    )
 
     judged = judged_of([run], [judged_rows(run)])
     arm = ship_level.recentred(judged, judged.arms[0], 2)
