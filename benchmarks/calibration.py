@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markdown_table import in_markdown, in_words, with_error
+from markdown_table import in_markdown, in_words, not_zero, with_error
 from results_file import RESULTS, Results, measured_on, of_part
 
 from deltaw.analysis.compare import Pairing, compare_all
@@ -142,7 +142,7 @@ def table(of_bases: Iterable[dict[str, Any]]) -> str:
             in_words(row["pair"], ".3f"),
             in_words(row["control"], ".3f"),
             with_error(row["excess"], row["se"]),
-            "<0.001" if row["p"] is not None and row["p"] < 0.0005 else in_words(row["p"], ".2g"),
+            not_zero(row["p"], ".2g"),
         ]
         for found in of_bases
         for row in of_part(found, EXCESS)

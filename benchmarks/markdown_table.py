@@ -17,8 +17,12 @@ def in_markdown(head: Sequence[str], rows: Sequence[Sequence[object]], words: in
 
 def with_error(number: float | None, error: float | None) -> str:
     """A number with three decimals, and its standard error."""
-    small = error is not None and error < 0.0005
-    return f"{in_words(number, '.3f')} ± {'<0.001' if small else in_words(error, '.3f')}"
+    return f"{in_words(number, '.3f')} ± {not_zero(error, '.3f')}"
+
+
+def not_zero(number: float | None, form: str) -> str:
+    """A number that is never negative, as an error or a p-value: below 0.001 only that is said."""
+    return "<0.001" if number is not None and number < 0.001 else in_words(number, form)
 
 
 def in_words(number: float | None, form: str) -> str:
