@@ -59,6 +59,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shadows": of("arms", arms.table_of_shadows),
     "startup": of("startup", startup.table),
     "step": of("step", step.table),
+    "step-epyc": of("step-epyc", step.table),
     "data": of("data", data.table),
     "plan": of("plan", plan.table),
     "plan-in-short": lambda: plan.sentence(read("plan")),
