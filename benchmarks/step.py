@@ -33,7 +33,7 @@ from transformers.models.llama import modeling_llama
 from deltaw.config.schema import register
 from deltaw.data import packing
 from deltaw.data.batches import Examples, StepBatches
-from deltaw.model import last_layer, rms_norm, rotary, short_attention
+from deltaw.model import gated_mlp, last_layer, rms_norm, rotary, short_attention
 from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.loading import load_tokenizer
 from deltaw.training.build import arms_of, base_of, corpus_of
@@ -146,6 +146,7 @@ def parts(task: LoraArms) -> dict[str, Without]:
         "rotary positions in fewer passes": partial(
             patch.object, modeling_llama, rotary.NAME, getattr(modeling_llama, rotary.NAME).args[0]
         ),
+        "a gated MLP's derivative in fewer passes": partial(patch.object, gated_mlp, "_is_plain", lambda _: False),
         "the end of the last layer at labels alone": partial(
             patch.object, task.objective, "tail", replace(task.objective.tail, modules=())
         ),

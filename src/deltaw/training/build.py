@@ -21,6 +21,7 @@ from deltaw.errors import UserError
 from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
 from deltaw.model.four_bits import quantise
+from deltaw.model.gated_mlp import shorten_gated_mlps
 from deltaw.model.last_layer import NO_TAIL, Tail, tail_of
 from deltaw.model.loading import Base, load_base
 from deltaw.model.output_layer import body_of
@@ -122,6 +123,7 @@ def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
         quantise(base.model)
     shorten_derivatives(base.model)
     shorten_rotations(base.model)
+    shorten_gated_mlps(base.model)
     return projections(base.model, wanted, cfg.model.projections)
 
 
