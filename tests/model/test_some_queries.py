@@ -85,6 +85,12 @@ def test_other_rows_and_special_attention_are_computed_whole(other: dict[str, An
     assert not (output == 7).any()
 
 
+def test_the_places_of_another_device_are_not_read() -> None:
+    with queries_at(torch.tensor([3], device="meta"), ROWS, TOKENS, filler=7.0):
+        output, _ = attended(None, SEEN, True)
+    assert not (output == 7).any()
+
+
 def test_no_query_is_chosen_behind_the_block() -> None:
     with queries_at(torch.tensor([3]), ROWS, TOKENS, filler=7.0):
         pass

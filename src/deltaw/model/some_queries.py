@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -62,13 +63,14 @@ def queries_at(places: Int[Tensor, " L"], rows: int, length: int, filler: float 
 
 def _choice(places: Int[Tensor, " L"], rows: int, length: int, filler: float) -> _Chosen | None:
     """The tokens at `places`; None where they are nearly all tokens of a row."""
-    row = places // length
-    counts = row.bincount(minlength=rows)
+    row, token = np.divmod(places.numpy(), length)
+    counts = np.bincount(row, minlength=rows)
     if not len(places) or (most := int(counts.max())) > WORTHWHILE * length:
         return None
-    slots = row * most + torch.arange(len(places)) - (counts.cumsum(0) - counts)[row]
-    tokens = places.new_zeros(rows * most).index_copy(0, slots, places % length)
-    return _Chosen((rows, length), places, tokens.view(rows, most), slots, filler)
+    slots = row * most + np.arange(len(row)) - (counts.cumsum() - counts)[row]
+    tokens = np.zeros((rows, most), row.dtype)
+    tokens.flat[slots] = token
+    return _Chosen((rows, length), places, torch.from_numpy(tokens), torch.from_numpy(slots), filler)
 
 
 def use_own_attention() -> None:
