@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
@@ -33,12 +32,11 @@ from transformers.models.llama import modeling_llama
 from deltaw.config.schema import register
 from deltaw.data import packing
 from deltaw.data.batches import Examples, StepBatches
-from deltaw.model import gated_mlp, last_layer, rms_norm, rotary, short_attention
+from deltaw.model import gated_mlp, rms_norm, rotary, short_attention
 from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.loading import load_tokenizer
 from deltaw.training.build import arms_of, base_of, corpus_of
 from deltaw.training.memory import keep_freed_memory
-from deltaw.training.objectives import Causal
 from deltaw.training.task import LoraArms, task_with_arms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,7 +136,6 @@ def loaded(folder: Path, name: str) -> tuple[LoraArms, Callable[[], list[dict[st
 
 def parts(task: LoraArms) -> dict[str, Without]:
     """What makes a step shorter, and the block in which it is left out."""
-    assert isinstance(task.objective, Causal)
     found: dict[str, Without] = {
         "RMSNorm's derivative in closed form": partial(
             patch.object, rms_norm._RMSNorm, "apply", lambda x, weight, own, *_: own(x)
@@ -146,13 +143,10 @@ def parts(task: LoraArms) -> dict[str, Without]:
         "rotary positions in fewer passes": partial(
             patch.object, modeling_llama, rotary.NAME, getattr(modeling_llama, rotary.NAME).args[0]
         ),
-        "a gated MLP's derivative in fewer passes": partial(patch.object, gated_mlp, "_is_plain", lambda _: False),
-        "the end of the last layer at labels alone": partial(
-            patch.object, task.objective, "tail", replace(task.objective.tail, modules=())
+        "a gated MLP's derivative from gate and up alone": partial(
+            patch.object, gated_mlp, "_is_plain", lambda _: False
         ),
-        "the queries of the last layer at labels alone": partial(
-            patch.object, last_layer, "queries_at", lambda *_: nullcontext()
-        ),
+        "the end of the last layer at labels alone": partial(patch.object, task.objective, "tail", ()),
         "logits at labels alone": partial(patch.object, task.objective, "body", ()),
         "rows a quarter longer than the longest example": partial(patch.object, packing, "STRETCH", 1.0),
     }

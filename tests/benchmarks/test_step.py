@@ -37,7 +37,7 @@ def test_a_step_without_a_part_has_the_same_gradients(tmp_path: Path, monkeypatc
         torch.nn.init.normal_(weight, 0, 0.02, generator=draw)
     right, usual = torch.autograd.grad(step.loss(task, batches()[0]), weights), way(task, batches()[0])
     found = step.parts(task)
-    assert len(found) == 8
+    assert len(found) == 7
     for part, without in found.items():
         with without():
             (batch,) = batches()

@@ -1,4 +1,4 @@
-"""The derivative of a gated MLP in fewer passes is autograd's, and other MLPs are left alone."""
+"""The derivative of a gated MLP from gate and up alone is autograd's, and other MLPs are left alone."""
 
 from copy import deepcopy
 from typing import Any

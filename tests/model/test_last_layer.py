@@ -13,18 +13,13 @@ from transformers import (
     SwitchTransformersConfig,
 )
 
-from deltaw.model.last_layer import NO_TAIL, at, tail_of
+from deltaw.model.last_layer import at, tail_of
 from deltaw.model.projections import projections
-from deltaw.model.some_queries import use_own_attention
 from deltaw.model.split import split
 from tests.support.architectures import ARCHITECTURES
 from tests.support.hybrids import CONFIGS, build
 
 GENERATORS = [name for name, found in ARCHITECTURES.items() if found.task != "classification"]
-# Their code computes attention itself, or adds a bias to it; lfm2 ends in a convolution.
-ATTEND_BY_THEMSELVES = {"gemma2", "gpt_neo", "gptj", "gpt_neox_japanese", "codegen", "bloom", "mpt", "t5", "lfm2"}
-ATTEND_BY_THEMSELVES |= {"falcon", "falcon grouped", "falcon per head"}
-use_own_attention()
 
 
 def with_sites(model: PreTrainedModel, *wanted: str) -> tuple[PreTrainedModel, list[str]]:
@@ -36,7 +31,7 @@ def with_sites(model: PreTrainedModel, *wanted: str) -> tuple[PreTrainedModel, l
 
 def names_of(model: nn.Module, tail: Any) -> list[str]:
     names = {module: name for name, module in model.named_modules()}
-    return [names[module] for module in tail.modules]
+    return [names[module] for module in tail]
 
 
 def outcome(model: PreTrainedModel, module: str, places: Tensor, tail: Any) -> list[Tensor]:
@@ -53,12 +48,11 @@ def outcome(model: PreTrainedModel, module: str, places: Tensor, tail: Any) -> l
 def test_tokens_alone_get_the_logits_and_gradients_that_they_get_among_all(name: str) -> None:
     base = ARCHITECTURES[name].build() if name in ARCHITECTURES else build(name)
     model, modules = with_sites(base.double(), "q", "v")
-    tail, places = tail_of(model, modules), torch.tensor([1, 4, 7])
-    assert bool(tail.modules) is (name not in ("t5", "lfm2"))
-    assert (tail.attending is None) is (name in ATTEND_BY_THEMSELVES)
+    tail, places = tail_of(model, modules), torch.tensor([7, 1, 4])
+    assert bool(tail) is (name not in ("t5", "lfm2"))
     for module in (modules[0], modules[-1]):
         # Some norms compute in float32 whatever they are given.
-        for one, other in zip(*(outcome(model, module, places, some) for some in (tail, NO_TAIL)), strict=True):
+        for one, other in zip(*(outcome(model, module, places, some) for some in (tail, ())), strict=True):
             assert_close(one, other, rtol=1e-6, atol=1e-7 * other.abs().max().item())
 
 
@@ -76,7 +70,7 @@ def test_a_tail_holds_no_adapted_module_and_nothing_that_other_tokens_read(wante
 
 def test_a_layer_that_other_layers_follow_has_no_tail_behind_its_attention() -> None:
     model, modules = with_sites(ARCHITECTURES["llama"].build(), "q", "v")
-    assert tail_of(model, [module for module in modules if "layers.0" in module]) == NO_TAIL
+    assert not tail_of(model, [module for module in modules if "layers.0" in module])
 
 
 class Summed(nn.Module):
@@ -114,7 +108,7 @@ def test_experts_with_a_capacity_read_all_tokens(kind: Any) -> None:
     config = kind(**small, **layers, **heads, **sparse, **steps, use_cache=False)
     model = AutoModelForSeq2SeqLM.from_config(config).eval()
     modules = [name for name, _ in model.named_modules() if name.endswith(("q_proj", "v_proj", ".q", ".v"))]
-    assert modules and tail_of(model, modules) == NO_TAIL
+    assert modules and not tail_of(model, modules)
 
 
 @pytest.mark.parametrize(("labels", "computed"), [([0, 4, 9], 3), ([*range(9)], 10)])

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from deltaw.model import some_queries
 from deltaw.training.callbacks.progress import Progress
 from deltaw.training.task import LoraArms
 from tests.support.processes import forked
@@ -24,7 +23,6 @@ def count_in_steps(patch: pytest.MonkeyPatch) -> dict[int, Counter[str]]:
 
     Lightning's own are among them. The steps of a run that starts under `patch` come to be in it.
     """
-    patch.setattr(some_queries, "_choice", lambda *_: None)  # as on a GPU, where all queries attend
     counted: dict[int, Counter[str]] = {}
     blocks: list[Waiting] = []
     original = Progress.on_train_batch_end  # of the last callback

@@ -33,7 +33,7 @@ from deltaw.errors import UserError
 from deltaw.model.four_bits import check_dtype, make_trainable
 from deltaw.model.heads import Initialiser, heads_of
 from deltaw.model.hub import look_for_the_hub
-from deltaw.model.some_queries import use_own_attention
+from deltaw.model.short_attention import use_products_for_short_rows
 from deltaw.run.places import sense
 
 AUTO_MODELS: dict[str, Any] = {
@@ -125,7 +125,7 @@ def load_base(
         UserError: transformers cannot load `path` for this task, or some of its weights are missing.
     """
     name, path = Path(path).name, _resolved(path)
-    use_own_attention()
+    use_products_for_short_rows()
     model, missing = _load(path, dtype, task, labels)
     heads = heads_of(model, missing) if task == "classification" else {}
     if missing and not heads:

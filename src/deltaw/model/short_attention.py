@@ -12,9 +12,15 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 LONGEST = 256  # tokens: the weights, which products keep, are no larger than q, k, v and output of heads 64 wide
+
+
+def use_products_for_short_rows() -> None:
+    """Let the models of transformers that attend by `scaled_dot_product_attention` attend by `attention`."""
+    AttentionInterface.register("sdpa", attention)
 
 
 def attention(
@@ -29,13 +35,13 @@ def attention(
 
     A pass that computes activations again, to save memory, attends in the same way as the first.
     """
-    causal = attention_mask is None and is_causal(module, settings)
-    in_part = causal and query.shape[2] != key.shape[2]
-    if not module.training or not _is_slow(query, key) or in_part or is_special(settings):
+    if not module.training or not _is_slow(query, key) or _is_special(settings):
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return attended
     groups = query.shape[1] // key.shape[1]
     q, k, v = (part.flatten(0, 1) for part in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+    causal = settings.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
     blind = None
     if attention_mask is not None:
@@ -66,18 +72,11 @@ def _sees_nothing(mask: Tensor) -> Tensor:
 
 
 def _is_slow(query: Tensor, key: Tensor) -> bool:
-    tokens = max(query.shape[2], key.shape[2])
-    return query.device.type == "cpu" and query.dtype is torch.bfloat16 and tokens <= LONGEST
+    tokens = query.shape[2]
+    return query.device.type == "cpu" and query.dtype is torch.bfloat16 and tokens == key.shape[2] <= LONGEST
 
 
-def is_causal(module: nn.Module, settings: dict[str, Any]) -> bool:
-    """Whether a token attends to none behind it where no mask says what it attends to, as transformers decides it."""
-    given = settings.get("is_causal")
-    return bool(getattr(module, "is_causal", True) if given is None else given)
-
-
-def is_special(settings: dict[str, Any]) -> bool:
-    """Whether attention is asked for what plain products do not give: dropout, a soft cap, a bias or a cache."""
+def _is_special(settings: dict[str, Any]) -> bool:
     return bool(settings.get("dropout")) or any(
         settings.get(name) is not None for name in ("softcap", "position_bias", "cache")
     )

@@ -22,7 +22,7 @@ from deltaw.lora.arm import Arm
 from deltaw.lora.arms import arms_from
 from deltaw.model.four_bits import quantise
 from deltaw.model.gated_mlp import shorten_gated_mlps
-from deltaw.model.last_layer import NO_TAIL, Tail, tail_of
+from deltaw.model.last_layer import Tail, tail_of
 from deltaw.model.loading import Base, load_base
 from deltaw.model.output_layer import body_of
 from deltaw.model.packed_attention import Attention, attention_of, by_positions
@@ -153,7 +153,7 @@ def objective_of(cfg: DictConfig, base: Base, modules: Iterable[str]) -> Objecti
 def _tail(cfg: DictConfig, model: PreTrainedModel, modules: Iterable[str]) -> Tail:
     """What is run for labels alone; nothing where the layer runs again later, is compiled, or has shapes alone."""
     if cfg.model.gradient_checkpointing or cfg.model.compile or model.device.type == "meta":
-        return NO_TAIL
+        return ()
     return tail_of(model, modules)
 
 

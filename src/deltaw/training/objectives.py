@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from deltaw.data.example import IGNORED, Example
-from deltaw.model.last_layer import NO_TAIL, Tail, at
+from deltaw.model.last_layer import Tail, at
 from deltaw.model.output_layer import Body, Made, OutputLayer, Use, at_tokens
 from deltaw.model.packed_attention import Attention
 
@@ -43,7 +43,7 @@ class Causal:
     task_type = "CAUSAL_LM"  # as PEFT calls it
     unit = "token"  # losses are a mean over these
 
-    def __init__(self, pad: int, attention: Attention | None = None, body: Body = (), tail: Tail = NO_TAIL):
+    def __init__(self, pad: int, attention: Attention | None = None, body: Body = (), tail: Tail = ()):
         self.pad, self.attention, self.body, self.tail = pad, attention, body, tail
         self.packs = attention is not None
 
@@ -83,7 +83,7 @@ class Seq2Seq:
     unit = "token"
     packs = False
 
-    def __init__(self, pad: int, body: Body = (), tail: Tail = NO_TAIL):
+    def __init__(self, pad: int, body: Body = (), tail: Tail = ()):
         self.pad, self.body, self.tail = pad, body, tail
 
     def collate(self, rows: list[Example]) -> dict[str, Tensor]:
