@@ -158,10 +158,10 @@ def measure(work: Path, job: Job) -> Took:
 
 def train(run: Path, job: Job) -> Took:
     done = process("-c", TRAIN, *job.settings(run))
-    first, last = first_step(run), last_step(run, job.steps)
+    first, last = done.by(first_step(run)), done.by(last_step(run, job.steps))
     peak = int(done.printed.split()[-1]) or done.peak_bytes
     snapshots = RunDirectory(run).metrics().query("name == 'snapshot_s'").value.median()
-    times = (done.wall_s, done.processor_s, first - done.began, last - first)
+    times = (done.wall_s, done.processor_s, first, last - first)
     return Took(*times, peak / GIB, float(snapshots))
 
 

@@ -49,13 +49,13 @@ def one_round(folder: Path, number: int) -> dict[str, float]:
     """Seconds of every case, by its title."""
     run, other = folder / f"{number}-run", folder / f"{number}-validated"
     imported = process("-c", f"{IMPORTS}; import time; print(time.time())")  # its end takes long too
-    imports = float(imported.printed.split()[-1]) - imported.began
+    imports = imported.by(float(imported.printed.split()[-1]))
     cache = f"data.cache={folder}/cache"
     train = process(str(ROOT / "train.py"), *only_steps(run, 1), cache)
     validated = process(str(ROOT / "train.py"), *only_steps(other, 1), cache, "data.validation=128")
     analysis = process(str(ROOT / "analyze.py"), f"run={run}").wall_s
     text = process("-m", "deltaw", "--help").wall_s
-    to_first = first_step(run) - train.began, first_step(other) - validated.began
+    to_first = train.by(first_step(run)), validated.by(first_step(other))
     return dict(zip(TITLES, (imports, *to_first, analysis, text), strict=True))
 
 

@@ -6,8 +6,9 @@ python benchmarks/training.py paired                                      from o
 
 Every side trains the same examples from the same base with the same batch, precision, optimiser, schedule and steps;
 one that trains one arm at a time does so in two processes, one after the other. Each process leaves a file under
-`--work`, where the same command finds it again; sides take turns. `--trl` names the Python of an environment with TRL.
-Results are in benchmarks/results/; docs/benchmarks.md says what differs between the sides.
+`--work`, where the same command finds it again. The sides of a seed run by turns of half a second, so that a machine
+that grows slower does so for all. `--trl` names the Python of an environment with TRL. Results are in
+benchmarks/results/; docs/benchmarks.md says what differs between the sides.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from results_file import RESULTS, Results, measured_on
 from training_parts.report import figures, table, table_of_pairs
 from training_parts.sides import BEST, DEFAULTS, EAGER, OURS, PAIRED, TITLES, TRL, Trained, call, measure
 from training_parts.workloads import Workload, bundled, smollm2
+from whole_run import in_turns
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = "The bundled base and text"
@@ -84,12 +87,14 @@ def run(workload: Workload, folder: Path, sides: list[str], seeds: range, trl: s
     rows: list[dict[str, Any]] = []
     used: dict[str, Any] = {}
     for seed in seeds:
-        turned = sides[seed % len(sides) :] + sides[: seed % len(sides)]  # no side is always the first
         rate = rate_of(folder, about["dtype"], seed)
-        taken = {
-            side: measure(workload, folder, side, seed, trl if trl and side == TRL else sys.executable)
-            for side in turned
+        jobs = {
+            side: partial(measure, workload, folder, side, seed, trl if trl and side == TRL else sys.executable)
+            for side in sides
         }
+        taken = in_turns({side: job for side, job in jobs.items() if side != PAIRED})
+        if PAIRED in jobs:  # goes on from what ours has left
+            taken[PAIRED] = jobs[PAIRED]()
         losses = validated(workload, folder, about, taken, seed)
         for side in sides:
             found = figures(taken[side], workload.steps, about["train"], rate, losses[side])

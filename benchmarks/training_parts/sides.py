@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from whole_run import first_step, last_step, once, only_steps, process
+from whole_run import Turns, first_step, last_step, once, only_steps, process
 
 from training_parts.workloads import RANKS, Workload, examples_of
 
@@ -37,7 +37,7 @@ ARGUMENTS[TRL] = ARGUMENTS[BEST] | {"gradient_checkpointing": False}  # TRL's de
 
 @dataclass(frozen=True)
 class Trained:
-    """What a whole process took, and what it left.
+    """What a whole process took while it ran, and what it left.
 
     Attributes:
         wall_s: from its command to its end.
@@ -58,7 +58,9 @@ class Trained:
     told: Any
 
 
-def measure(workload: Workload, folder: Path, side: str, seed: int, python: str) -> list[Trained]:
+def measure(
+    workload: Workload, folder: Path, side: str, seed: int, python: str, turns: Turns | None = None
+) -> list[Trained]:
     """The processes of a side for one seed, one after another; each that has been measured before is read.
 
     Args:
@@ -67,16 +69,17 @@ def measure(workload: Workload, folder: Path, side: str, seed: int, python: str)
         side: who trains.
         seed: of the start and of the order of examples.
         python: the interpreter of the side.
+        turns: its processes run in these; None if no other side runs.
     """
     if side == OURS:
-        places = {folder / f"{side}-s{seed}": partial(ours, workload, folder, seed=seed)}
+        places = {folder / f"{side}-s{seed}": partial(ours, workload, folder, seed=seed, turns=turns)}
     else:
-        train = partial(theirs, workload, folder, side=side, seed=seed, python=python)
+        train = partial(theirs, workload, folder, side=side, seed=seed, python=python, turns=turns)
         places = {folder / f"{side}-s{seed}-r{rank}": partial(train, rank=rank) for rank in RANKS}
     return [Trained(**once(place, partial(one, place=place))) for place, one in places.items()]
 
 
-def ours(workload: Workload, folder: Path, place: Path, seed: int) -> Trained:
+def ours(workload: Workload, folder: Path, place: Path, seed: int, turns: Turns | None) -> Trained:
     """Both arms by `train.py`, without shadows, without judging, and with one example for the validation it has to do.
 
     Step 0 ends with a snapshot before the first step, and so does the last step: their files tell the times.
@@ -85,19 +88,28 @@ def ours(workload: Workload, folder: Path, place: Path, seed: int) -> Trained:
     arms = [f"arms.ranks=[{','.join(map(str, RANKS))}]", f"arms.seeds=[{seed}]", "arms.shadows=0"]
     settings = [*workload.base, *examples_of(folder, about), *arms, "trainer.accelerator=cpu"]
     settings += [*only_steps(run, workload.steps), f"snapshots.every={workload.every}"]
-    ended = process(str(BENCHMARKS.parent / "train.py"), *settings)
+    ended = process(str(BENCHMARKS.parent / "train.py"), *settings, turns=turns)
     (place / "log.txt").write_text(ended.printed)
     folders: dict[str, dict[str, str]] = {f"r{rank}": {} for rank in RANKS}
     for rank in RANKS:
         for snapshot in sorted((run / "snapshots" / f"r{rank}-s{seed}").iterdir()):
             folders[f"r{rank}"][str(int(snapshot.name.removeprefix("step-")))] = str(snapshot)
-    first, last = first_step(run), last_step(run, workload.steps)
-    reached = {step: last_step(run, int(step)) - ended.began for step in folders[f"r{RANKS[0]}"]}
-    times = ended.wall_s, first - ended.began, last - first
+    first, last = ended.by(first_step(run)), ended.by(last_step(run, workload.steps))
+    reached = {step: ended.by(last_step(run, int(step))) for step in folders[f"r{RANKS[0]}"]}
+    times = ended.wall_s, first, last - first
     return Trained(*times, ended.peak_bytes, folders, reached, ["python", "train.py", *settings])
 
 
-def theirs(workload: Workload, folder: Path, place: Path, side: str, seed: int, rank: int, python: str) -> Trained:
+def theirs(
+    workload: Workload,
+    folder: Path,
+    place: Path,
+    side: str,
+    seed: int,
+    rank: int,
+    python: str,
+    turns: Turns | None,
+) -> Trained:
     """One arm by another library, which is told what `train.py` is told and nothing else but `ARGUMENTS`.
 
     One that is paired goes on from the adapter of our arm before its first step, and learns our examples step by step.
@@ -133,11 +145,12 @@ def theirs(workload: Workload, folder: Path, place: Path, side: str, seed: int, 
     }
     file = place / "specification.json"
     file.write_text(json.dumps(specification, indent=2))
-    ended = process(str(BENCHMARKS / "training_parts" / "peer.py"), str(file), python=python)
+    ended = process(str(BENCHMARKS / "training_parts" / "peer.py"), str(file), python=python, turns=turns)
     (place / "log.txt").write_text(ended.printed)
     found = json.loads((place / "found.json").read_text())
     folders = {f"r{rank}": {str(workload.steps): str(place / "adapter")}}
-    times = ended.wall_s, found["began"] - ended.began, found["ended"] - found["began"]
+    first, last = ended.by(found["began"]), ended.by(found["ended"])
+    times = ended.wall_s, first, last - first
     return Trained(*times, ended.peak_bytes, folders, {}, specification)
 
 

@@ -1,12 +1,10 @@
 """K arms in company beside K jobs, from what their processes took."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import arms
 import pytest
-import whole_run
 
 
 def took(work: Path, job: arms.Job) -> arms.Took:
@@ -44,18 +42,3 @@ def test_shadows_are_compared_with_both_arms_without(monkeypatch: pytest.MonkeyP
 def test_every_job_has_a_name_of_its_own() -> None:
     jobs = [arms.Job(4, 3, (8,), (0, 1)), arms.Job(4, 3, (8,), (0,)), arms.Job(4, 3, (8,), (0,), shadows=1)]
     assert len({job.name for job in jobs}) == 3
-
-
-def test_steps_begin_when_every_arm_has_its_first_snapshot(tmp_path: Path) -> None:
-    for seconds, place in enumerate(["a/step-00000000", "b/step-00000000", "a/step-00000003", "b/step-00000003"], 1):
-        file = tmp_path / "snapshots" / place / "adapter_model.safetensors"
-        file.parent.mkdir(parents=True)
-        file.touch()
-        os.utime(file, (seconds, seconds))
-    assert (whole_run.first_step(tmp_path), whole_run.last_step(tmp_path, 3)) == (2, 4)
-
-
-def test_a_process_that_fails_ends_the_benchmark_with_its_last_line() -> None:
-    assert whole_run.process("-c", "print(1)").printed == "1\n"
-    with pytest.raises(SystemExit, match="no luck"):
-        whole_run.process("-c", "raise SystemExit('no luck')")
