@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
+from deltaw.model.products import FrozenLinear, add_product, product
 from deltaw.model.trial import CANNOT
 
 # W₁, W₂, W₃ and f, as most of transformers' decoders call them.
@@ -69,29 +69,33 @@ class _GatedMLP(torch.autograd.Function):
         down_weight: Float[Tensor, "D M"],
         down_bias: Float[Tensor, " D"] | None,
     ) -> Float[Tensor, "*tokens D"]:
-        gate, up = linear(x, gate_weight, gate_bias), linear(x, up_weight, up_bias)
+        gate, up = product(x, gate_weight, gate_bias), product(x, up_weight, up_bias)
         ctx.save_for_backward(gate, up, gate_weight, up_weight, down_weight)
         ctx.functions, ctx.dtype = functions, x.dtype
-        return linear(functions[0](gate).mul_(up), down_weight, down_bias)
+        return product(functions[0](gate).mul_(up), down_weight, down_bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, error: Float[Tensor, "*tokens D"]) -> tuple[Tensor | None, ...]:
         gate, up, *weights = ctx.saved_tensors
         gate_weight, up_weight, down_weight = (weight.to(error.dtype) for weight in weights)  # as autocast does forward
-        inner = error @ down_weight
+        inner = product(error, down_weight.t())
         activation, derivative = ctx.functions
         of_up = activation(gate).mul_(inner)
         of_gate = derivative(inner.mul_(up), gate)
-        dx = of_up @ up_weight
-        dx.flatten(0, -2).addmm_(of_gate.flatten(0, -2), gate_weight)
+        dx = product(of_up, up_weight.t())
+        add_product(dx, of_gate, gate_weight.t())
         return dx.to(ctx.dtype), *[None] * 7
 
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a call of this layer is a product with its frozen weight and nothing else."""
     own = "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return type(layer) is nn.Linear and not own and not any(weight.requires_grad for weight in layer.parameters())
+    return (
+        type(layer) in (nn.Linear, FrozenLinear)
+        and not own
+        and not any(weight.requires_grad for weight in layer.parameters())
+    )
 
 
 @torch.enable_grad()

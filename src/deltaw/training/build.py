@@ -26,6 +26,7 @@ from deltaw.model.last_layer import Tail, tail_of
 from deltaw.model.loading import Base, load_base
 from deltaw.model.output_layer import body_of
 from deltaw.model.packed_attention import Attention, attention_of, by_positions
+from deltaw.model.products import use_onednn
 from deltaw.model.projections import projections
 from deltaw.model.rms_norm import shorten_derivatives
 from deltaw.model.rotary import shorten_rotations
@@ -105,7 +106,7 @@ def base_of(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase, corpus: Corpus)
 
 
 def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
-    """Make a base ready for arms: split fused layers, quantise to 4 bits, shorten derivatives, and find what to adapt.
+    """Make a base ready for arms: split fused layers, quantise to 4 bits, hasten steps, and find what to adapt.
 
     Args:
         cfg: the config of the run.
@@ -124,6 +125,7 @@ def prepare_base(cfg: DictConfig, base: Base) -> dict[str, str]:
     shorten_derivatives(base.model)
     shorten_rotations(base.model)
     shorten_gated_mlps(base.model)
+    use_onednn(base.model)
     return projections(base.model, wanted, cfg.model.projections)
 
 
