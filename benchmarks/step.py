@@ -32,7 +32,7 @@ from transformers.models.llama import modeling_llama
 from deltaw.config.schema import register
 from deltaw.data import packing
 from deltaw.data.batches import Examples, StepBatches
-from deltaw.model import gated_mlp, rms_norm, rotary, short_attention
+from deltaw.model import gated_mlp, products, rms_norm, rotary, short_attention
 from deltaw.model.examples_in_rows import examples_in_rows
 from deltaw.model.loading import load_tokenizer
 from deltaw.training.build import arms_of, base_of, corpus_of
@@ -150,6 +150,8 @@ def parts(task: LoraArms) -> dict[str, Without]:
         "logits at labels alone": partial(patch.object, task.objective, "body", ()),
         "rows a quarter longer than the longest example": partial(patch.object, packing, "STRETCH", 1.0),
     }
+    if task.base.dtype is torch.float32 and products.onednn_is_faster():
+        found["products by oneDNN"] = partial(patch.object, products, "onednn_is_faster", lambda: False)
     found["all of these"] = partial(all_of, [*found.values()])
     if task.base.dtype is torch.bfloat16:
         found["attention by plain products"] = partial(patch.object, short_attention, "LONGEST", 0)
