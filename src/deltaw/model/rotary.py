@@ -2,7 +2,7 @@
 
     y₁ = x₁ cos − x₂ sin      y₂ = x₂ cos + x₁ sin      with x₁ and x₂ the halves of a head
 
-So a training step takes 5 to 7 % less time on an Intel Xeon, and 2 % on an AMD EPYC (benchmarks/step.py).
+So a training step takes 5 to 7 % less time on an Intel Xeon, and 3 % on an AMD EPYC (benchmarks/step.py).
 
 Shapes: R rows, d the width of a head.
 """
