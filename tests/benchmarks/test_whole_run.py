@@ -31,7 +31,7 @@ def test_of_processes_in_turns_one_at_a_time_runs(monkeypatch: pytest.MonkeyPatc
     assert all(earlier <= later for (_, earlier), (later, _) in pairwise(ran))
     for process in processes:
         assert len(process.ran) > 1 and process.processor_s >= 0.5
-        assert process.ran[-1][0] < float(process.printed) < process.ran[-1][1]
+        assert process.ran[0][0] < float(process.printed) < process.ran[-1][1]
 
 
 def test_a_process_without_turns_is_never_stopped() -> None:
